@@ -1,0 +1,181 @@
+/**
+ * The system calls that Node does not have. No policy lives here: every function does one thing, checks its bounds in C,
+ * and leaves decisions to the caller.
+ *
+ * Two styles of failure, by how often a function is called:
+ * - set-up functions throw an Error with `code` ("ENOENT", …), `errno` (positive) and `syscall`;
+ * - functions of the data path (marked "hot") return a negative errno and never throw for what the world can do.
+ *   They throw a RangeError or TypeError for arguments that only a bug can produce.
+ *
+ * Memory that system calls use lives in regions. A region is a mapping known by a small integer handle. I/O in flight keeps
+ * its region mapped: `unmapRegion` takes the owner's reference away, and the pages go when the last user is done.
+ */
+
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+
+/** Outcome of `receiveMessage`. */
+export interface ReceivedMessage {
+  /** Bytes written into the buffer; 0 means the peer closed; negative errno otherwise (-EAGAIN: nothing there). */
+  bytes: number;
+  /** Descriptors that came along (close-on-exec); the caller owns them. */
+  fds: number[];
+}
+
+/** What `ioCreate` is asked for. */
+export interface IoOptions {
+  /** Most operations in flight at a time, 1 to 4096. */
+  entries: number;
+  /** `io_uring` throws (ENOSYS, EPERM, …) where it is forbidden; `threads` runs each operation on libuv's pool. */
+  engine: 'io_uring' | 'threads';
+}
+
+/** Operation codes of `ioSubmit`. */
+export const IoOp = {
+  /** preadv: fills the segments from `position`. */
+  read: 1,
+  /** pwritev: writes the segments at `position`. */
+  write: 2,
+  /** pwritev2 with RWF_DSYNC: as write, on stable storage when it completes. */
+  writeDurable: 3,
+  /** fdatasync. */
+  flush: 4,
+  /** fallocate(FALLOC_FL_PUNCH_HOLE | KEEP_SIZE) of `length` bytes at `position`. */
+  punchHole: 5,
+  /** fallocate(FALLOC_FL_ZERO_RANGE | KEEP_SIZE): zeroes, blocks stay allocated. */
+  zeroRange: 6,
+  /** ioctl(BLKDISCARD), on a pool thread in both engines. */
+  blockDiscard: 7,
+  /** ioctl(BLKZEROOUT), on a pool thread in both engines. */
+  blockZeroOut: 8,
+} as const;
+
+/** Doubles per operation in the submission array, before its segments: op, fd, tag, position, length, segment count. */
+export const IO_OPERATION_WORDS = 6;
+/** Doubles per segment in the submission array: region handle, offset, length. */
+export const IO_SEGMENT_WORDS = 3;
+/** Doubles per completion: tag, result (bytes, 0, or a negative errno). */
+export const IO_COMPLETION_WORDS = 2;
+/** Most segments of one operation (IOV_MAX). */
+export const IO_SEGMENTS_MAX = 1024;
+
+/** Result of `blockDevice`. */
+export interface BlockDeviceInfo {
+  sizeBytes: number;
+  logicalBlockBytes: number;
+  physicalBlockBytes: number;
+  readOnly: boolean;
+}
+
+/** The addon's functions. Handles are small non-negative integers of the calling thread's environment. */
+export interface Native {
+  // --- regions -----------------------------------------------------------------------------------------------------
+  /**
+   * Maps `length` bytes of `fd` at `offset` (any byte offset that is page aligned), shared, read and write. Throws EINVAL where the
+   * file is shorter than offset + length. Tries to seal a memfd against shrinking; where that is not possible a page
+   * that disappears later reads as zeroes instead of killing the process (see `regionFaults`).
+   */
+  mapRegion(fd: number, offset: number, length: number): number;
+  /** A private anonymous region, zeroed; its pages cost nothing until they are used. */
+  allocateRegion(length: number): number;
+  /**
+   * A window: an ArrayBuffer straight over region bytes [offset, offset + length), at most 4 GiB - 1. The same memory as the
+   * guest's, so it changes while it is looked at. `unmapRegion` detaches it (byteLength becomes 0).
+   */
+  regionWindow(region: number, offset: number, length: number): ArrayBuffer;
+  /** Hot. Copies between regions; the ranges may overlap. */
+  copyRegion(target: number, targetOffset: number, source: number, sourceOffset: number, length: number): void;
+  /** Times that the region's backing file turned out to be gone under an access (SIGBUS, answered with a zero page). */
+  regionFaults(region: number): number;
+  /** Ends the owner's use: detaches all windows; unmapped now, or when the last I/O in flight on it completes. */
+  unmapRegion(region: number): void;
+  /** Regions that are still mapped in this environment, those that only I/O in flight keeps included (for leak tests). */
+  regionCount(): number;
+
+  // --- descriptors -------------------------------------------------------------------------------------------------
+  close(fd: number): void;
+  duplicate(fd: number): number;
+  /** memfd_create with MFD_CLOEXEC | MFD_ALLOW_SEALING, `length` bytes long. */
+  createMemoryFile(name: string, length: number): number;
+  /** eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC). */
+  createEvent(): number;
+  /** Hot. Adds 1. Returns 0 or a negative errno (-EAGAIN: counter full; harmless). */
+  signalEvent(fd: number): number;
+  /** Hot. Takes the counter to 0 and returns its old value (0 where it was 0), or a negative errno. */
+  drainEvent(fd: number): number;
+  /** O_NONBLOCK on. */
+  setNonBlocking(fd: number): void;
+
+  // --- readiness ---------------------------------------------------------------------------------------------------
+  /**
+   * Watches `fd` on this thread's event loop (uv_poll, level-triggered): `callback(error, readable, writable)`, error a
+   * negative errno or 0. Keeps the loop alive until `unwatch`. Microtasks run after each callback, as after any of Node's.
+   */
+  watch(
+    fd: number,
+    interest: { readable: boolean; writable: boolean },
+    callback: (error: number, readable: boolean, writable: boolean) => void,
+  ): number;
+  /** Changes what a watch waits for. */
+  rewatch(watch: number, interest: { readable: boolean; writable: boolean }): void;
+  /** Ends a watch; its callback is not called again, and the descriptor may be closed right after. Twice is once. */
+  unwatch(watch: number): void;
+
+  // --- unix sockets with descriptors ---------------------------------------------------------------------------------
+  /** socket, bind, chmod(mode), listen: a non-blocking SOCK_STREAM listener. EADDRINUSE where the path exists. */
+  listenUnix(path: string, mode: number): number;
+  /** Next connection (non-blocking, close-on-exec), or a negative errno (-EAGAIN: none). */
+  acceptUnix(listener: number): number;
+  /** connect; the result is non-blocking afterwards. */
+  connectUnix(path: string): number;
+  /** socketpair(AF_UNIX, SOCK_STREAM), both ends non-blocking. */
+  socketPair(): [number, number];
+  /** Hot. sendmsg with MSG_NOSIGNAL; `fds` (16 at most) go with the first byte. Bytes sent or a negative errno. */
+  sendMessage(fd: number, buffer: Uint8Array, offset: number, length: number, fds: readonly number[]): number;
+  /** Hot. recvmsg with MSG_CMSG_CLOEXEC; descriptors beyond 16 are closed by the kernel's truncation (then bytes = -EMSGSIZE). */
+  receiveMessage(fd: number, buffer: Uint8Array, offset: number, length: number): ReceivedMessage;
+  /** SO_PEERCRED. */
+  peerCredentials(fd: number): { pid: number; uid: number; gid: number };
+
+  // --- files -------------------------------------------------------------------------------------------------------
+  /**
+   * Open-file-description lock (F_OFD_SETLK) on [start, start + length), length 0 = to the end. False where another open file
+   * holds it. Belongs to the open file: outlives a killed process until the kernel is done with its I/O.
+   */
+  lockFile(fd: number, mode: 'shared' | 'exclusive', start: number, length: number): boolean;
+  /** BLKGETSIZE64, BLKSSZGET, BLKPBSZGET, BLKROGET. Throws ENOTTY where `fd` is not a block device. */
+  blockDevice(fd: number): BlockDeviceInfo;
+
+  // --- file I/O in batches -------------------------------------------------------------------------------------------
+  /**
+   * Makes an I/O engine. `onCompletion()` is called on this thread when completions can be reaped that `ioReap` has not
+   * returned yet. An engine keeps the loop alive only while operations are in flight.
+   */
+  ioCreate(options: IoOptions, onCompletion: () => void): number;
+  /**
+   * Hot. Submits the first `count` operations of `operations`, one system call for all (io_uring). Layout: per operation
+   * IO_OPERATION_WORDS doubles, then its segments of IO_SEGMENT_WORDS each. `tag` comes back with the completion. The array
+   * may be reused at once. Returns how many were taken (fewer where `entries` are in flight) or a negative errno where none could be.
+   * Short reads and writes are resumed inside; a read that meets the end of the file completes with the bytes so far.
+   */
+  ioSubmit(engine: number, operations: Float64Array, count: number): number;
+  /** Hot. Moves finished operations into `completions` (IO_COMPLETION_WORDS each) and returns how many. Also useful right after ioSubmit: page-cache hits are done then. */
+  ioReap(engine: number, completions: Float64Array): number;
+  /** Operations in flight, those completed but not reaped included. */
+  ioPending(engine: number): number;
+  /** Frees the engine. Throws EBUSY while operations are in flight: wait for them, they use the caller's memory. */
+  ioDestroy(engine: number): void;
+}
+
+/** Finds the finished addon: beside the bundle (`dist/netbus.node`) or where the build puts it (`native/build/`). */
+function load(): Native {
+  const candidates = ['./netbus.node', './build/netbus.node'].map((path) => fileURLToPath(new URL(path, import.meta.url)));
+  const path = candidates.find(existsSync);
+  if (path === undefined) {
+    throw new Error(`the addon netbus.node is missing (looked for ${candidates.join(' and ')}): run "npm run build"`);
+  }
+  return createRequire(import.meta.url)(path) as Native;
+}
+
+export const native: Native = load();
