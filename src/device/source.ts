@@ -1,0 +1,52 @@
+import type { Device } from './device.ts';
+import type { NetbusError } from './errors.ts';
+import type { Profile } from './profile.ts';
+
+/**
+ * Where devices come from: something that is there for long (a disk image that is open and locked, a virtual device of a VM) and that
+ * gives a Device for each time it is used. A frontend plugs into one, a lease opens one: they cannot tell what stands behind.
+ */
+export interface Source {
+  /** As it is now; the capacity of a disk may have grown since the last look. */
+  readonly profile: Profile;
+  /** A Device for one use. The caller closes it, before it opens the next one unless the source is shared. */
+  open(): Device;
+}
+
+/** A source that a backend opened on this host. */
+export interface BackendSource extends Source {
+  /** Names this opening. A new one means that what was acknowledged and not flushed may be gone (invariant 2). */
+  readonly instance: string;
+  /** How it is driven, for `status` and the log: path, engine, direct or buffered … */
+  describe(): Readonly<Record<string, string | number | boolean>>;
+  /** Looks at the real thing again (its size may have changed) and returns the profile. Throws `device` where it is gone. */
+  refresh(): Promise<Profile>;
+  /** Frees it, once every Device that it gave is closed. */
+  close(): Promise<void>;
+}
+
+/** The right to use a device, and the device: what `Session.activate` gives. */
+export interface Grant {
+  /** Grows with every grant of the attachment; requests of a lower one are refused. */
+  readonly epoch: number;
+  /** Boot id of the device's host and instance of the export: if one changed, unflushed writes may be lost. */
+  readonly bootId: string;
+  readonly instance: string;
+  readonly device: Device;
+}
+
+/**
+ * One attachment's connection with the device's host, which may be this one: both kinds look the same. It begins in standby, where
+ * it may read the profile and nothing else.
+ */
+export interface Session {
+  /** Asks for the lease. Resolves once the old session and all its I/O have ended; rejects with a NetbusError. At most once at a time. */
+  activate(): Promise<Grant>;
+  /** Everything is answered: gives the lease back, durably. The granted device is closed by then. */
+  quiesced(): Promise<void>;
+  /** Ends it; twice is once. */
+  close(): void;
+}
+
+/** Opens a session; `onEnded` is told once when it ends other than by `close`. */
+export type OpenSession = (onEnded: (cause: NetbusError) => void) => Promise<Session>;
