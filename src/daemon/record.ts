@@ -1,4 +1,5 @@
 /** One record: the value in memory is always what is on stable storage, and changes come one after the other. */
+import { NetbusError } from '../device/errors.ts';
 import type { RecordStore } from './store.ts';
 import { Turns } from './turns.ts';
 
@@ -25,10 +26,10 @@ export class StoredRecord<Value> {
     return this.change((value) => value);
   }
 
-  /** Stores what `change` makes of the value; the value is the old one until that is durable. No effect once the record was removed. */
+  /** Stores what `change` makes of the value; the value is the old one until that is durable. Throws `ended` once the record was removed. */
   change(change: (value: Value) => Value): Promise<void> {
     return this.#turns.run(async () => {
-      if (this.#removed) return;
+      if (this.#removed) throw new NetbusError('ended', `the record ${this.#key} was removed`);
       const next = change(this.#value);
       await this.#store.put(this.#key, next);
       this.#value = next;

@@ -83,7 +83,12 @@ describe('record store', () => {
     await store.load(NOW);
     const stored = new StoredRecord(store, 'a', record('a'));
     await stored.save();
-    await Promise.all([stored.remove(), stored.change((value) => ({ ...value, disk: '/late' }))]);
+    const removed = stored.remove();
+    await assert.rejects(
+      stored.change((value) => ({ ...value, disk: '/late' })),
+      { code: 'ended' },
+    );
+    await removed;
     assert.deepEqual(readdirSync(folder), []);
   });
 });
