@@ -25,8 +25,9 @@ export class Context {
 
   /** The daemon of this host, by --socket, --run-dir or NETBUS_RUN_DIR, in that order. */
   get client(): ControlClient {
-    const { socket, runDir = RUN_DIR_DEFAULT } = this.#options;
-    return new ControlClient({ socketPath: socket ?? controlSocket(runDir) });
+    // An empty variable is as good as none.
+    const { socket, runDir } = this.#options;
+    return new ControlClient({ socketPath: socket || controlSocket(runDir || RUN_DIR_DEFAULT) });
   }
 
   /** The answer on stdout: a line of JSON with --json, text for people otherwise. */

@@ -20,8 +20,8 @@ export function addDaemon(program: Command): void {
       const { runDaemon } = await import('../daemon/main.ts');
       await runDaemon({
         config: resolve(config),
-        ...(runDir !== undefined && { runDir: resolve(runDir) }),
-        ...(stateDir !== undefined && { stateDir: resolve(stateDir) }),
+        ...(runDir && { runDir: resolve(runDir) }),
+        ...(stateDir && { stateDir: resolve(stateDir) }),
       });
     });
 }

@@ -43,9 +43,7 @@ function makeProgram(): Command {
     .description('A device of one host, used by a virtual machine on any other.')
     .version(packageJson.version, '-V, --version', 'print the version')
     .helpOption('-h, --help', 'print this help')
-    .addOption(
-      new Option('--run-dir <dir>', "the daemon's run folder (default: /run/netbus)").env('NETBUS_RUN_DIR').argParser(notEmpty),
-    )
+    .addOption(new Option('--run-dir <dir>', "the daemon's run folder (default: /run/netbus)").env('NETBUS_RUN_DIR'))
     .addOption(new Option('--socket <path>', "the daemon's control socket (default: netbus.sock in the run folder)"))
     .option('--json', 'print the answer as one line of JSON, and an error as one on stderr')
     .addHelpText('after', EXAMPLES)
@@ -63,11 +61,6 @@ function makeProgram(): Command {
   addStatus(program);
   program.helpCommand('help [verb]', 'print the help of a verb');
   return program;
-}
-
-/** An empty variable is as good as none. */
-function notEmpty(value: string): string | undefined {
-  return value === '' ? undefined : value;
 }
 
 function helpWidth(): number {
