@@ -88,12 +88,12 @@ describe('config', () => {
     {
       name: 'bad characters in a name',
       text: good.replace('host: m2', 'host: m/2'),
-      told: /:2: host: is "m\/2"; a name has letters, digits/,
+      told: /:2: host: is "m\/2"; a name of a cluster or host has 1 to 63/,
     },
     {
       name: 'bad characters in a member name',
       text: good.replace('m1:', '"m 1":'),
-      told: /:4: hosts\.m 1: "m 1" is not a name; a name has letters, digits/,
+      told: /:4: hosts\.m 1: "m 1" is not a name; a name of a cluster or host has 1 to 63/,
     },
     { name: 'duplicate key', text: `${good}host: m1\n`, told: /:6: the key is there twice/ },
     {

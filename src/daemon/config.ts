@@ -5,8 +5,8 @@
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
-import { nameSchema } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
+import { isNetbusName, NAME_CHARACTERS_MAX } from '../protocols/netbus/names.ts';
 import { type Address, DEFAULT_PORT, parseAddress } from './address.ts';
 import { CONFIG_BYTES_MAX, YamlText } from './yaml-text.ts';
 
@@ -29,6 +29,11 @@ export interface Config {
   readonly log: { readonly level: LogLevel };
 }
 
+/** Clusters and hosts: their names are part of certificates. */
+const memberNameSchema = z.string().refine(isNetbusName, {
+  message: `a name of a cluster or host has 1 to ${NAME_CHARACTERS_MAX} of a-z, 0-9 and "-", and begins and ends with a letter or digit`,
+});
+
 const addressSchema = z.string().transform((text, context): Address => {
   const address = parseAddress(text);
   if (address !== undefined) return address;
@@ -40,10 +45,10 @@ const addressSchema = z.string().transform((text, context): Address => {
 const pathSchema = z.string().min(1, 'a path has at least one character').max(4096);
 
 const configSchema = z.strictObject({
-  cluster: nameSchema,
-  host: nameSchema,
+  cluster: memberNameSchema,
+  host: memberNameSchema,
   listen: addressSchema.default({ host: '0.0.0.0', port: DEFAULT_PORT }),
-  hosts: z.record(nameSchema, z.strictObject({ address: addressSchema })),
+  hosts: z.record(memberNameSchema, z.strictObject({ address: addressSchema })),
   pki: z
     .strictObject({ ca: pathSchema.optional(), certificate: pathSchema.optional(), key: pathSchema.optional() })
     .default({}),

@@ -10,6 +10,7 @@ import type { Log } from '../lib/log.ts';
 import type { StoredRecord } from './record.ts';
 import type { AttachmentRecord, ExportRecord } from './records.ts';
 import { ServedAttachment } from './served-attachment.ts';
+import { Turns } from './turns.ts';
 
 const OPEN_RETRY_MS = 3_000;
 /** A look at the image for `ls` and `status`; a file system that hangs must not hang them. */
@@ -51,6 +52,8 @@ interface Attached {
 
 export class Export {
   readonly record: ExportRecord;
+  /** What adds or takes away attachments goes one after the other: each decides by what the one before it left. */
+  readonly turns = new Turns();
   readonly #options: ExportOptions;
   readonly #attached = new Map<string, Attached>();
   readonly #closing = new AbortController();
@@ -160,6 +163,7 @@ export class Export {
   async close(cause: NetbusError): Promise<void> {
     this.#closing.abort();
     this.#cancelRetry();
+    await this.turns.idle();
     await this.#opening;
     await Promise.all([...this.#attached.values()].map(({ served }) => served?.end(cause)));
     const state = this.#state;

@@ -3,18 +3,19 @@
  * which epoch is decided and stored here, for hosts far away and for this one alike.
  */
 import { randomUUID } from 'node:crypto';
-import type { DeviceEntry, ExportEntry, ExportRequest } from '../api/types.ts';
+import type { z } from 'zod';
+import type { DeviceEntry, ExportEntry, exportRequestSchema } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Profile } from '../device/profile.ts';
 import type { Session } from '../device/source.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { Export, type OpenExport } from './export.ts';
+import { describeExport, userName } from './export-entry.ts';
 import { StoredRecord } from './record.ts';
 import type { AttachmentRecord, ExportRecord } from './records.ts';
 import { diskSerial } from './serial.ts';
 import type { RecordStore } from './store.ts';
-import { Turns } from './turns.ts';
 
 export const EXPORTS_MAX = 1024;
 /** All exports together: as many sessions as the protocol allows a host (docs/protocol.md, 2.1). */
@@ -65,8 +66,8 @@ export class Exports {
   readonly #exports = new Map<string, Export>();
   /** Attachment id to the export that it belongs to. */
   readonly #byAttachment = new Map<string, Export>();
-  /** What adds or takes away exports and attachments goes one after the other: each decides by what the one before it left. */
-  readonly #turns = new Turns();
+  /** Names that are being added: opening a disk may take its time, and must not hold up other exports. */
+  readonly #adding = new Set<string>();
   #closed = false;
 
   constructor(options: ExportsOptions) {
@@ -86,45 +87,36 @@ export class Exports {
   }
 
   /** Opens the disk and stores the export. Throws what is wrong with the disk, or `in_use` where the name or the image is taken. */
-  add(request: Required<ExportRequest>): Promise<ExportEntry> {
-    return this.#turns.run(async () => {
-      const { clock, exports, log } = this.#options;
-      this.#checkOpen();
-      const { name } = request;
-      if (this.#exports.has(name))
-        throw new NetbusError('in_use', `export ${name} exists already: unexport it first, or choose another name`);
-      if (this.#exports.size >= EXPORTS_MAX)
-        throw new NetbusError('limit', `this host has ${EXPORTS_MAX} exports, which is the most`);
-      const allow = [...new Set(request.allow)].sort();
-      const { disk, readOnly, direct } = request;
-      const createdAt = new Date(clock.wallTime()).toISOString();
-      const added = this.#make({ version: 1, name, disk, readOnly, direct, allow, createdAt });
-      await added.openNow();
-      try {
-        await exports.put(name, added.record);
-      } catch (thrown) {
-        await added.close(new NetbusError('ended', 'the export could not be stored'));
-        throw thrown;
-      }
-      this.#exports.set(name, added);
-      log.info({ export: name, disk, readOnly, allow }, 'export added');
-      return this.#describe(added);
-    });
+  async add(request: z.output<typeof exportRequestSchema>): Promise<ExportEntry> {
+    const { name } = request;
+    this.#checkOpen();
+    if (this.#exports.has(name) || this.#adding.has(name)) {
+      throw new NetbusError('in_use', `export ${name} exists already: unexport it first, or choose another name`);
+    }
+    if (this.#exports.size + this.#adding.size >= EXPORTS_MAX) {
+      throw new NetbusError('limit', `this host has ${EXPORTS_MAX} exports, which is the most`);
+    }
+    this.#adding.add(name);
+    try {
+      return await describeExport(await this.#add(request));
+    } finally {
+      this.#adding.delete(name);
+    }
   }
 
   /** Throws `not_found`, or `in_use` with the attachments that are in the way. */
-  remove(name: string): Promise<void> {
-    return this.#turns.run(async () => {
-      const { exports, log } = this.#options;
-      const removed = this.#find(name);
-      const users = removed.attachments.map(userName);
-      if (users.length > 0)
+  async remove(name: string): Promise<void> {
+    const removed = await this.#inTurn(name, async (target) => {
+      const users = target.attachments.map(userName);
+      if (users.length > 0) {
         throw new NetbusError('in_use', `export ${name} is attached to ${users.join(', ')}: detach it there first`);
-      await exports.remove(name);
+      }
+      await this.#options.exports.remove(name);
       this.#exports.delete(name);
-      await removed.close(new NetbusError('ended', `export ${name} was taken back`));
-      log.info({ export: name }, 'export removed');
+      return target;
     });
+    await removed.close(new NetbusError('ended', `export ${name} was taken back`));
+    this.#options.log.info({ export: name }, 'export removed');
   }
 
   /**
@@ -132,11 +124,9 @@ export class Exports {
    * gives the same record. Throws `not_found`, `denied`, `in_use`, `limit`, or `device` where the export is not ready.
    */
   attach(host: string, request: { export: string; vm: string; name: string }): Promise<CreatedAttachment> {
-    return this.#turns.run(async () => {
+    return this.#inTurn(request.export, async (target) => {
       const { clock, attachments, log } = this.#options;
-      this.#checkOpen();
       const { vm, name } = request;
-      const target = this.#find(request.export);
       this.#checkAllowed(target, host);
       const same = target.attachments.find((other) => other.host === host && other.vm === vm && other.name === name);
       if (same !== undefined) return { attachment: same.id, profile: same.profile, depth: ATTACHMENT_DEPTH };
@@ -175,14 +165,15 @@ export class Exports {
   }
 
   /** Ends its session and forgets it; unknown is success. Throws `denied` where it is another host's. */
-  detach(host: string, id: string): Promise<void> {
-    return this.#turns.run(async () => {
-      const target = this.#byAttachment.get(id);
-      if (target === undefined) return;
+  async detach(host: string, id: string): Promise<void> {
+    const name = this.#byAttachment.get(id)?.name;
+    if (name === undefined) return;
+    await this.#inTurn(name, async (target) => {
+      if (!this.#byAttachment.has(id)) return;
       const record = this.#recordFor(host, id);
       await target.remove(id, new NetbusError('ended', `${record.vm}/${record.name} was detached`));
       this.#byAttachment.delete(id);
-      this.#options.log.info({ export: target.name, attachment: id, user: userName(record) }, 'attachment removed');
+      this.#options.log.info({ export: name, attachment: id, user: userName(record) }, 'attachment removed');
     });
   }
 
@@ -225,7 +216,7 @@ export class Exports {
     const visible = [...this.#exports.values()].filter((candidate) => mayUse(candidate, host));
     return Promise.all(
       visible.map(async (candidate) => {
-        const { name, class: kind, capacityBytes, readOnly, shared, state } = await this.#describe(candidate);
+        const { name, class: kind, capacityBytes, readOnly, shared, state } = await describeExport(candidate);
         return { name, class: kind, capacityBytes, readOnly, shared, state, inUseBy: candidate.attachments.map(userName) };
       }),
     );
@@ -233,15 +224,32 @@ export class Exports {
 
   /** All of them, for the people of this host. */
   entries(): Promise<ExportEntry[]> {
-    return Promise.all([...this.#exports.values()].map((candidate) => this.#describe(candidate)));
+    return Promise.all([...this.#exports.values()].map((candidate) => describeExport(candidate)));
   }
 
   /** Ends all sessions and their I/O; the records stay. */
   async close(): Promise<void> {
     this.#closed = true;
-    await this.#turns.idle();
     const cause = new NetbusError('ended', `the daemon of host ${this.#options.host} is stopping`);
     await Promise.all([...this.#exports.values()].map((candidate) => candidate.close(cause)));
+  }
+
+  async #add({ name, disk, readOnly, direct, allow }: z.output<typeof exportRequestSchema>): Promise<Export> {
+    const { clock, exports, log } = this.#options;
+    const hosts = [...new Set(allow)].sort();
+    const createdAt = new Date(clock.wallTime()).toISOString();
+    const added = this.#make({ version: 1, name, disk, readOnly, direct, allow: hosts, createdAt });
+    try {
+      await added.openNow();
+      this.#checkOpen();
+      await exports.put(name, added.record);
+    } catch (thrown) {
+      await added.close(new NetbusError('ended', 'the export could not be made'));
+      throw thrown;
+    }
+    this.#exports.set(name, added);
+    log.info({ export: name, disk, readOnly, allow: hosts }, 'export added');
+    return added;
   }
 
   #make(record: ExportRecord): Export {
@@ -252,6 +260,16 @@ export class Exports {
   #adopt(target: Export, record: AttachmentRecord): void {
     target.add(new StoredRecord(this.#options.attachments, record.id, record));
     this.#byAttachment.set(record.id, target);
+  }
+
+  /** Runs `work` when it is this export's turn, if the export is still there then. */
+  async #inTurn<T>(name: string, work: (target: Export) => Promise<T>): Promise<T> {
+    const target = this.#find(name);
+    return target.turns.run(() => {
+      this.#checkOpen();
+      if (this.#exports.get(name) !== target) this.#find(name);
+      return work(target);
+    });
   }
 
   #find(name: string): Export {
@@ -280,49 +298,8 @@ export class Exports {
   #checkOpen(): void {
     if (this.#closed) throw new NetbusError('ended', `the daemon of host ${this.#options.host} is stopping`);
   }
-
-  async #describe(target: Export): Promise<ExportEntry> {
-    const { record, state, shared } = target;
-    const entry: ExportEntry = {
-      name: record.name,
-      class: 'disk',
-      device: record.disk,
-      readOnly: record.readOnly,
-      shared,
-      allow: [...record.allow],
-      capacityBytes: target.attachments[0]?.profile.capacityBytes ?? 0,
-      state: 'ready',
-      backend: {},
-      attachments: target.attachments.map(({ id, host, vm, name, lease }) => ({
-        host,
-        vm,
-        name,
-        epoch: lease.epoch,
-        active: target.isActive(id),
-      })),
-    };
-    if (state.name !== 'ready') {
-      entry.state = state.name === 'failed' ? 'failed' : 'waiting';
-      entry.reason = target.reason!;
-      return entry;
-    }
-    entry.capacityBytes = state.source.profile.capacityBytes;
-    try {
-      entry.capacityBytes = (await target.refresh()).capacityBytes;
-    } catch (thrown) {
-      entry.state = 'failed';
-      entry.reason = NetbusError.from(thrown).message;
-    }
-    entry.backend = { ...state.source.describe() };
-    return entry;
-  }
 }
 
 function mayUse(target: Export, host: string): boolean {
   return target.record.allow.includes(host);
-}
-
-/** As the lists show it: `host:vm/name`. */
-function userName({ host, vm, name }: { host: string; vm: string; name: string }): string {
-  return `${host}:${vm}/${name}`;
 }

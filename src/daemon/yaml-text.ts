@@ -83,12 +83,12 @@ export class YamlText {
       }
       case 'too_big':
         return [this.problem(issue.path, `${prefix}is too long; at most ${issue.maximum} characters`)];
-      case 'invalid_format': {
+      default: {
+        // Messages of our own schemas say what is allowed.
         const value = this.#document.getIn(issue.path);
-        return [this.problem(issue.path, `${prefix}is ${describe(value)}; ${oneLine(issue.message)}`)];
+        const found = issue.message.startsWith(JSON.stringify(value)) ? '' : `is ${describe(value)}; `;
+        return [this.problem(issue.path, `${prefix}${found}${oneLine(issue.message)}`)];
       }
-      default:
-        return [this.problem(issue.path, `${prefix}${oneLine(issue.message)}`)];
     }
   }
 
