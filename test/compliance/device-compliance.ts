@@ -165,7 +165,10 @@ export function deviceCompliance(name: string, make: MakeFixture): void {
       if (fixture.stall === undefined) return;
       fixture.stall.begin();
       for (let i = 0; i < 16; i++) guest.add({ kind: DiskKind.read, position: i * BLOCK_BYTES, inBytes: BLOCK_BYTES });
-      guest.pushAll(false);
+      guest.pushAll();
+      // A device that has to connect first takes nothing before that.
+      await guest.until(() => guest.lent.size > 0);
+      await guest.silence();
       const taken = [...guest.lent];
       const bound = new AbortController();
       const quiescing = guest.quiesce(bound.signal);
@@ -179,7 +182,8 @@ export function deviceCompliance(name: string, make: MakeFixture): void {
       if (fixture.stall === undefined) return;
       fixture.stall.begin();
       for (let i = 0; i < 8; i++) guest.add({ kind: DiskKind.read, position: i * BLOCK_BYTES, inBytes: BLOCK_BYTES });
-      guest.pushAll(false);
+      guest.pushAll();
+      await guest.until(() => guest.lent.size === 8);
       const quiescing = guest.quiesce(new AbortController().signal);
       fixture.stall.end();
       assert.deepEqual(await quiescing, { outcome: 'clean' });
