@@ -114,7 +114,8 @@ export class Attachment {
   async close(): Promise<void> {
     await this.#frontend?.close();
     await this.#device.close();
-    await this.#removeSocket();
+    await this.#options.record.settled();
+    if (this.#frontend !== undefined) await this.#removeSocket();
   }
 
   /** Takes the device's present size, in the record first, then for the guest. */

@@ -36,6 +36,11 @@ export class StoredRecord<Value> {
     });
   }
 
+  /** Resolves when the changes that were asked for so far are stored, or failed. */
+  settled(): Promise<void> {
+    return this.#turns.idle();
+  }
+
   remove(): Promise<void> {
     return this.#turns.run(async () => {
       await this.#store.remove(this.#key);
