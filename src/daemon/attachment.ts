@@ -2,7 +2,7 @@
  * A virtual device of a VM on this host: its record, the socket that the VMM plugs into, and the virtual device behind it. All that the guest
  * sees comes from the record, so it can be there while the device's host is away.
  */
-import { chmod, mkdir, rm, rmdir } from 'node:fs/promises';
+import { chmod, mkdir, rmdir } from 'node:fs/promises';
 import type { AttachmentEntry, GrowResult } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Source } from '../device/source.ts';
@@ -25,7 +25,7 @@ export interface Frontend {
   readonly status: { readonly connected: boolean; readonly inFlight: number };
   /** The source's profile has a new capacity: tells the guest. */
   profileChanged(): void;
-  /** Takes nothing more, answers what it can within a bound, and lets the VMM go. */
+  /** Takes nothing more, answers what it can within a bound, lets the VMM go, and removes the socket. */
   close(): Promise<void>;
 }
 
@@ -41,7 +41,7 @@ export interface FrontendOptions {
   readonly log: Log;
 }
 
-/** Listens on the socket. Throws where that is not possible. */
+/** Listens on the socket; one that a dead process left is replaced. Throws where that is not possible. */
 export type CreateFrontend = (options: FrontendOptions) => Promise<Frontend>;
 
 export interface AttachmentOptions {
@@ -115,7 +115,7 @@ export class Attachment {
     await this.#frontend?.close();
     await this.#device.close();
     await this.#options.record.settled();
-    if (this.#frontend !== undefined) await this.#removeSocket();
+    if (this.#frontend !== undefined) await this.#removeFolder();
   }
 
   /** Takes the device's present size, in the record first, then for the guest. */
@@ -179,8 +179,6 @@ export class Attachment {
     const folder = vmFolder(runDir, vm);
     await mkdir(folder, { recursive: true, mode: FOLDER_MODE });
     await chmod(folder, FOLDER_MODE);
-    // What is there is of a daemon that is gone: the run folder is locked by this one.
-    await rm(path, { force: true });
     try {
       this.#frontend = await createFrontend({
         path,
@@ -193,7 +191,7 @@ export class Attachment {
         log: this.#log,
       });
     } catch (thrown) {
-      await this.#removeSocket();
+      await this.#removeFolder();
       throw thrown;
     }
   }
@@ -256,9 +254,8 @@ export class Attachment {
     }
   }
 
-  async #removeSocket(): Promise<void> {
-    await rm(this.socket, { force: true });
-    // Other devices of the VM may be there.
+  /** The frontend removed its socket; other devices of the VM may be there. */
+  async #removeFolder(): Promise<void> {
     await rmdir(vmFolder(this.#options.runDir, this.record.vm)).catch(() => undefined);
   }
 }
