@@ -23,6 +23,8 @@ export interface OpenHooks {
   /** False: a lock that somebody else holds is `in_use` at once. True: it is waited for, and `onWaiting` says so. */
   readonly waitForLock: boolean;
   readonly onWaiting: (reason: string) => void;
+  /** A flush failed: every one will until the export is opened anew, as another instance. */
+  readonly onFlushFailed: () => void;
 }
 
 /** Opens what an export names. Throws a NetbusError that says what is wrong with it. */
@@ -37,7 +39,7 @@ export type ExportState =
   | { readonly name: 'closed' };
 
 export interface ExportOptions {
-  readonly record: ExportRecord;
+  readonly record: StoredRecord<ExportRecord>;
   readonly openExport: OpenExport;
   readonly bootId: string;
   readonly clock: Clock;
@@ -51,7 +53,6 @@ interface Attached {
 }
 
 export class Export {
-  readonly record: ExportRecord;
   /** What adds or takes away attachments goes one after the other: each decides by what the one before it left. */
   readonly turns = new Turns();
   readonly #options: ExportOptions;
@@ -62,8 +63,11 @@ export class Export {
   #cancelRetry: () => void = () => {};
 
   constructor(options: ExportOptions) {
-    this.record = options.record;
     this.#options = options;
+  }
+
+  get record(): ExportRecord {
+    return this.#options.record.value;
   }
 
   get name(): string {
@@ -89,9 +93,7 @@ export class Export {
 
   /** For a new export: opens it now, or throws why not; nothing is left open then. */
   async openNow(): Promise<void> {
-    const { openExport } = this.#options;
-    const signal = this.#closing.signal;
-    this.#become({ name: 'ready', source: await openExport(this.record, { signal, waitForLock: false, onWaiting: () => {} }) });
+    this.#become({ name: 'ready', source: await this.#openSource(false, () => {}) });
   }
 
   /** For an export that was there before: opens it, however long that takes. Resolves when the first try has come to something. */
@@ -142,6 +144,16 @@ export class Export {
     }
   }
 
+  /** Stores a new one. */
+  save(): Promise<void> {
+    return this.#options.record.save();
+  }
+
+  /** Forgets it durably. */
+  forget(): Promise<void> {
+    return this.#options.record.remove();
+  }
+
   /** Looks at the real thing again. Throws where it is gone or does not answer in time. */
   async refresh(): Promise<Profile> {
     if (this.#state.name !== 'ready') throw new NetbusError('device', `export ${this.name} is not ready: ${this.reason}`);
@@ -165,21 +177,42 @@ export class Export {
     this.#cancelRetry();
     await this.turns.idle();
     await this.#opening;
+    await this.#options.record.settled();
     await Promise.all([...this.#attached.values()].map(({ served }) => served?.end(cause)));
     const state = this.#state;
     this.#state = { name: 'closed' };
     if (state.name === 'ready') await state.source.close();
   }
 
+  #openSource(waitForLock: boolean, onWaiting: (reason: string) => void): Promise<BackendSource> {
+    const { record, openExport } = this.#options;
+    const { reopened } = record.value;
+    const onFlushFailed = () => void this.#countReopening(reopened + 1);
+    return openExport(record.value, { signal: this.#closing.signal, waitForLock, onWaiting, onFlushFailed });
+  }
+
+  /** The next opening is another instance. */
+  async #countReopening(reopened: number): Promise<void> {
+    try {
+      await this.#options.record.change((value) => ({ ...value, reopened }));
+    } catch (thrown) {
+      const fields = { export: this.name, reason: NetbusError.from(thrown).message };
+      this.#options.log.error(
+        fields,
+        'a failed flush was not recorded: do not restart this daemon before its state folder can be written',
+      );
+    }
+  }
+
   async #tryOpen(known: () => void): Promise<void> {
-    const { openExport, clock } = this.#options;
-    const signal = this.#closing.signal;
+    const { clock } = this.#options;
+    const { signal } = this.#closing;
     const onWaiting = (reason: string) => {
       if (!signal.aborted) this.#become({ name: 'waiting', reason });
       known();
     };
     try {
-      const source = await openExport(this.record, { signal, waitForLock: true, onWaiting });
+      const source = await this.#openSource(true, onWaiting);
       this.#become({ name: 'ready', source });
     } catch (thrown) {
       if (!signal.aborted) {

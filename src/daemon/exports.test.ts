@@ -146,6 +146,15 @@ describe('exports', () => {
     host.exports.openSession('m2', attachment, ended);
   });
 
+  test('after a failed flush the next opening is another instance', async () => {
+    await host.add('data');
+    assert.equal(host.disks.asked?.reopened, 0);
+    host.disks.asked.flushFailed();
+    await host.exports.close();
+    await host.start();
+    assert.equal(host.disks.asked.reopened, 1);
+  });
+
   test('growing takes the size upwards only', async () => {
     await host.add('data');
     const { attachment } = await host.exports.attach('m2', { export: 'data', vm: 'web', name: 'disk' });

@@ -111,7 +111,7 @@ export class Exports {
       if (users.length > 0) {
         throw new NetbusError('in_use', `export ${name} is attached to ${users.join(', ')}: detach it there first`);
       }
-      await this.#options.exports.remove(name);
+      await target.forget();
       this.#exports.delete(name);
       return target;
     });
@@ -235,14 +235,14 @@ export class Exports {
   }
 
   async #add({ name, disk, readOnly, direct, allow }: z.output<typeof exportRequestSchema>): Promise<Export> {
-    const { clock, exports, log } = this.#options;
+    const { clock, log } = this.#options;
     const hosts = [...new Set(allow)].sort();
     const createdAt = new Date(clock.wallTime()).toISOString();
-    const added = this.#make({ version: 1, name, disk, readOnly, direct, allow: hosts, createdAt });
+    const added = this.#make({ version: 1, name, disk, readOnly, direct, allow: hosts, reopened: 0, createdAt });
     try {
       await added.openNow();
       this.#checkOpen();
-      await exports.put(name, added.record);
+      await added.save();
     } catch (thrown) {
       await added.close(new NetbusError('ended', 'the export could not be made'));
       throw thrown;
@@ -253,8 +253,8 @@ export class Exports {
   }
 
   #make(record: ExportRecord): Export {
-    const { openExport, bootId, clock, log } = this.#options;
-    return new Export({ record, openExport, bootId, clock, log });
+    const { exports, openExport, bootId, clock, log } = this.#options;
+    return new Export({ record: new StoredRecord(exports, record.name, record), openExport, bootId, clock, log });
   }
 
   #adopt(target: Export, record: AttachmentRecord): void {

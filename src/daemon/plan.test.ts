@@ -4,7 +4,7 @@ import { planStart, type Records } from './plan.ts';
 import type { AttachmentRecord, ExportRecord } from './records.ts';
 
 const exported = (name: string, readOnly = false): ExportRecord => {
-  return { version: 1, name, disk: `/${name}`, readOnly, direct: false, allow: [], createdAt: '1' };
+  return { version: 1, name, disk: `/${name}`, readOnly, direct: false, allow: [], reopened: 0, createdAt: '1' };
 };
 const attachment = (id: string, name: string, createdAt: string) => {
   return { version: 1, id, export: name, host: 'm2', vm: 'v', name: id, createdAt } as AttachmentRecord;

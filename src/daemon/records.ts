@@ -13,6 +13,11 @@ export const exportRecordSchema = z.strictObject({
   readOnly: z.boolean(),
   direct: z.boolean(),
   allow: z.array(nameSchema),
+  /**
+   * How often it was opened anew after a flush had failed: what was acknowledged before may be lost, so that is another instance, and
+   * nobody may go on as if it were the same.
+   */
+  reopened: z.number().int().min(0),
   createdAt: timeSchema,
 });
 export type ExportRecord = Readonly<z.infer<typeof exportRecordSchema>>;

@@ -20,7 +20,8 @@ const listSchema = z.object({
       capacityBytes: z.number(),
       readOnly: z.boolean(),
       shared: z.boolean(),
-      state: z.enum(['ready', 'waiting', 'failed']),
+      // Version 1 of the protocol does not ask for it.
+      state: z.enum(['ready', 'waiting', 'failed']).default('ready'),
       inUseBy: z.array(z.string()),
     }),
   ),

@@ -10,7 +10,7 @@ import { RecordStore } from './store.ts';
 const NOW = Date.UTC(2026, 0, 2, 3, 4, 5);
 
 function record(name: string): ExportRecord {
-  return { version: 1, name, disk: '/d', readOnly: false, direct: false, allow: ['m2'], createdAt: 'now' };
+  return { version: 1, name, disk: '/d', readOnly: false, direct: false, allow: ['m2'], reopened: 0, createdAt: 'now' };
 }
 
 describe('record store', () => {

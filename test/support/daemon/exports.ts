@@ -32,7 +32,11 @@ export class FakeDisks {
     });
   }
 
-  readonly open: OpenExport = async (record, { waitForLock, onWaiting, signal }) => {
+  /** What the last opening was asked with. */
+  asked: { reopened: number; flushFailed: () => void } | undefined;
+
+  readonly open: OpenExport = async (record, { waitForLock, onWaiting, onFlushFailed, signal }) => {
+    this.asked = { reopened: record.reopened, flushFailed: onFlushFailed };
     if (this.failure !== undefined) throw this.failure;
     if (this.#locked !== undefined) {
       const reason = `${record.disk} is in use`;
