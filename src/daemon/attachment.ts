@@ -51,8 +51,6 @@ export interface AttachmentOptions {
   readonly host: string;
   readonly deviceHost: DeviceHost;
   readonly createFrontend: CreateFrontend;
-  /** Counts and times the requests on their way. */
-  readonly measure: (source: Source) => Source;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -172,7 +170,7 @@ export class Attachment {
   }
 
   async #open(): Promise<void> {
-    const { runDir, createFrontend, measure } = this.#options;
+    const { runDir, createFrontend } = this.#options;
     const { vm, name, depth, writeCache } = this.record;
     checkDeviceSocketPath(runDir, vm, name);
     const path = this.socket;
@@ -183,7 +181,7 @@ export class Attachment {
       this.#frontend = await createFrontend({
         path,
         mode: SOCKET_MODE,
-        source: measure(this.#device),
+        source: this.#device,
         depth,
         writeCache,
         onWriteCache: (enabled) => void this.#keepWriteCache(enabled),

@@ -65,7 +65,6 @@ describe('attachments', () => {
         frontends.push(frontend);
         return frontend;
       },
-      measure: (_attachment, source) => source,
       clock: m1.clock,
       log: silentLog,
     });

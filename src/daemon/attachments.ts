@@ -2,7 +2,6 @@
 import type { z } from 'zod';
 import { type AttachmentEntry, type attachRequestSchema, type GrowResult, nameSchema } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
-import type { Source } from '../device/source.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { Attachment, type CreateFrontend } from './attachment.ts';
@@ -24,7 +23,6 @@ export interface AttachmentsOptions {
   /** Undefined for a host that is not of the cluster. */
   readonly deviceHost: (host: string) => DeviceHost | undefined;
   readonly createFrontend: CreateFrontend;
-  readonly measure: (attachment: string, source: Source) => Source;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -164,10 +162,9 @@ export class Attachments {
   }
 
   #make(record: VirtualDeviceRecord, deviceHost: DeviceHost): Attachment {
-    const { host, runDir, records, createFrontend, measure, clock, log } = this.#options;
+    const { host, runDir, records, createFrontend, clock, log } = this.#options;
     const stored = new StoredRecord(records, recordFile(record), record);
-    const measureThis = (source: Source) => measure(recordKey(record), source);
-    return new Attachment({ record: stored, runDir, host, deviceHost, createFrontend, measure: measureThis, clock, log });
+    return new Attachment({ record: stored, runDir, host, deviceHost, createFrontend, clock, log });
   }
 
   /** One change of an attachment at a time; a second one is refused, not queued. */

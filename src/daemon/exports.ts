@@ -207,8 +207,15 @@ export class Exports {
     const target = this.#byAttachment.get(id)!;
     this.#checkAllowed(target, host);
     const { attachment, source } = target.served(id);
-    const session = attachment.session(host, onEnded);
-    return { session, profile: attachment.profile, depth: ATTACHMENT_DEPTH, instance: source.instance };
+    return {
+      session: attachment.session(host, onEnded),
+      // Read anew by whoever checks requests against it, so that a capacity that grew counts at once.
+      get profile() {
+        return attachment.profile;
+      },
+      depth: ATTACHMENT_DEPTH,
+      instance: source.instance,
+    };
   }
 
   /** The exports that `host` may use; sizes are looked at anew. */

@@ -13,7 +13,7 @@ export type Action =
   /** The record stays where it is, and nothing comes of it. */
   | { readonly type: 'report'; readonly subject: string; readonly reason: string };
 
-/** Virtual devices come first: a VMM that was started with them may be waiting for the socket. */
+/** Each device's attachments are decided here; who comes first is the caller's. */
 export function planStart(records: Records): Action[] {
   const actions: Action[] = [];
   for (const record of records.virtualDevices.values()) actions.push({ type: 'restore-virtual-device', record });
