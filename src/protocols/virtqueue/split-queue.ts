@@ -43,7 +43,7 @@ export const AVAILABLE_ALIGN = 2;
 export const USED_ALIGN = 4;
 
 export function isQueueSize(size: number): boolean {
-  return size >= 1 && size <= QUEUE_SIZE_MAX && (size & (size - 1)) === 0;
+  return Number.isInteger(size) && size >= 1 && size <= QUEUE_SIZE_MAX && (size & (size - 1)) === 0;
 }
 
 export interface SplitQueueOptions {
