@@ -54,12 +54,15 @@ export class Channel {
 
   #event(error: number): void {
     if (this.#closed) return;
-    if (error < 0) return this.#end(new NetbusError('ended', `the socket of the front-end failed (errno ${-error})`));
+    if (error < 0) {
+      this.#end(new NetbusError('ended', `the socket of the front-end failed (errno ${-error})`));
+      return;
+    }
     if (this.#unsent !== undefined) this.#flush();
-    for (let i = 0; i < MESSAGES_PER_TURN_MAX && this.#reads; ) {
+    for (let messages = 0; messages < MESSAGES_PER_TURN_MAX && this.#reads; ) {
       const received = this.#receive();
       if (received === 'nothing') return;
-      if (received === 'message') i++;
+      if (received === 'message') messages++;
     }
   }
 
@@ -102,7 +105,8 @@ export class Channel {
     const bytes = this.#unsent!;
     const sent = native.sendMessage(this.#fd, bytes, 0, bytes.length, []);
     if (sent < 0 && sent !== -EAGAIN && sent !== -EINTR) {
-      return this.#end(new NetbusError('ended', `the front-end takes no replies (errno ${-sent})`));
+      this.#end(new NetbusError('ended', `the front-end takes no replies (errno ${-sent})`));
+      return;
     }
     this.#unsent = sent >= bytes.length ? undefined : bytes.subarray(Math.max(sent, 0));
     this.#rewatch();

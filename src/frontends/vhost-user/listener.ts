@@ -51,8 +51,10 @@ export class Listener {
   }
 
   #event(error: number): void {
-    if (error < 0)
-      return this.#options.onError(new NetbusError('device', `${this.#options.path}: the socket failed (errno ${-error})`));
+    if (error < 0) {
+      this.#options.onError(new NetbusError('device', `${this.#options.path}: the socket failed (errno ${-error})`));
+      return;
+    }
     for (let i = 0; i < ACCEPTS_PER_TURN_MAX && !this.#paused && !this.#closed; i++) {
       const fd = native.acceptUnix(this.#fd);
       if (fd < 0) return;
@@ -90,7 +92,10 @@ function removeStale(path: string): void {
   try {
     native.close(native.connectUnix(path));
   } catch (error) {
-    if (hasCode(error, 'ECONNREFUSED')) return unlinkSync(path);
+    if (hasCode(error, 'ECONNREFUSED')) {
+      unlinkSync(path);
+      return;
+    }
     if (!hasCode(error, 'EAGAIN')) throw cannotListen(path, error);
   }
   throw new NetbusError('in_use', `${path}: another process listens on this socket`);

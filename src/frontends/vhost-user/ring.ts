@@ -67,6 +67,11 @@ export class Ring {
     return this.state.name === 'stopped' ? undefined : this.state.queue;
   }
 
+  /** Has begun and is not being stopped. */
+  get started(): boolean {
+    return this.state.name !== 'stopping' && this.queue !== undefined;
+  }
+
   /** The queue, while chains may be taken from it. */
   get open(): SplitQueue | undefined {
     return this.enabled && this.#mapped && this.state.name === 'running' ? this.state.queue : undefined;
