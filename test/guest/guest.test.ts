@@ -39,7 +39,6 @@ describe('a real guest', () => {
     await checkFilesystem(path);
     const content = join(folder, 'file');
     await runOk(['debugfs', '-R', `dump file ${content}`, path]);
-    assert.equal((await runOk(['sha256sum'], { input: '' })).length > 0, true);
     assert.equal((await runOk(['sh', '-c', `sha256sum <${content}`])).trim(), sum);
   });
 
@@ -84,7 +83,10 @@ describe('a real guest', () => {
     const backend = startProcess(
       [
         ...['qemu-storage-daemon', '--blockdev', `driver=file,node-name=file,filename=${path},discard=unmap`],
-        ...['--export', `type=vhost-user-blk,id=disk,node-name=file,writable=on,num-queues=2,addr.type=unix,addr.path=${socket}`],
+        ...[
+          '--export',
+          `type=vhost-user-blk,id=disk,node-name=file,writable=on,num-queues=2,addr.type=unix,addr.path=${socket}`,
+        ],
       ],
       cleanup,
     );

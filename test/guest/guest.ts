@@ -22,6 +22,9 @@ const POWER_OFF_MS_MAX = 60_000;
 /** A unix socket's path, without the zero at its end, in bytes. */
 const SOCKET_PATH_BYTES_MAX = 107;
 
+/** A fixed model, so that a guest can move between machines; with rdrand, or the kernel's first random numbers take 4 s. */
+const CPU = 'qemu64,+rdrand';
+
 /** Lines of the console that an error shows. */
 const CONSOLE_TAIL_LINES = 25;
 
@@ -56,7 +59,8 @@ export async function startGuest(options: GuestOptions): Promise<Guest> {
   options.cleanup.add(`the folder ${folder}`, () => rmSync(folder, { recursive: true, force: true }));
   const sockets = { qmp: join(folder, 'qmp'), agent: join(folder, 'agent') };
   for (const path of Object.values(sockets)) {
-    if (Buffer.byteLength(path) > SOCKET_PATH_BYTES_MAX) throw new Error(`the socket path ${path} is too long: set TMPDIR to a shorter folder`);
+    if (Buffer.byteLength(path) > SOCKET_PATH_BYTES_MAX)
+      throw new Error(`the socket path ${path} is too long: set TMPDIR to a shorter folder`);
   }
   const started = performance.now();
   const argv = qemuArguments(options, folder, sockets);
@@ -69,7 +73,9 @@ export async function startGuest(options: GuestOptions): Promise<Guest> {
   } catch (error) {
     qemu.signal('SIGKILL');
     await qemu.exited;
-    throw new Error(`guest ${options.name} did not start: ${String(error)}${qemu.stderr === '' ? '' : `\nQEMU: ${qemu.stderr}`}`);
+    throw new Error(
+      `guest ${options.name} did not start: ${String(error)}${qemu.stderr === '' ? '' : `\nQEMU: ${qemu.stderr}`}`,
+    );
   }
   guest.bootMs = performance.now() - started;
   return guest;
@@ -124,7 +130,8 @@ export class Guest {
   /** As `run`, and rejects unless the status is 0. Returns the output without the newline at its end. */
   async succeed(commands: string, options: { timeoutMs?: number } = {}): Promise<string> {
     const { status, output } = await this.run(commands, options);
-    if (status !== 0) throw new Error(`guest ${this.name}: "${commands}" ended with ${status}: ${output}\n${this.consoleTail()}`);
+    if (status !== 0)
+      throw new Error(`guest ${this.name}: "${commands}" ended with ${status}: ${output}\n${this.consoleTail()}`);
     return output.trimEnd();
   }
 
@@ -173,7 +180,19 @@ function qemuArguments(options: GuestOptions, folder: string, sockets: { qmp: st
   const bringsMemory = extra.some((argument) => argument.startsWith('memory-backend-'));
   const memory = `memory-backend-memfd,id=mem,size=${memoryMiB}M,share=on`;
   return [
-    ...['qemu-system-x86_64', '-name', options.name, '-accel', 'tcg', '-m', `${memoryMiB}M`, '-smp', `${options.cpus ?? 1}`],
+    ...[
+      'qemu-system-x86_64',
+      '-name',
+      options.name,
+      '-accel',
+      'tcg',
+      '-cpu',
+      CPU,
+      '-m',
+      `${memoryMiB}M`,
+      '-smp',
+      `${options.cpus ?? 1}`,
+    ],
     ...(bringsMemory ? ['-machine', 'q35'] : ['-object', memory, '-machine', 'q35,memory-backend=mem']),
     ...['-nodefaults', '-no-user-config', '-display', 'none'],
     ...(options.resettable === true ? [] : ['-no-reboot']),

@@ -21,7 +21,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { findKernel, type Kernel, modulesInOrder } from './kernel.ts';
+import { findKernel, type Kernel, modulesInOrder, uncompressedKernel } from './kernel.ts';
 
 /** A finished image. All paths are absolute; nobody writes to them. */
 export interface GuestImage {
@@ -51,7 +51,7 @@ const FOLDERS = ['bin', 'sbin', 'usr/bin', 'usr/sbin', 'etc', 'dev', 'proc', 'sy
 
 /** Folder for everything that set-up makes and keeps: NETBUS_CACHE, or .cache in the repository. */
 export function cacheFolder(): string {
-  return process.env['NETBUS_CACHE'] ?? join(REPOSITORY, '.cache');
+  return process.env.NETBUS_CACHE ?? join(REPOSITORY, '.cache');
 }
 
 /** The image that fits this repository and machine. Throws where set-up has not made it. */
@@ -89,15 +89,21 @@ export function buildGuestImage(say: (line: string) => void): GuestImage {
   execFileSync('cp', ['-a', '--', `${fio}/.`, base]);
   renameSync(base, join(unfinished, 'tree'));
   rmSync(fio, { recursive: true });
-  copyFileSync(kernel.image, join(unfinished, 'vmlinuz'));
+  writeFileSync(join(unfinished, 'kernel'), uncompressedKernel(kernel) ?? readFileSync(kernel.image));
   renameSync(unfinished, folder);
+  // Images of older versions of this code. A cache of the user's own choice may serve other checkouts: nothing goes there.
+  if (process.env.NETBUS_CACHE === undefined) {
+    for (const old of readdirSync(cache).filter((name) => name.startsWith('guest-') && name !== basename(folder))) {
+      rmSync(join(cache, old), { recursive: true });
+    }
+  }
   return image;
 }
 
 function describe(kernel: Kernel, folder: string): GuestImage {
   return {
     kernelVersion: kernel.version,
-    kernel: join(folder, 'vmlinuz'),
+    kernel: join(folder, 'kernel'),
     initramfs: join(folder, 'initramfs.cpio'),
     initramfsWithFio: join(folder, 'initramfs-fio.cpio'),
     tree: join(folder, 'tree'),
@@ -112,7 +118,8 @@ function imageKey(kernel: Kernel): string {
   for (const path of sources) hash.update(readFileSync(path)).update('\0');
   for (const path of [kernel.image, BUSYBOX, ...PROGRAMS, ...FIO_PROGRAMS]) {
     const status = statSync(path, { throwIfNoEntry: false });
-    if (status === undefined) throw new Error(`${path} is missing: run "scripts/with-setup.sh setup", which installs its package`);
+    if (status === undefined)
+      throw new Error(`${path} is missing: run "scripts/with-setup.sh setup", which installs its package`);
     hash.update(`${path} ${status.size} ${status.mtimeMs}\0`);
   }
   return hash.digest('hex').slice(0, 12);
