@@ -50,7 +50,7 @@ const BUSYBOX = '/bin/busybox';
 const FOLDERS = ['bin', 'sbin', 'usr/bin', 'usr/sbin', 'etc', 'dev', 'proc', 'sys', 'run', 'tmp', 'root', 'mnt', 'lib/modules'];
 
 /** Folder for everything that set-up makes and keeps: NETBUS_CACHE, or .cache in the repository. */
-export function cacheFolder(): string {
+function cacheFolder(): string {
   return process.env.NETBUS_CACHE ?? join(REPOSITORY, '.cache');
 }
 
