@@ -168,7 +168,7 @@ quietly() {
   local log
   log=$(mktemp)
   if ! "$@" >"$log" 2>&1 </dev/null; then
-    tail -n 40 "$log"
+    tail -n 100 "$log"
     rm "$log"
     fail "\"$*\" failed (its last words are above)"
   fi
