@@ -71,7 +71,7 @@ export function buildGuestImage(say: (line: string) => void): GuestImage {
   const folder = join(cache, `guest-${imageKey(kernel)}`);
   const image = describe(kernel, folder);
   if (existsSync(folder)) return image;
-  say(`guest image: kernel ${kernel.version}, busybox, e2fsprogs and fio for the test guests (once, kept in ${folder})`);
+  say(`making the test guests' image from kernel ${kernel.version}, busybox, e2fsprogs and fio (kept in ${folder})`);
 
   mkdirSync(cache, { recursive: true });
   for (const leftover of readdirSync(cache).filter((name) => /^guest-.*\.unfinished$/.test(name))) {
