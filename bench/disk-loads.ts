@@ -33,7 +33,8 @@ export const DEPTH_MAX = 128;
  */
 export function parseLoad(name: string): Load {
   const match = NAME.exec(name);
-  if (match === null) throw new Error(`unknown load "${name}": expected (rand)read|write|mixPERCENT-SIZEk-qdDEPTH, as in randread-4k-qd32`);
+  if (match === null)
+    throw new Error(`unknown load "${name}": expected (rand)read|write|mixPERCENT-SIZEk-qdDEPTH, as in randread-4k-qd32`);
   const blockKib = Number(match[4]);
   const depth = Number(match[5]);
   const readPercent = match[2] === 'read' ? 100 : match[2] === 'write' ? 0 : Number(match[3]);

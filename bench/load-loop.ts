@@ -4,8 +4,14 @@
  * slot whose descriptors, buffers and header stay where they are.
  */
 import { native } from '../native/index.ts';
-import { BlockRequestType, BlockStatus, HEADER_BYTES } from '../test/support/vhost-user/block-request.ts';
-import { DESCRIPTOR_BYTES, DescriptorFlag, type DriverQueue, indirectTable, writeDescriptor } from '../test/support/vhost-user/driver-queue.ts';
+import { BLOCK_HEADER_BYTES, BlockRequestType, BlockStatus } from '../test/support/vhost-user/block-request.ts';
+import {
+  DESCRIPTOR_BYTES,
+  DescriptorFlag,
+  type DriverQueue,
+  indirectTable,
+  writeDescriptor,
+} from '../test/support/vhost-user/driver-queue.ts';
 import type { GuestMemory } from '../test/support/vhost-user/guest-memory.ts';
 import type { Load } from './disk-loads.ts';
 import type { LatencyHistogram } from './latency-histogram.ts';
@@ -54,7 +60,14 @@ export class LoadLoop {
    * Prepares the slots in guest memory. The ring is idle and its indirect descriptors are negotiated; requests go to the first
    * `workingSetBytes` of the disk; latencies are added to `histogram`.
    */
-  constructor(memory: GuestMemory, queue: DriverQueue, load: Load, workingSetBytes: number, seed: number, histogram: LatencyHistogram) {
+  constructor(
+    memory: GuestMemory,
+    queue: DriverQueue,
+    load: Load,
+    workingSetBytes: number,
+    seed: number,
+    histogram: LatencyHistogram,
+  ) {
     if (load.depth > queue.size) throw new RangeError(`depth ${load.depth} does not fit a queue of ${queue.size}`);
     this.#memory = memory;
     this.#queue = queue;
@@ -69,17 +82,17 @@ export class LoadLoop {
 
     // All headers, then all indirect tables, then all status bytes.
     const tableBytes = DESCRIPTORS_PER_REQUEST * DESCRIPTOR_BYTES;
-    this.#controlBytes = load.depth * (HEADER_BYTES + tableBytes + 1);
+    this.#controlBytes = load.depth * (BLOCK_HEADER_BYTES + tableBytes + 1);
     this.#controlAddress = memory.allocate(this.#controlBytes);
-    const tablesAddress = this.#controlAddress + load.depth * HEADER_BYTES;
+    const tablesAddress = this.#controlAddress + load.depth * BLOCK_HEADER_BYTES;
     const statusAddress = tablesAddress + load.depth * tableBytes;
-    const headers = memory.place(this.#controlAddress, load.depth * HEADER_BYTES);
-    this.#headers = new Uint32Array(headers.buffer, headers.offset, (load.depth * HEADER_BYTES) / 4);
+    const headers = memory.place(this.#controlAddress, load.depth * BLOCK_HEADER_BYTES);
+    this.#headers = new Uint32Array(headers.buffer, headers.offset, (load.depth * BLOCK_HEADER_BYTES) / 4);
     this.#status = memory.bytes(statusAddress, load.depth);
     for (let slot = 0; slot < load.depth; slot++) {
       const tableAddress = tablesAddress + slot * tableBytes;
       const table = indirectTable(memory, tableAddress, DESCRIPTORS_PER_REQUEST);
-      writeDescriptor(table, 0, this.#controlAddress + slot * HEADER_BYTES, HEADER_BYTES, DescriptorFlag.next, 1);
+      writeDescriptor(table, 0, this.#controlAddress + slot * BLOCK_HEADER_BYTES, BLOCK_HEADER_BYTES, DescriptorFlag.next, 1);
       writeDescriptor(table, 1, this.#bufferAddress + slot * load.blockBytes, load.blockBytes, DescriptorFlag.next, 2);
       writeDescriptor(table, 2, statusAddress + slot, 1, DescriptorFlag.write, 0);
       this.#tables.push(table);
@@ -134,9 +147,10 @@ export class LoadLoop {
 
   #submit(slot: number, now: number): void {
     const block = this.#load.random ? Math.floor((this.#nextRandom() / 2 ** 32) * this.#blocks) : this.#nextSequential();
-    const read = this.#load.readPercent === 100 || (this.#load.readPercent > 0 && this.#nextRandom() % 100 < this.#load.readPercent);
+    const read =
+      this.#load.readPercent === 100 || (this.#load.readPercent > 0 && this.#nextRandom() % 100 < this.#load.readPercent);
     const sector = block * (this.#load.blockBytes / SECTOR_BYTES);
-    const header = slot * (HEADER_BYTES / 4);
+    const header = slot * (BLOCK_HEADER_BYTES / 4);
     this.#headers[header] = read ? BlockRequestType.read : BlockRequestType.write;
     this.#headers[header + 2] = sector; // Typed arrays take the value modulo 2^32.
     this.#headers[header + 3] = Math.floor(sector / 2 ** 32);

@@ -44,7 +44,9 @@ export async function waitForListener(socketPath: string, pid: number, timeoutMs
     `a listener at ${socketPath}`,
     () => {
       if (!existsSync(table)) throw new Error(`the process ${pid}, which was to listen at ${socketPath}, has ended`);
-      return readFileSync(table, 'utf8').split('\n').some((line) => isListening(line, socketPath));
+      return readFileSync(table, 'utf8')
+        .split('\n')
+        .some((line) => isListening(line, socketPath));
     },
     timeoutMs,
   );

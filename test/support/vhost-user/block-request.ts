@@ -1,7 +1,7 @@
 /** virtio-blk as a driver speaks it (virtio 1.2, 5.2): written from the specification, apart from the code under test. */
 
 /** virtio 1.2, 5.2.6: the request header is type, reserved, sector (64 bits). */
-export const HEADER_BYTES = 16;
+export const BLOCK_HEADER_BYTES = 16;
 export const BlockRequestType = { read: 0, write: 1, flush: 4, getId: 8, discard: 11, writeZeroes: 13 } as const;
 export const BlockStatus = { ok: 0, ioError: 1, unsupported: 2 } as const;
 /** virtio 1.2, 5.2.6: the answer to GET_ID. */
@@ -82,7 +82,7 @@ export function parseBlockConfig(space: Uint8Array): BlockConfig {
 
 /** The request header. */
 export function encodeHeader(target: Uint8Array, type: number, sector: number): void {
-  const view = new DataView(target.buffer, target.byteOffset, HEADER_BYTES);
+  const view = new DataView(target.buffer, target.byteOffset, BLOCK_HEADER_BYTES);
   view.setUint32(0, type, true);
   view.setUint32(4, 0, true);
   view.setBigUint64(8, BigInt(sector), true);

@@ -40,7 +40,8 @@ export class GuestMemory {
   /** Two regions of half of `sizeBytes` each, zeroed. `sizeBytes` is a multiple of two pages. */
   constructor(sizeBytes: number) {
     const half = sizeBytes / 2;
-    if (half < PAGE_BYTES || half % PAGE_BYTES !== 0) throw new RangeError(`guest memory of ${sizeBytes} bytes is not two regions of pages`);
+    if (half < PAGE_BYTES || half % PAGE_BYTES !== 0)
+      throw new RangeError(`guest memory of ${sizeBytes} bytes is not two regions of pages`);
     this.#fd = native.createMemoryFile('guest-memory', sizeBytes);
     this.#regions = [0, UPPER_MEMORY_ADDRESS].map((guestAddress, i) => {
       const handle = native.mapRegion(this.#fd, i * half, half);
@@ -68,7 +69,8 @@ export class GuestMemory {
     }
     const alignment = Math.min(size, PAGE_BYTES);
     const address = Math.ceil(region.top / alignment) * alignment;
-    if (address + size > region.guestAddress + region.sizeBytes) throw new RangeError(`guest memory is full: no ${size} bytes left in the ${where} region`);
+    if (address + size > region.guestAddress + region.sizeBytes)
+      throw new RangeError(`guest memory is full: no ${size} bytes left in the ${where} region`);
     region.top = address + size;
     return address;
   }
