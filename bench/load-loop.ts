@@ -28,7 +28,9 @@ const DESCRIPTORS_PER_REQUEST = 3;
 export interface LoopTotals {
   /** Completions between the end of the warm-up and the end of the time. */
   completed: number;
-  /** Completions whose status was not OK, the warm-up's included. */
+  /** All completions, the warm-up's included. */
+  total: number;
+  /** Those of all whose status was not OK. */
   errors: number;
 }
 
@@ -52,7 +54,7 @@ export class LoadLoop {
   #inFlight = 0;
   #measureFrom = 0;
   #measureUntil = 0;
-  #totals: LoopTotals = { completed: 0, errors: 0 };
+  #totals: LoopTotals = { completed: 0, total: 0, errors: 0 };
   #watch = -1;
   #finished: ((totals: LoopTotals) => void) | undefined;
 
@@ -122,7 +124,10 @@ export class LoadLoop {
     for (let pass = 0; pass < PASSES_MAX; pass++) {
       this.#takeAll();
       this.#queue.notify();
-      if (this.#inFlight === 0) return this.#finish();
+      if (this.#inFlight === 0) {
+        this.#finish();
+        return;
+      }
       if (!this.#queue.armCall()) return;
     }
     // There is more already; come again after the others.
@@ -136,6 +141,7 @@ export class LoadLoop {
     const running = now < this.#measureUntil;
     for (let slot = this.#queue.takeUsed(); slot !== -1; slot = this.#queue.takeUsed()) {
       this.#inFlight--;
+      this.#totals.total++;
       if (this.#status[slot] !== BlockStatus.ok) this.#totals.errors++;
       if (measuring) {
         this.#totals.completed++;

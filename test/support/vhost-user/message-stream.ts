@@ -25,9 +25,9 @@ export class MessageStream {
     this.#fd = fd;
     this.#events = events;
     this.#watch = native.watch(fd, { readable: true, writable: false }, (error, readable, writable) => {
-      if (error !== 0) return this.#end(new Error(`the vhost-user socket failed with errno ${-error}`));
-      if (writable) this.#flush();
-      if (readable) this.#receive();
+      if (error !== 0) this.#end(new Error(`the vhost-user socket failed with errno ${-error}`));
+      if (writable && this.#open) this.#flush();
+      if (readable && this.#open) this.#receive();
     });
   }
 
@@ -52,22 +52,18 @@ export class MessageStream {
   }
 
   #flush(): void {
-    for (;;) {
-      const next = this.#outgoing[0];
-      if (next === undefined) break;
-      const count = native.sendMessage(
-        this.#fd,
-        next.bytes,
-        next.sent,
-        next.bytes.length - next.sent,
-        next.sent === 0 ? next.fds : [],
-      );
-      if (count === -EAGAIN) return native.rewatch(this.#watch, { readable: true, writable: true });
-      if (count < 0) return this.#end(new Error(`sending to the back-end failed with errno ${-count}`));
+    for (let next = this.#outgoing[0]; next !== undefined; next = this.#outgoing[0]) {
+      const { bytes, sent } = next;
+      const count = native.sendMessage(this.#fd, bytes, sent, bytes.length - sent, sent === 0 ? next.fds : []);
+      if (count === -EAGAIN) break;
+      if (count < 0) {
+        this.#end(new Error(`sending to the back-end failed with errno ${-count}`));
+        return;
+      }
       next.sent += count;
-      if (next.sent === next.bytes.length) this.#outgoing.shift();
+      if (next.sent === bytes.length) this.#outgoing.shift();
     }
-    native.rewatch(this.#watch, { readable: true, writable: false });
+    native.rewatch(this.#watch, { readable: true, writable: this.#outgoing.length > 0 });
   }
 
   #receive(): void {
@@ -75,16 +71,19 @@ export class MessageStream {
     while (this.#open) {
       const { bytes, fds } = native.receiveMessage(this.#fd, assembler.buffer, assembler.offset, assembler.missing);
       if (bytes === -EAGAIN) return;
-      if (bytes === 0) return this.#end(new Error('the back-end closed the connection'));
-      if (bytes < 0) return this.#end(new Error(`receiving from the back-end failed with errno ${-bytes}`));
-      let message: RawMessage | undefined;
-      try {
-        message = assembler.advance(bytes, fds);
-      } catch (error) {
-        return this.#end(error as Error);
-      }
-      if (message !== undefined) this.#events.message(message);
+      if (bytes > 0) this.#assemble(bytes, fds);
+      else this.#end(new Error(bytes === 0 ? 'the back-end closed the connection' : `receiving failed with errno ${-bytes}`));
     }
+  }
+
+  #assemble(bytes: number, fds: readonly number[]): void {
+    let message: RawMessage | undefined;
+    try {
+      message = this.#assembler.advance(bytes, fds);
+    } catch (error) {
+      this.#end(error as Error);
+    }
+    if (message !== undefined) this.#events.message(message);
   }
 
   #end(cause: Error): void {
