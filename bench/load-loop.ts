@@ -24,6 +24,19 @@ const STATUS_UNWRITTEN = 0xff;
 /** header, data, status */
 const DESCRIPTORS_PER_REQUEST = 3;
 
+export interface LoadLoopOptions {
+  readonly memory: GuestMemory;
+  readonly queue: DriverQueue;
+  readonly load: Load;
+  /** Requests go to the first so many bytes of the disk. */
+  readonly workingSetBytes: number;
+  readonly seed: number;
+  /** Where latencies are added; several loops may share one. */
+  readonly histogram: LatencyHistogram;
+  /** Milliseconds of a clock that only goes forward; the machine's by default. */
+  readonly now?: () => number;
+}
+
 /** What a loop reports when it has stopped. */
 export interface LoopTotals {
   /** Completions between the end of the warm-up and the end of the time. */
@@ -39,6 +52,7 @@ export class LoadLoop {
   readonly #queue: DriverQueue;
   readonly #load: Load;
   readonly #histogram: LatencyHistogram;
+  readonly #now: () => number;
   readonly #blocks: number;
   /** Guest memory of all slots, and its views. */
   readonly #bufferBytes: number;
@@ -58,24 +72,16 @@ export class LoadLoop {
   #watch = -1;
   #finished: ((totals: LoopTotals) => void) | undefined;
 
-  /**
-   * Prepares the slots in guest memory. The ring is idle and its indirect descriptors are negotiated; requests go to the first
-   * `workingSetBytes` of the disk; latencies are added to `histogram`.
-   */
-  constructor(
-    memory: GuestMemory,
-    queue: DriverQueue,
-    load: Load,
-    workingSetBytes: number,
-    seed: number,
-    histogram: LatencyHistogram,
-  ) {
+  /** Prepares the slots in guest memory. The ring is idle, and its indirect descriptors are negotiated. */
+  constructor(options: LoadLoopOptions) {
+    const { memory, queue, load, seed } = options;
     if (load.depth > queue.size) throw new RangeError(`depth ${load.depth} does not fit a queue of ${queue.size}`);
     this.#memory = memory;
     this.#queue = queue;
     this.#load = load;
-    this.#histogram = histogram;
-    this.#blocks = Math.floor(workingSetBytes / load.blockBytes);
+    this.#histogram = options.histogram;
+    this.#now = options.now ?? (() => performance.now());
+    this.#blocks = Math.floor(options.workingSetBytes / load.blockBytes);
     this.#random = (seed | 0) === 0 ? 1 : seed | 0;
     this.#startedAt = new Float64Array(load.depth);
     this.#bufferBytes = load.depth * load.blockBytes;
@@ -107,12 +113,12 @@ export class LoadLoop {
    * waiting: the caller has a deadline.
    */
   run(warmupMs: number, measureMs: number): Promise<LoopTotals> {
-    this.#measureFrom = performance.now() + warmupMs;
+    this.#measureFrom = this.#now() + warmupMs;
     this.#measureUntil = this.#measureFrom + measureMs;
     this.#watch = native.watch(this.#queue.callFd, { readable: true, writable: false }, this.#onCall);
     return new Promise((resolve) => {
       this.#finished = resolve;
-      const now = performance.now();
+      const now = this.#now();
       for (let slot = 0; slot < this.#load.depth; slot++) this.#submit(slot, now);
       this.#queue.armCall();
       this.#queue.notify();
@@ -136,7 +142,7 @@ export class LoadLoop {
 
   /** Takes what the device has finished and sends each slot again, with one look at the clock for all. */
   #takeAll(): void {
-    const now = performance.now();
+    const now = this.#now();
     const measuring = now >= this.#measureFrom && now < this.#measureUntil;
     const running = now < this.#measureUntil;
     for (let slot = this.#queue.takeUsed(); slot !== -1; slot = this.#queue.takeUsed()) {

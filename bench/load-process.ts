@@ -45,7 +45,9 @@ export class LoadProcess {
   /** `name` is the candidate's, for errors. */
   constructor(name: string, cleanup: Cleanup) {
     this.#name = name;
-    this.#child = fork(fileURLToPath(new URL('./load.ts', import.meta.url)), { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    this.#child = fork(fileURLToPath(new URL('./load.ts', import.meta.url)), {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    });
     cleanup.add(`the load of ${name}`, () => this.stop());
   }
 

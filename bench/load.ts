@@ -3,8 +3,8 @@
  * then does what its parent says (see `load-process.ts`), one thing after the other.
  */
 import { once } from 'node:events';
-import { VhostUserFrontend } from '../test/support/vhost-user/frontend.ts';
 import { RingFeature } from '../test/support/vhost-user/block-request.ts';
+import { VhostUserFrontend } from '../test/support/vhost-user/frontend.ts';
 import { LatencyHistogram } from './latency-histogram.ts';
 import { LoadLoop } from './load-loop.ts';
 import type { LoadCommand, LoadReply, LoadResult, RunOptions } from './load-process.ts';
@@ -14,17 +14,22 @@ import { verifyDisk } from './verify.ts';
 const MEMORY_BYTES = 512 * 1024 * 1024;
 
 let vm: VhostUserFrontend | undefined;
+/** Rejects when the back-end goes away: its requests would be waited for without end. */
+let closed: Promise<never> = new Promise(() => {});
 
 async function execute(command: LoadCommand): Promise<LoadResult | undefined> {
   switch (command.what) {
     case 'connect':
       vm = await VhostUserFrontend.connect(command.socketPath, { queues: command.queues, memoryBytes: MEMORY_BYTES });
+      closed = once(vm.events, 'closed').then(([cause]) => Promise.reject(cause));
+      closed.catch(() => {});
       if ((vm.negotiated.features & RingFeature.indirect) === 0n) throw new Error('the back-end has no indirect descriptors');
       return undefined;
     case 'verify':
-      return await orClosed(connected(), verifyDisk(connected(), command.imagePath, command.bytes, command.seed));
+      await Promise.race([verifyDisk(connected(), command.imagePath, command.bytes, command.seed), closed]);
+      return undefined;
     case 'run':
-      return await orClosed(connected(), runLoad(connected(), command.options));
+      return await Promise.race([runLoad(connected(), command.options), closed]);
   }
 }
 
@@ -32,7 +37,9 @@ async function runLoad(vm: VhostUserFrontend, options: RunOptions): Promise<Load
   const { load, workingSetBytes, warmupMs, measureMs, seed } = options;
   for (const driver of vm.drivers) driver.stop();
   const histogram = new LatencyHistogram();
-  const loops = vm.queues.map((queue, i) => new LoadLoop(vm.memory, queue, load, workingSetBytes, seed + i, histogram));
+  const loops = vm.queues.map(
+    (queue, i) => new LoadLoop({ memory: vm.memory, queue, load, workingSetBytes, seed: seed + i, histogram }),
+  );
   const cpuBefore = process.cpuUsage();
   const startedAt = performance.now();
   const totals = await Promise.all(loops.map((loop) => loop.run(warmupMs, measureMs)));
@@ -55,14 +62,6 @@ async function runLoad(vm: VhostUserFrontend, options: RunOptions): Promise<Load
 function connected(): VhostUserFrontend {
   if (vm === undefined) throw new Error('not connected');
   return vm;
-}
-
-/** A back-end that goes away would be waited for without end. */
-function orClosed<T>(vm: VhostUserFrontend, work: Promise<T>): Promise<T | undefined> {
-  const closed = once(vm.events, 'closed').then(([cause]): never => {
-    throw cause;
-  });
-  return Promise.race([work.then((result) => (result === undefined ? undefined : result)), closed]);
 }
 
 process.on('message', (command: LoadCommand) => {

@@ -39,7 +39,8 @@ const SECONDS_MAX = 3600;
 export function parseDiskBenchOptions(argv: readonly string[]): DiskBenchOptions {
   const values = parse(argv);
   const transport = values.transport;
-  if (transport !== 'tls' && transport !== 'plain') throw new UsageError(`--transport: "${transport}" is neither tls nor plain`);
+  if (transport !== 'tls' && transport !== 'plain')
+    throw new UsageError(`--transport: "${transport}" is neither tls nor plain`);
   return {
     seconds: positive('--seconds', values.seconds, SECONDS_MAX),
     rounds: whole('--rounds', values.rounds, ROUNDS_MAX),

@@ -6,7 +6,16 @@ import 'reflect-metadata';
 import { webcrypto } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import * as x509 from '@peculiar/x509';
+import {
+  BasicConstraintsExtension,
+  ExtendedKeyUsage,
+  ExtendedKeyUsageExtension,
+  KeyUsageFlags,
+  KeyUsagesExtension,
+  PemConverter,
+  SubjectAlternativeNameExtension,
+  X509CertificateGenerator,
+} from '@peculiar/x509';
 
 const KEY = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
 const VALIDITY_MS = 24 * 60 * 60 * 1000;
@@ -21,38 +30,43 @@ export interface PeerCertificates {
 
 /** Makes an authority, a server's certificate for `address` (an IPv4 address) and a client's one, below `directory`. */
 export async function makePeerCertificates(directory: string, address: string): Promise<PeerCertificates> {
-  x509.cryptoProvider.set(webcrypto as x509.CryptoProviderParameters);
   const authorityKeys = await generateKeys();
-  const authority = await x509.X509CertificateGenerator.createSelfSigned({
-    serialNumber: '01',
-    name: 'CN=peer authority',
-    ...validity(),
-    keys: authorityKeys,
-    signingAlgorithm: KEY,
-    extensions: [
-      new x509.BasicConstraintsExtension(true, undefined, true),
-      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
-    ],
-  });
+  const authority = await X509CertificateGenerator.createSelfSigned(
+    {
+      serialNumber: '01',
+      name: 'CN=peer authority',
+      ...validity(),
+      keys: authorityKeys,
+      signingAlgorithm: KEY,
+      extensions: [
+        new BasicConstraintsExtension(true, undefined, true),
+        new KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
+      ],
+    },
+    webcrypto,
+  );
 
   const issue = async (role: 'server' | 'client', serialNumber: string): Promise<string> => {
     const keys = await generateKeys();
-    const usage = role === 'server' ? x509.ExtendedKeyUsage.serverAuth : x509.ExtendedKeyUsage.clientAuth;
-    const certificate = await x509.X509CertificateGenerator.create({
-      serialNumber,
-      subject: `CN=peer ${role}`,
-      issuer: authority.subject,
-      ...validity(),
-      publicKey: keys.publicKey,
-      signingKey: authorityKeys.privateKey,
-      signingAlgorithm: KEY,
-      extensions: [
-        new x509.BasicConstraintsExtension(false, undefined, true),
-        new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
-        new x509.ExtendedKeyUsageExtension([usage]),
-        new x509.SubjectAlternativeNameExtension([{ type: 'ip', value: address }]),
-      ],
-    });
+    const usage = role === 'server' ? ExtendedKeyUsage.serverAuth : ExtendedKeyUsage.clientAuth;
+    const certificate = await X509CertificateGenerator.create(
+      {
+        serialNumber,
+        subject: `CN=peer ${role}`,
+        issuer: authority.subject,
+        ...validity(),
+        publicKey: keys.publicKey,
+        signingKey: authorityKeys.privateKey,
+        signingAlgorithm: KEY,
+        extensions: [
+          new BasicConstraintsExtension(false, undefined, true),
+          new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
+          new ExtendedKeyUsageExtension([usage]),
+          new SubjectAlternativeNameExtension([{ type: 'ip', value: address }]),
+        ],
+      },
+      webcrypto,
+    );
     const target = join(directory, role);
     mkdirSync(target, { recursive: true });
     writeFileSync(join(target, 'ca-cert.pem'), authority.toString('pem'));
@@ -68,12 +82,10 @@ function validity(): { notBefore: Date; notAfter: Date } {
   return { notBefore: new Date(now - VALIDITY_MS), notAfter: new Date(now + VALIDITY_MS) };
 }
 
-function generateKeys(): Promise<CryptoKeyPair> {
-  return webcrypto.subtle.generateKey(KEY, true, ['sign', 'verify']) as Promise<CryptoKeyPair>;
+function generateKeys(): Promise<webcrypto.CryptoKeyPair> {
+  return webcrypto.subtle.generateKey(KEY, true, ['sign', 'verify']);
 }
 
-async function privateKeyPem(key: CryptoKey): Promise<string> {
-  const der = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', key as webcrypto.CryptoKey));
-  const lines = der.toString('base64').match(/.{1,64}/g) ?? [];
-  return `-----BEGIN PRIVATE KEY-----\n${lines.join('\n')}\n-----END PRIVATE KEY-----\n`;
+async function privateKeyPem(key: webcrypto.CryptoKey): Promise<string> {
+  return `${PemConverter.encode(await webcrypto.subtle.exportKey('pkcs8', key), 'PRIVATE KEY')}\n`;
 }

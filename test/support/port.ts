@@ -22,7 +22,9 @@ export async function waitForPort(pid: number, address: string, port: number): P
   const local = `${hexAddress(address)}:${port.toString(16).toUpperCase().padStart(4, '0')}`;
   await waitFor(`a listener at ${address}:${port}`, () => {
     if (!existsSync(table)) throw new Error(`the process ${pid}, which was to listen at ${address}:${port}, has ended`);
-    return readFileSync(table, 'utf8').split('\n').some((line) => isListening(line, local));
+    return readFileSync(table, 'utf8')
+      .split('\n')
+      .some((line) => isListening(line, local));
   });
 }
 
