@@ -1,4 +1,4 @@
-/** What parts of Netbus log to: fields for programs first, then one line for people. pino's loggers are such logs. */
+/** Structured log lines, in pino's argument order, so that pino itself fits. Injected; nothing logs to a global. */
 export interface Log {
   debug(fields: object, message: string): void;
   info(fields: object, message: string): void;
@@ -6,4 +6,5 @@ export interface Log {
   error(fields: object, message: string): void;
 }
 
+/** For tests and for tools that have nothing to say. */
 export const silentLog: Log = { debug() {}, info() {}, warn() {}, error() {} };
