@@ -177,6 +177,7 @@ class Use {
     const grant = await session.activate();
     if (this.#closed || this.#session !== session) {
       await grant.device.close();
+      session.close();
       throw new NetbusError('ended', 'the session ended while the lease was granted');
     }
     this.#install(grant);
