@@ -7,6 +7,8 @@
  * - functions of the data path (marked "hot") return a negative errno and never throw for what the world can do.
  *   They throw a RangeError or TypeError for arguments that only a bug can produce.
  *
+ * The message of an Error starts with code and system call: "ENOENT: bind /run/x.sock (No such file or directory)".
+ *
  * Memory that system calls use lives in regions. A region is a mapping known by a small integer handle. I/O in flight keeps
  * its region mapped: `unmapRegion` takes the owner's reference away, and the pages go when the last user is done.
  */
@@ -33,9 +35,9 @@ export interface IoOptions {
 
 /** Operation codes of `ioSubmit`. */
 export const IoOp = {
-  /** preadv: fills the segments from `position`. */
+  /** preadv: fills the segments from `position`. Result: all bytes, fewer at the end of the file only. */
   read: 1,
-  /** pwritev: writes the segments at `position`. */
+  /** pwritev: writes the segments at `position`. Result: all bytes or an error, never fewer (some may be written then). */
   write: 2,
   /** pwritev2 with RWF_DSYNC: as write, on stable storage when it completes. */
   writeDurable: 3,
@@ -51,7 +53,10 @@ export const IoOp = {
   blockZeroOut: 8,
 } as const;
 
-/** Doubles per operation in the submission array, before its segments: op, fd, tag, position, length, segment count. */
+/**
+ * Doubles per operation in the submission array, before its segments: op, fd, tag, position, length, segment count. `tag` is
+ * any number. Reads and writes take their length from the segments and ignore `length`; the other operations have no segments.
+ */
 export const IO_OPERATION_WORDS = 6;
 /** Doubles per segment in the submission array: region handle, offset, length. */
 export const IO_SEGMENT_WORDS = 3;
@@ -68,20 +73,25 @@ export interface BlockDeviceInfo {
   readOnly: boolean;
 }
 
-/** The addon's functions. Handles are small non-negative integers of the calling thread's environment. */
+/**
+ * The addon's functions. Handles (of regions, watches and engines) are positive 31-bit integers of the calling thread's
+ * environment, at most 16384 of each kind at a time, and no handle is ever given twice: a stale one is a RangeError.
+ */
 export interface Native {
   // --- regions -----------------------------------------------------------------------------------------------------
   /**
-   * Maps `length` bytes of `fd` at `offset` (any byte offset that is page aligned), shared, read and write. Throws EINVAL where the
-   * file is shorter than offset + length. Tries to seal a memfd against shrinking; where that is not possible a page
-   * that disappears later reads as zeroes instead of killing the process (see `regionFaults`).
+   * Maps `length` bytes of `fd` at `offset` (page aligned; on hugetlbfs, huge-page aligned), shared, read and write. Throws
+   * EINVAL where the file is shorter than offset + length or no regular file. Tries to seal a memfd against shrinking; where
+   * that is not possible a page that disappears later reads as zeroes instead of killing the process (see `regionFaults`;
+   * a system call that meets such a page first returns -EFAULT instead). The descriptor may be closed afterwards.
    */
   mapRegion(fd: number, offset: number, length: number): number;
   /** A private anonymous region, zeroed; its pages cost nothing until they are used. */
   allocateRegion(length: number): number;
   /**
    * A window: an ArrayBuffer straight over region bytes [offset, offset + length), at most 4 GiB - 1. The same memory as the
-   * guest's, so it changes while it is looked at. `unmapRegion` detaches it (byteLength becomes 0).
+   * guest's, so it changes while it is looked at. `unmapRegion` detaches it (byteLength becomes 0). The same range gives the
+   * same ArrayBuffer while that is alive. Never call its `transfer()`: the copy that this makes would not be detached.
    */
   regionWindow(region: number, offset: number, length: number): ArrayBuffer;
   /** Hot. Copies between regions; the ranges may overlap. */
@@ -95,6 +105,7 @@ export interface Native {
 
   // --- descriptors -------------------------------------------------------------------------------------------------
   close(fd: number): void;
+  /** fcntl(F_DUPFD_CLOEXEC): the same open file, the lowest free descriptor from 3 on. */
   duplicate(fd: number): number;
   /** memfd_create with MFD_CLOEXEC | MFD_ALLOW_SEALING, `length` bytes long. */
   createMemoryFile(name: string, length: number): number;
@@ -110,30 +121,40 @@ export interface Native {
   // --- readiness ---------------------------------------------------------------------------------------------------
   /**
    * Watches `fd` on this thread's event loop (uv_poll, level-triggered): `callback(error, readable, writable)`, error a
-   * negative errno or 0. Keeps the loop alive until `unwatch`. Microtasks run after each callback, as after any of Node's.
+   * negative errno or 0. Keeps the loop alive until `unwatch`. Microtasks run after each callback, as after any of Node's;
+   * what it throws is an uncaught exception of the process.
+   *
+   * An error is the socket's own (SO_ERROR, which this takes), else -EIO; nothing more is reported until `rewatch`. libuv sets
+   * O_NONBLOCK. Throws EEXIST where the descriptor is watched already, EPERM for one that cannot be polled (a regular file).
    */
   watch(
     fd: number,
     interest: { readable: boolean; writable: boolean },
     callback: (error: number, readable: boolean, writable: boolean) => void,
   ): number;
-  /** Changes what a watch waits for. */
+  /** Changes what a watch waits for; nothing at all is allowed, and the loop is still kept alive. */
   rewatch(watch: number, interest: { readable: boolean; writable: boolean }): void;
   /** Ends a watch; its callback is not called again, and the descriptor may be closed right after. Twice is once. */
   unwatch(watch: number): void;
 
   // --- unix sockets with descriptors ---------------------------------------------------------------------------------
-  /** socket, bind, chmod(mode), listen: a non-blocking SOCK_STREAM listener. EADDRINUSE where the path exists. */
+  /**
+   * socket, bind, chmod(mode), listen: a non-blocking SOCK_STREAM listener. Throws EADDRINUSE where the path exists, ENAMETOOLONG
+   * where it has more than 107 bytes. `close` does not remove the path.
+   */
   listenUnix(path: string, mode: number): number;
   /** Next connection (non-blocking, close-on-exec), or a negative errno (-EAGAIN: none). */
   acceptUnix(listener: number): number;
-  /** connect; the result is non-blocking afterwards. */
+  /** Connects at once, never waits; the result is non-blocking. Throws EAGAIN where the listener's backlog is full. */
   connectUnix(path: string): number;
   /** socketpair(AF_UNIX, SOCK_STREAM), both ends non-blocking. */
   socketPair(): [number, number];
   /** Hot. sendmsg with MSG_NOSIGNAL; `fds` (16 at most) go with the first byte. Bytes sent or a negative errno. */
   sendMessage(fd: number, buffer: Uint8Array, offset: number, length: number, fds: readonly number[]): number;
-  /** Hot. recvmsg with MSG_CMSG_CLOEXEC; descriptors beyond 16 are closed by the kernel's truncation (then bytes = -EMSGSIZE). */
+  /**
+   * Hot. recvmsg with MSG_CMSG_CLOEXEC. Where descriptors are lost (more than 16 in a message, or this process may not have that
+   * many) all that came are closed and bytes = -EMSGSIZE: the stream has lost its meaning, close it.
+   */
   receiveMessage(fd: number, buffer: Uint8Array, offset: number, length: number): ReceivedMessage;
   /** SO_PEERCRED. */
   peerCredentials(fd: number): { pid: number; uid: number; gid: number };
@@ -149,33 +170,46 @@ export interface Native {
 
   // --- file I/O in batches -------------------------------------------------------------------------------------------
   /**
-   * Makes an I/O engine. `onCompletion()` is called on this thread when completions can be reaped that `ioReap` has not
-   * returned yet. An engine keeps the loop alive only while operations are in flight.
+   * Makes an I/O engine. `onCompletion()` is called on this thread, from the event loop (never from within `ioSubmit` or `ioReap`),
+   * while completions can be reaped that `ioReap` has not returned yet: again in each turn of the loop, until all are reaped.
+   * An engine keeps the loop alive only while operations are in flight or not reaped.
    */
   ioCreate(options: IoOptions, onCompletion: () => void): number;
   /**
    * Hot. Submits the first `count` operations of `operations`, one system call for all (io_uring). Layout: per operation
    * IO_OPERATION_WORDS doubles, then its segments of IO_SEGMENT_WORDS each. `tag` comes back with the completion. The array
-   * may be reused at once. Returns how many were taken (fewer where `entries` are in flight) or a negative errno where none could be.
+   * may be reused at once. Returns how many were taken, from the front (fewer, also 0, where `entries` are in flight), or a
+   * negative errno where the kernel took none. Where it throws (RangeError, for what only a bug can produce) none is taken.
    * Short reads and writes are resumed inside; a read that meets the end of the file completes with the bytes so far.
+   * What the world does to an operation (-EBADF, -EIO, -ENOSPC, -EOPNOTSUPP) is its completion's result. Operations may
+   * finish in any order.
    */
   ioSubmit(engine: number, operations: Float64Array, count: number): number;
-  /** Hot. Moves finished operations into `completions` (IO_COMPLETION_WORDS each) and returns how many. Also useful right after ioSubmit: page-cache hits are done then. */
+  /**
+   * Hot. Moves finished operations into `completions` (IO_COMPLETION_WORDS each), as many as fit, and returns how many. Also
+   * useful right after ioSubmit: page-cache hits are done then, and what is reaped here is not announced.
+   */
   ioReap(engine: number, completions: Float64Array): number;
   /** Operations in flight, those completed but not reaped included. */
   ioPending(engine: number): number;
-  /** Frees the engine. Throws EBUSY while operations are in flight: wait for them, they use the caller's memory. */
+  /** Frees the engine. Throws EBUSY while operations are in flight or not reaped: wait for them, they use the caller's memory. */
   ioDestroy(engine: number): void;
 }
 
-/** Finds the finished addon: beside the bundle (`dist/netbus.node`) or where the build puts it (`native/build/`). */
+/**
+ * Finds the finished addon: beside the bundle (`dist/netbus.node`) or where the build puts it (`native/build/`).
+ * NETBUS_ADDON names another file; it is there for the tests, which run the same suite on the sanitized build.
+ */
 function load(): Native {
+  const require = createRequire(import.meta.url);
+  const chosen = process.env.NETBUS_ADDON;
+  if (chosen !== undefined && chosen !== '') return require(chosen) as Native;
   const candidates = ['./netbus.node', './build/netbus.node'].map((path) => fileURLToPath(new URL(path, import.meta.url)));
   const path = candidates.find(existsSync);
   if (path === undefined) {
     throw new Error(`the addon netbus.node is missing (looked for ${candidates.join(' and ')}): run "npm run build"`);
   }
-  return createRequire(import.meta.url)(path) as Native;
+  return require(path) as Native;
 }
 
 export const native: Native = load();

@@ -1,0 +1,130 @@
+#!/usr/bin/env node
+/**
+ * Builds Netbus: the addon (native/build/netbus.node), and the program with the addon beside it (dist/netbus.js, dist/netbus.node).
+ *
+ *   node scripts/build.mjs [--addon-only] [--sanitize]
+ *
+ * --sanitize builds native/build/netbus-asan.node instead, with AddressSanitizer and UndefinedBehaviorSanitizer, for the tests.
+ */
+import { spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const sources = join(root, 'native');
+const addon = join(sources, 'build', 'netbus.node');
+
+const COMPILER_FLAGS = ['-std=c11', '-Wall', '-Wextra', '-Werror', '-fPIC', '-shared', '-pthread', '-fvisibility=hidden'];
+const RELEASE_FLAGS = ['-O2'];
+const SANITIZER_FLAGS = ['-O1', '-g', '-fno-omit-frame-pointer', '-fsanitize=address,undefined', '-fno-sanitize-recover=all'];
+/** A worker that ends unloads its addons; the signal handler must stay where the kernel finds it. */
+const LINKER_FLAGS = ['-Wl,-z,nodelete'];
+
+/** Bundled CommonJS packages call require(), which an ES module does not have. */
+const REQUIRE_BANNER =
+  "import { createRequire as netbusCreateRequire } from 'node:module';\nconst require = netbusCreateRequire(import.meta.url);";
+
+/** A failure to be shown in one line: what is wrong, what to do. */
+class BuildError extends Error {}
+
+/** True where `target` is missing or older than one of `inputs`. */
+function isStale(target, inputs) {
+  if (!existsSync(target)) return true;
+  const made = statSync(target).mtimeMs;
+  return inputs.some((input) => statSync(input).mtimeMs > made);
+}
+
+/** The headers that came with the Node that runs this. */
+function nodeHeaders() {
+  const path = join(dirname(dirname(realpathSync(process.execPath))), 'include', 'node');
+  if (existsSync(join(path, 'node_api.h'))) return path;
+  throw new BuildError(
+    `Node's headers are missing (${path}/node_api.h): install Node from nodejs.org or NodeSource, which bring them`,
+  );
+}
+
+function buildAddon(target, flags) {
+  const files = readdirSync(sources).filter((name) => name.endsWith('.c') || name.endsWith('.h'));
+  const paths = files.map((name) => join(sources, name));
+  if (!isStale(target, [...paths, fileURLToPath(import.meta.url)])) return;
+  mkdirSync(dirname(target), { recursive: true });
+  const units = paths.filter((path) => path.endsWith('.c'));
+  // Written aside and renamed, because a running process may have the old file mapped, and two builds may run at once.
+  const scratch = `${target}.${process.pid}`;
+  const result = spawnSync(
+    'cc',
+    [...COMPILER_FLAGS, ...flags, ...LINKER_FLAGS, '-isystem', nodeHeaders(), '-o', scratch, ...units],
+    { stdio: ['ignore', 'inherit', 'inherit'] },
+  );
+  if (result.error?.code === 'ENOENT') {
+    throw new BuildError('there is no C compiler (cc) for the addon: run "apt-get install build-essential"');
+  }
+  if (result.status !== 0) {
+    rmSync(scratch, { force: true });
+    throw new BuildError(
+      `cc could not compile the addon (its messages are above; ${result.error?.message ?? `exit ${result.status}`})`,
+    );
+  }
+  renameSync(scratch, target);
+  console.error(`built ${relative(root, target)}`);
+}
+
+async function buildProgram(entry) {
+  const { build } = await import('esbuild').catch(() => {
+    throw new BuildError('esbuild is missing: run "npm ci"');
+  });
+  const target = join(root, 'dist', 'netbus.js');
+  // esbuild keeps the entry's own first line above the banner.
+  const shebang = readFileSync(entry, 'utf8').startsWith('#!') ? '' : '#!/usr/bin/env node\n';
+  await build({
+    entryPoints: [entry],
+    outfile: target,
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    target: 'node20',
+    legalComments: 'none',
+    logLevel: 'warning',
+    banner: { js: `${shebang}${REQUIRE_BANNER}` },
+  }).catch(() => {
+    throw new BuildError('esbuild could not bundle src/cli/main.ts (its messages are above)');
+  });
+  chmodSync(target, 0o755);
+  const copy = join(root, 'dist', 'netbus.node');
+  copyFileSync(addon, `${copy}.${process.pid}`);
+  renameSync(`${copy}.${process.pid}`, copy);
+  console.error('built dist/netbus.js and dist/netbus.node');
+}
+
+async function main(options) {
+  const unknown = options.find((option) => option !== '--addon-only' && option !== '--sanitize');
+  if (unknown !== undefined) throw new BuildError(`unknown option ${unknown}: allowed are --addon-only and --sanitize`);
+  if (options.includes('--sanitize')) {
+    buildAddon(join(sources, 'build', 'netbus-asan.node'), SANITIZER_FLAGS);
+    return;
+  }
+  buildAddon(addon, RELEASE_FLAGS);
+  if (options.includes('--addon-only')) return;
+  const entry = join(root, 'src', 'cli', 'main.ts');
+  if (existsSync(entry)) {
+    await buildProgram(entry);
+  } else {
+    console.error('src/cli/main.ts does not exist yet: built the addon only');
+  }
+}
+
+main(process.argv.slice(2)).catch((error) => {
+  console.error(error instanceof BuildError ? `build: ${error.message}` : error);
+  process.exitCode = 1;
+});
