@@ -2,4 +2,4 @@
 
 import { buildGuestImage } from '../test/guest/image.ts';
 
-buildGuestImage((line) => console.error(line));
+buildGuestImage((line) => console.error(`set-up: ${line}`));

@@ -50,7 +50,7 @@ const BUSYBOX = '/bin/busybox';
 const FOLDERS = ['bin', 'sbin', 'usr/bin', 'usr/sbin', 'etc', 'dev', 'proc', 'sys', 'run', 'tmp', 'root', 'mnt', 'lib/modules'];
 
 /** Folder for everything that set-up makes and keeps: NETBUS_CACHE, or .cache in the repository. */
-export function cacheFolder(): string {
+function cacheFolder(): string {
   return process.env.NETBUS_CACHE ?? join(REPOSITORY, '.cache');
 }
 
@@ -71,7 +71,7 @@ export function buildGuestImage(say: (line: string) => void): GuestImage {
   const folder = join(cache, `guest-${imageKey(kernel)}`);
   const image = describe(kernel, folder);
   if (existsSync(folder)) return image;
-  say(`guest image: kernel ${kernel.version}, busybox, e2fsprogs and fio for the test guests (once, kept in ${folder})`);
+  say(`making the test guests' image from kernel ${kernel.version}, busybox, e2fsprogs and fio (kept in ${folder})`);
 
   mkdirSync(cache, { recursive: true });
   for (const leftover of readdirSync(cache).filter((name) => /^guest-.*\.unfinished$/.test(name))) {
