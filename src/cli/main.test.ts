@@ -201,9 +201,11 @@ test("attach prints the socket and QEMU's arguments", async () => {
 });
 
 test('detach, unexport and grow say what they did', async () => {
-  await answerWith({ grown: true, capacityBytes: 1024 ** 3 });
+  await answerWith({ grown: true, capacityBytes: 1024 ** 3, warnings: ['m1 was not told'] });
   assert.equal((await netbus(['grow', 'web/data'])).stdout, 'web/data has 1 GiB now\n');
-  assert.equal((await netbus(['detach', 'web/data', '--force'])).stdout, 'web/data is detached\n');
+  const detached = await netbus(['detach', 'web/data', '--force']);
+  assert.equal(detached.stdout, 'web/data is detached\n');
+  assert.equal(detached.stderr, 'netbus: warning: m1 was not told\n');
   assert.equal((await netbus(['unexport', 'data', '--json'])).stdout, '{}\n');
 });
 
