@@ -19,6 +19,8 @@ main() {
   esac
   mkdir -p "$cache"
   set_up "$verb" 9>"$cache/setup.lock" >&2
+  # The tests and the demo run what was built just now.
+  export NETBUS_PROGRAM=$PWD/dist/netbus.js
   # exec: signals such as Ctrl-C reach the program itself, and its exit code is ours.
   case $verb in
     demo) exec node --import tsx scripts/demo.ts "$@" ;;
