@@ -51,6 +51,8 @@ export function violation({ file, specifier, target }: Import): string | undefin
   if (target === undefined) {
     return WITHOUT_IO.includes(from) && IO_MODULES.test(specifier) ? `${from} does no I/O` : undefined;
   }
+  // The package's name and version: no code, so in no layer.
+  if (target === 'package.json') return undefined;
   const to = partOf(target);
   if (isTest(target)) return `${from} never imports a test`;
   if (to === from || allowed.includes(to ?? '')) return undefined;
