@@ -6,9 +6,11 @@
  *
  * 1. Everything happens on one thread. Neither side throws.
  * 2. `push` takes as many leading messages as there is room for and returns that count. The caller keeps the rest and pushes
- *    it again after its own `ready` was called, not before. A device that took all it was given owes no `ready`.
- * 3. A device never calls its guest from inside the guest's own call (`start`, `push`, `ready`, `quiesce`): it answers in a
- *    microtask or later. So callers need no guard against re-entry.
+ *    it again after its own `ready` was called, not before. A device that took all it was given owes no `ready`; one too many
+ *    does no harm. A device that takes nothing any more (quiescing, lost, closed) owes none either.
+ * 3. A device never calls its guest from inside the guest's own call (`start`, `push`, `ready`, `quiesce`, `close`): it answers in
+ *    a microtask or later. So a guest needs no guard against re-entry. A device does: from inside `reply`, `push`, `ready` and
+ *    `lost` the guest may call it, to push again or to close it.
  * 4. A request (a kind that has replies) and its payload are lent from `push` until its reply; a message without a reply is lent until
  *    `push` returns. Rows are pushed once: a row comes again only after its reply.
  * 5. A device holds at most `depth` requests.
@@ -58,7 +60,8 @@ export interface Device {
   ready(): void;
   /**
    * Stop taking (`push` returns 0 from here on) and finish what was taken: the quiescent state of the paper's section 3.1. Resolves
-   * *clean*, or *cut* as soon as `signal` aborts. Called at most once; never rejects. A device that is quiesced is of no further use than to be closed.
+   * *clean*, or *cut* as soon as `signal` aborts (at once where the device is lost or closed). Called at most once; never rejects.
+   * A device that is quiesced is of no further use than to be closed.
    */
   quiesce(signal: AbortSignal): Promise<Quiesced>;
   /**

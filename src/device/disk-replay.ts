@@ -12,7 +12,7 @@ export class DiskReplay implements ReplayPolicy {
   #acknowledged = 0;
   #flushed = 0;
   /** Per row of a flush: the writes that were acknowledged when it was taken, which are what it covers. */
-  #covers: Float64Array | undefined;
+  #covers = new Float64Array(0);
 
   /** True while an acknowledged write may exist in the memory of the device's host only. */
   get unflushed(): boolean {
@@ -21,7 +21,8 @@ export class DiskReplay implements ReplayPolicy {
 
   taken(table: MessageTable, row: number): void {
     if (table.kind[row] !== DiskKind.flush) return;
-    this.#covers ??= new Float64Array(table.capacity);
+    // Each use by the guest has a table of its own, and a later one may have more rows.
+    if (this.#covers.length < table.capacity) this.#covers = new Float64Array(table.capacity);
     this.#covers[row] = this.#acknowledged;
   }
 
@@ -33,7 +34,7 @@ export class DiskReplay implements ReplayPolicy {
         if ((table.flags[row] & DiskFlag.durable) === 0) this.#acknowledged++;
         break;
       case DiskKind.flush:
-        if (this.#covers !== undefined) this.#flushed = Math.max(this.#flushed, this.#covers[row]);
+        this.#flushed = Math.max(this.#flushed, this.#covers[row]);
         break;
     }
   }

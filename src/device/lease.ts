@@ -55,18 +55,28 @@ export class Lease {
   /** A session of `host`, in standby. */
   session(host: string, onEnded: (cause: NetbusError) => void): Session {
     let epoch: number | undefined;
+    let closed = false;
+    const end = () => {
+      if (epoch !== undefined && this.#held?.epoch === epoch) void this.#end();
+    };
     return {
       activate: async () => {
-        const grant = await this.#inTurn(() => this.#grant(host, onEnded));
+        const grant = await this.#inTurn(() => {
+          if (closed) throw closedError();
+          return this.#grant(host, onEnded);
+        });
         epoch = grant.epoch;
-        return grant;
+        if (!closed) return grant;
+        end();
+        throw closedError();
       },
       quiesced: async () => {
         const own = epoch;
         if (own !== undefined) await this.#inTurn(() => this.#release(own));
       },
       close: () => {
-        if (epoch !== undefined && this.#held?.epoch === epoch) void this.#end();
+        closed = true;
+        end();
       },
     };
   }
@@ -120,6 +130,10 @@ export class Lease {
     this.#turn = result.catch(() => undefined);
     return result;
   }
+}
+
+function closedError(): NetbusError {
+  return new NetbusError('ended', 'the session was closed while it asked for the lease');
 }
 
 /** The gate: requests pass only under the current epoch. */

@@ -4,6 +4,7 @@
  *
  * While there is no device the slot takes nothing: the guest's own queue is the buffer.
  */
+import { within } from '../lib/abort.ts';
 import { Batch, type Replies } from './batch.ts';
 import type { Device, Guest, Quiesced } from './device.ts';
 import type { NetbusError } from './errors.ts';
@@ -29,6 +30,10 @@ export interface SlotOwner {
 type State =
   | { readonly name: 'holding' }
   | { readonly name: 'running'; readonly device: Device; readonly guest: SlotGuest }
+  /** The device is on its way out: lost, or being quiesced. No other one goes in before it is closed. */
+  | { readonly name: 'leaving'; readonly device: Device; readonly guest: SlotGuest }
+  /** The guest's side asked for quiet and has it; only `close` comes after. */
+  | { readonly name: 'quiet' }
   | { readonly name: 'closed' };
 
 export class Slot implements Device {
@@ -40,14 +45,20 @@ export class Slot implements Device {
   #guest!: Guest;
   /** Rows that wait to be pushed again, oldest first. */
   #replay!: Batch;
+  /** As many rows of a guest's batch as there is room for. */
+  #part!: Batch;
   /** Per row: when it was taken (1, 2, 3 …); 0 = not held. */
   #order!: Float64Array;
   #taken = 0;
   #held = 0;
   /** The guest was refused something and waits for `ready`. */
   #guestWaits = false;
+  /** The device refused something: nothing is pushed before its `ready`. */
+  #deviceFull = false;
   #draining: (() => void) | undefined;
   #quiescing = false;
+  /** The closing of the device that was here last. */
+  #departed: Promise<void> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
   constructor(options: { profile: Profile; depth: number; owner: SlotOwner; policy: ReplayPolicy }) {
@@ -70,16 +81,19 @@ export class Slot implements Device {
     this.#guest = guest;
     this.#order = new Float64Array(guest.requests.capacity);
     this.#replay = new Batch(guest.requests);
+    this.#part = new Batch(guest.requests);
   }
 
   push(batch: Batch): number {
-    if (this.#state.name !== 'running' || this.#quiescing || this.#replay.count > 0) {
+    if (this.#state.name !== 'running' || this.#quiescing || this.#deviceFull) {
       this.#guestWaits = true;
       return 0;
     }
-    const count = this.#state.device.push(batch);
+    const given = this.#leading(batch, this.depth - this.#held);
+    const count = given.count === 0 ? 0 : this.#state.device.push(given);
     for (let i = 0; i < count; i++) this.#take(batch.rows[i]);
-    if (count < batch.count) this.#guestWaits = true;
+    this.#deviceFull = count < given.count;
+    this.#guestWaits = count < batch.count;
     return count;
   }
 
@@ -87,7 +101,7 @@ export class Slot implements Device {
     if (this.#state.name === 'running') this.#state.device.ready();
   }
 
-  /** Puts a device in: it gets what has no reply first, in order, and then the guest goes on. Only while holding. */
+  /** Puts a device in: it gets what has no reply first, in order, and then the guest goes on. Closes it where the slot is not holding. */
   install(device: Device): void {
     if (this.#state.name !== 'holding') {
       void device.close();
@@ -95,6 +109,7 @@ export class Slot implements Device {
     }
     const guest = new SlotGuest(this, this.#guest.requests);
     this.#state = { name: 'running', device, guest };
+    this.#deviceFull = false;
     device.start(guest);
     this.#resume();
   }
@@ -103,23 +118,32 @@ export class Slot implements Device {
   async remove(signal: AbortSignal): Promise<void> {
     const state = this.#state;
     if (state.name !== 'running') return;
-    this.#state = { name: 'holding' };
-    await state.device.quiesce(signal);
-    state.guest.silence();
-    this.#keepUnanswered();
-    await state.device.close();
+    const leaving = this.#leave(state);
+    await leaving.device.quiesce(signal);
+    leaving.guest.silence();
+    this.#depart(leaving);
+    await this.#departed;
+    if (this.#state === leaving) this.#hold();
   }
 
   async quiesce(signal: AbortSignal): Promise<Quiesced> {
     this.#quiescing = true;
     if (this.#held > 0 && !signal.aborted && this.#state.name !== 'closed') await this.#drained(signal);
-    let outcome: Quiesced = { outcome: 'clean' };
     const state = this.#state;
     if (state.name === 'running') {
-      outcome = await state.device.quiesce(signal);
+      const leaving = this.#leave(state);
+      await leaving.device.quiesce(signal);
+      leaving.guest.silence();
+      this.#depart(leaving);
+    } else if (state.name === 'leaving') {
       state.guest.silence();
     }
-    if (this.#held > 0) outcome = { outcome: 'cut', unfinished: this.#unanswered() };
+    const unfinished = this.#unanswered();
+    const outcome: Quiesced = unfinished.length === 0 ? { outcome: 'clean' } : { outcome: 'cut', unfinished };
+    if (this.#closing !== undefined) return outcome;
+    this.#state = { name: 'quiet' };
+    // The owner gives the lease back, and for that the device must be closed; a cut has no time to wait for it.
+    if (outcome.outcome === 'clean') await within(signal, this.#departed);
     if (this.#closing === undefined) await this.#owner.quiesced(outcome.outcome, signal);
     return outcome;
   }
@@ -132,11 +156,12 @@ export class Slot implements Device {
   async #close(): Promise<void> {
     const state = this.#state;
     this.#state = { name: 'closed' };
-    this.#draining?.();
-    if (state.name === 'running') {
+    if (state.name === 'running' || state.name === 'leaving') {
       state.guest.silence();
-      await state.device.close();
+      this.#depart(state);
     }
+    this.#draining?.();
+    await this.#departed;
     await this.#owner.closed();
   }
 
@@ -150,6 +175,8 @@ export class Slot implements Device {
     }
     this.#guest.reply(replies);
     if (this.#held === 0) this.#draining?.();
+    // The slot's own bound was in the way, of which the device knows nothing.
+    if (this.#guestWaits && !this.#deviceFull) this.#resume();
   }
 
   pushEvents(events: Batch): number {
@@ -157,16 +184,21 @@ export class Slot implements Device {
   }
 
   deviceReady(): void {
+    this.#deviceFull = false;
     this.#resume();
   }
 
   deviceLost(cause: NetbusError): void {
     const state = this.#state;
     if (state.name !== 'running') return;
-    state.guest.silence();
-    this.#state = { name: 'holding' };
-    this.#keepUnanswered();
-    void state.device.close().then(() => this.#owner.lost(cause));
+    const leaving = this.#leave(state);
+    leaving.guest.silence();
+    this.#depart(leaving);
+    void this.#departed.then(() => {
+      if (this.#state !== leaving) return;
+      this.#hold();
+      this.#owner.lost(cause);
+    });
   }
 
   /** Pushes what waits to be pushed again; once that is done the guest may go on. */
@@ -175,12 +207,38 @@ export class Slot implements Device {
     if (this.#replay.count > 0) {
       const count = this.#state.device.push(this.#replay);
       this.#replay.drop(count);
-      if (this.#replay.count > 0) return;
+      this.#deviceFull = this.#replay.count > 0;
+      if (this.#deviceFull) return;
     }
-    if (this.#guestWaits && !this.#quiescing) {
+    if (this.#guestWaits && !this.#quiescing && this.#held < this.depth) {
       this.#guestWaits = false;
       this.#guest.ready();
     }
+  }
+
+  #leave(state: { readonly device: Device; readonly guest: SlotGuest }): State & { readonly name: 'leaving' } {
+    const leaving = { name: 'leaving' as const, device: state.device, guest: state.guest };
+    this.#state = leaving;
+    return leaving;
+  }
+
+  #depart(state: { readonly device: Device }): void {
+    this.#departed = state.device.close();
+  }
+
+  /** No device: what the last one did not answer is kept for the next one. */
+  #hold(): void {
+    this.#state = { name: 'holding' };
+    this.#replay.clear();
+    for (const row of this.#unanswered()) this.#replay.add(row);
+  }
+
+  /** The first `room` rows of a batch at most. */
+  #leading(batch: Batch, room: number): Batch {
+    if (batch.count <= room) return batch;
+    this.#part.clear();
+    for (let i = 0; i < room; i++) this.#part.add(batch.rows[i]);
+    return this.#part;
   }
 
   #take(row: number): void {
@@ -189,18 +247,14 @@ export class Slot implements Device {
     this.#policy.taken(this.#guest.requests, row);
   }
 
-  #keepUnanswered(): void {
-    this.#replay.clear();
-    for (const row of this.#unanswered()) this.#replay.add(row);
-  }
-
   #unanswered(): number[] {
+    if (this.#held === 0) return [];
     const rows: number[] = [];
     for (let row = 0; row < this.#order.length; row++) if (this.#order[row] > 0) rows.push(row);
     return rows.sort((a, b) => this.#order[a] - this.#order[b]);
   }
 
-  /** Until nothing is held, or the bound. */
+  /** Until nothing is held, or the bound, or the end. */
   #drained(signal: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
       const done = () => {

@@ -40,7 +40,10 @@ export interface Grant {
  * it may read the profile and nothing else.
  */
 export interface Session {
-  /** Asks for the lease. Resolves once the old session and all its I/O have ended; rejects with a NetbusError. At most once at a time. */
+  /**
+   * Asks for the lease. Resolves once the old session and all its I/O have ended; rejects with a NetbusError, also where the
+   * session ends or is closed meanwhile. At most once at a time.
+   */
   activate(): Promise<Grant>;
   /** Everything is answered: gives the lease back, durably. The granted device is closed by then. */
   quiesced(): Promise<void>;

@@ -3,6 +3,7 @@
  * to use the device, asks for the lease, and puts the granted device into the slot; when that is lost it holds the
  * guest's requests, and tries again until it is back.
  */
+import { within } from '../lib/abort.ts';
 import { abortAfter, type Clock } from '../lib/clock.ts';
 import type { Device } from './device.ts';
 import { DiskStatus } from './disk.ts';
@@ -83,14 +84,14 @@ export class VirtualDevice implements Source {
   /** One use by the guest: from its first ring start until all rings have stopped or the VMM has gone. */
   open(): Device {
     if (this.#use !== undefined) throw new Error('a virtual device has one guest at a time');
-    const use = new Use(this.#profile, this.#options, this.#history, this.#previous, (state) => this.#become(state));
-    this.#use = use;
-    this.#previous = use.ended.then(() => {
-      if (this.#use === use) this.#use = undefined;
+    const use = new Use(this.#profile, this.#options, this.#history, this.#previous, {
+      become: (state) => this.#become(state),
+      closed: () => {
+        this.#use = undefined;
+      },
     });
-    use.onClosed = () => {
-      if (this.#use === use) this.#use = undefined;
-    };
+    this.#use = use;
+    this.#previous = use.ended;
     return use.slot;
   }
 
@@ -107,78 +108,100 @@ export class VirtualDevice implements Source {
   }
 }
 
+/** A session from when it is asked for. */
+interface Connection {
+  session?: Session;
+  /** It ended by itself. */
+  ended?: NetbusError;
+}
+
+/** How the guest's side ended a use. */
+type Stop =
+  /** Cut, or closed: the lease stays with this host. */
+  | 'keep'
+  /** Quiet with nothing unanswered: the lease goes back. */
+  | 'give-back';
+
 /** One use: a slot, and the sessions that come and go behind it. */
 class Use {
   readonly slot: Slot;
+  /** When the last trace of it is gone. */
   readonly ended: Promise<void>;
-  onClosed: () => void = () => {};
   readonly #options: VirtualDeviceOptions;
   readonly #history: GuestHistory;
-  readonly #become: (state: VirtualDeviceState) => void;
-  #session: Session | undefined;
-  #closed = false;
-  /** Wakes the loop: the device was lost, or the slot closed. */
-  #wake: () => void = () => {};
+  readonly #owner: { become: (state: VirtualDeviceState) => void; closed: () => void };
+  #connection: Connection | undefined;
+  #stop: Stop | undefined;
+  /** Wakes whoever waits: the device was lost (why), or the use was stopped. */
+  #wake: (cause?: NetbusError) => void = () => {};
 
   constructor(
     profile: Profile,
     options: VirtualDeviceOptions,
     history: GuestHistory,
     previous: Promise<void>,
-    become: (state: VirtualDeviceState) => void,
+    owner: { become: (state: VirtualDeviceState) => void; closed: () => void },
   ) {
     this.#options = options;
     this.#history = history;
-    this.#become = become;
+    this.#owner = owner;
     this.slot = new Slot({
       profile,
       depth: options.depth,
       policy: history.replay,
       owner: {
-        lost: (cause) => this.#lost(cause),
+        lost: (cause) => this.#wake(cause),
         quiesced: (outcome, signal) => this.#quiesced(outcome, signal),
-        closed: () => this.#close(),
+        closed: () => this.#closed(),
       },
     });
     this.ended = previous.then(() => this.#run());
   }
 
-  /** Connects, and again after each loss, until the slot is closed. */
+  /** Connects, and again after each loss, until it is stopped. */
   async #run(): Promise<void> {
     const { clock } = this.#options;
     let retryMs = RETRY_FIRST_MS;
     let cause: NetbusError | undefined;
-    while (!this.#closed) {
-      this.#become({ name: 'connecting', since: clock.wallTime(), ...(cause && { cause }) });
-      const woken = new Promise<void>((resolve) => (this.#wake = resolve));
+    while (this.#stop === undefined) {
+      this.#owner.become({ name: 'connecting', since: clock.wallTime(), ...(cause && { cause }) });
+      const woken = this.#woken();
+      let servedMs = 0;
       try {
         await this.#connect();
-        retryMs = RETRY_FIRST_MS;
-        cause = undefined;
-        await woken;
+        const installed = clock.now();
+        cause = await woken;
+        servedMs = clock.now() - installed;
       } catch (thrown) {
         cause = NetbusError.from(thrown);
-        this.#endSession();
-        if (!this.#closed) await this.#pause(retryMs);
-        retryMs = Math.min(retryMs * 2, RETRY_MAX_MS);
       }
+      if (this.#stop !== undefined) break;
+      this.#endSession();
+      // What served is asked again at once. What did not, although it was granted, must not become a busy loop between two hosts.
+      if (servedMs >= RETRY_FIRST_MS) {
+        retryMs = RETRY_FIRST_MS;
+        continue;
+      }
+      await this.#pause(retryMs);
+      retryMs = Math.min(retryMs * 2, RETRY_MAX_MS);
     }
-    this.#endSession();
-    this.#become({ name: 'idle' });
+    await this.#finish();
+    this.#owner.become({ name: 'idle' });
   }
 
   async #connect(): Promise<void> {
-    const session = await this.#options.openSession((cause) => this.#sessionEnded(session, cause));
-    if (this.#closed) {
-      session.close();
-      return;
-    }
-    this.#session = session;
+    const connection: Connection = {};
+    this.#connection = connection;
+    const session = await this.#options.openSession((cause) => this.#sessionEnded(connection, cause));
+    connection.session = session;
+    // While it was asked for, the use may have been closed, or the session may have ended.
+    if (this.#connection !== connection) return session.close();
+    if (connection.ended !== undefined) throw connection.ended;
     const grant = await session.activate();
-    if (this.#closed || this.#session !== session) {
+    if (this.#connection !== connection || this.#stop !== undefined || connection.ended !== undefined) {
       await grant.device.close();
-      session.close();
-      throw new NetbusError('ended', 'the session ended while the lease was granted');
+      if (connection.ended !== undefined) throw connection.ended;
+      return;
     }
     this.#install(grant);
   }
@@ -194,57 +217,64 @@ class Use {
       void grant.device.close();
       this.#endSession();
       this.slot.install(new FailedDevice(this.slot.profile, depth, DiskStatus.ioError));
-      this.#become({ name: 'failed', since: clock.wallTime(), cause: history.failure });
+      this.#owner.become({ name: 'failed', since: clock.wallTime(), cause: history.failure });
       return;
     }
     this.slot.install(grant.device);
-    this.#become({ name: 'active', since: clock.wallTime(), epoch: grant.epoch });
+    this.#owner.become({ name: 'active', since: clock.wallTime(), epoch: grant.epoch });
   }
 
-  /** The device said so itself; the slot keeps what it did not answer. */
-  #lost(cause: NetbusError): void {
-    this.#endSession();
-    if (!this.#closed) this.#become({ name: 'connecting', since: this.#options.clock.wallTime(), cause });
+  /** Where a device is in the slot it may have said so itself; the slot listens to the first of the two, and tells once. */
+  #sessionEnded(connection: Connection, cause: NetbusError): void {
+    connection.ended = cause;
+    if (this.#connection === connection) this.slot.deviceLost(cause);
+  }
+
+  /** Quiet at the guest's side: the lease goes back before the guest's side is told, within its bound. */
+  #quiesced(outcome: 'clean' | 'cut', signal: AbortSignal): Promise<void> {
+    this.#stop = outcome === 'clean' ? 'give-back' : 'keep';
+    if (this.#stop === 'keep') this.#endSession();
     this.#wake();
+    return within(signal, this.ended);
   }
 
-  #sessionEnded(session: Session, cause: NetbusError): void {
-    if (this.#session !== session) return;
-    this.#session = undefined;
-    // Where a device is in the slot it is told by its own session, too; the slot listens to the first of the two.
-    if (this.slot.running) this.slot.deviceLost(cause);
-    else this.#wake();
-  }
-
-  /** Quiet at the guest's side: the lease goes back before the guest's side is told. */
-  async #quiesced(outcome: 'clean' | 'cut', signal: AbortSignal): Promise<void> {
-    const session = this.#session;
-    if (outcome !== 'clean' || session === undefined || signal.aborted) return;
-    const aborted = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
-    await Promise.race([session.quiesced().catch(() => undefined), aborted]);
-  }
-
-  #close(): Promise<void> {
-    this.#closed = true;
+  #closed(): Promise<void> {
+    this.#stop ??= 'keep';
     this.#endSession();
-    this.onClosed();
     this.#wake();
+    this.#owner.closed();
     return Promise.resolve();
   }
 
+  /** The last thing that the host of the device hears of this use. */
+  async #finish(): Promise<void> {
+    const session = this.#connection?.session;
+    if (this.#stop === 'give-back' && session !== undefined) {
+      // Where that fails the lease stays with this host, which is safe; the next use asks for it again.
+      await session.quiesced().catch(() => undefined);
+    }
+    this.#endSession();
+  }
+
   #endSession(): void {
-    const session = this.#session;
-    this.#session = undefined;
+    const session = this.#connection?.session;
+    this.#connection = undefined;
     session?.close();
   }
 
-  /** Waits before the next try, or until the slot is closed. */
+  #woken(): Promise<NetbusError | undefined> {
+    return new Promise((resolve) => {
+      this.#wake = resolve;
+    });
+  }
+
+  /** Waits before the next try, or until the use is stopped. */
   async #pause(delayMs: number): Promise<void> {
     const { signal, cancel } = abortAfter(this.#options.clock, delayMs);
-    await new Promise<void>((resolve) => {
-      this.#wake = resolve;
-      signal.addEventListener('abort', () => resolve(), { once: true });
-    });
+    await within(
+      signal,
+      this.#woken().then(() => undefined),
+    );
     cancel();
   }
 }

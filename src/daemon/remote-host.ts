@@ -1,0 +1,73 @@
+/** A host far away that has a device: calls on the control link, and a session of its own per attachment: docs/protocol.md, 4 and 7. */
+import { z } from 'zod';
+import { nameSchema } from '../api/types.ts';
+import { NetbusError } from '../device/errors.ts';
+import { type Profile, profileSchema } from '../device/profile.ts';
+import type { OpenSession } from '../device/source.ts';
+import type { DeviceHost } from './device-host.ts';
+import type { CreatedAttachment, ExportListing } from './exports.ts';
+
+/** Calls a method of the host; rejects with a NetbusError. */
+export type Call = (method: string, params: object) => Promise<unknown>;
+
+const createdSchema = z.object({ attachment: z.uuid(), profile: profileSchema, depth: z.number().int().min(1).max(4096) });
+const grownSchema = z.object({ profile: profileSchema, grown: z.boolean() });
+const listSchema = z.object({
+  exports: z.array(
+    z.object({
+      name: nameSchema,
+      class: z.literal('disk'),
+      capacityBytes: z.number(),
+      readOnly: z.boolean(),
+      shared: z.boolean(),
+      // Version 1 of the protocol does not ask for it.
+      state: z.enum(['ready', 'waiting', 'failed']).default('ready'),
+      inUseBy: z.array(z.string()),
+    }),
+  ),
+});
+
+export class RemoteDeviceHost implements DeviceHost {
+  readonly #host: string;
+  readonly #call: Call;
+  readonly #openSession: (attachment: string) => OpenSession;
+
+  constructor(options: { host: string; call: Call; openSession: (attachment: string) => OpenSession }) {
+    this.#host = options.host;
+    this.#call = options.call;
+    this.#openSession = options.openSession;
+  }
+
+  attach(request: { export: string; vm: string; name: string }): Promise<CreatedAttachment> {
+    return this.#ask('attachment.create', request, createdSchema);
+  }
+
+  async detach(attachment: string): Promise<void> {
+    await this.#call('attachment.remove', { attachment });
+  }
+
+  grow(attachment: string): Promise<{ profile: Profile; grown: boolean }> {
+    return this.#ask('attachment.grow', { attachment }, grownSchema);
+  }
+
+  async setWriteCache(attachment: string, enabled: boolean): Promise<void> {
+    await this.#call('attachment.writeCache', { attachment, enabled });
+  }
+
+  async list(): Promise<ExportListing[]> {
+    return (await this.#ask('exports.list', {}, listSchema)).exports;
+  }
+
+  openSession(attachment: string): OpenSession {
+    return this.#openSession(attachment);
+  }
+
+  /** The peer is outside: what it answers is checked before anything is made of it. */
+  async #ask<Schema extends z.ZodType>(method: string, params: object, schema: Schema): Promise<z.output<Schema>> {
+    const result = schema.safeParse(await this.#call(method, params));
+    if (result.success) return result.data as z.output<Schema>;
+    const { path, message } = result.error.issues[0];
+    const where = path.map(String).join('.') || 'value';
+    throw new NetbusError('protocol', `host ${this.#host} answered ${method} with something else (${where}: ${message})`);
+  }
+}

@@ -1,0 +1,104 @@
+/** The devices of the contract itself, above the null disk and above one that can be made to hang. */
+import { openNullSource } from '../../src/backends/null/null.ts';
+import { DiskStatus } from '../../src/device/disk.ts';
+import { DiskReplay } from '../../src/device/disk-replay.ts';
+import { NetbusError } from '../../src/device/errors.ts';
+import { FailedDevice } from '../../src/device/failed-device.ts';
+import { Lease } from '../../src/device/lease.ts';
+import { Slot } from '../../src/device/slot.ts';
+import { VirtualDevice } from '../../src/device/virtual-device.ts';
+import { ManualClock } from '../../src/lib/clock.ts';
+import { HeldDevice } from '../support/held-device.ts';
+import { MemoryRegion } from '../support/memory-region.ts';
+import { deviceCompliance } from './device-compliance.ts';
+
+const MIB = 1024 * 1024;
+const source = openNullSource({ capacityBytes: 8 * MIB, depth: 64 });
+const { profile } = source;
+const region = new MemoryRegion(8 * MIB);
+const owner = { lost: () => {}, quiesced: async () => {}, closed: async () => {} };
+
+function held() {
+  const device = new HeldDevice(profile, 16);
+  return {
+    inner: device,
+    region,
+    content: 'zeroes' as const,
+    quietAt: 'cut' as const,
+    stall: { begin: () => device.hold(), end: () => device.release() },
+  };
+}
+
+deviceCompliance('failed', () => ({
+  device: new FailedDevice(profile, 16, DiskStatus.ioError),
+  region,
+  content: 'failed',
+  quietAt: 'cut',
+}));
+
+deviceCompliance('held (the test device)', () => {
+  const { inner, ...fixture } = held();
+  return {
+    ...fixture,
+    device: inner,
+    lose: () => inner.lose(new NetbusError('ended', 'the test lost it')),
+    event: () => inner.changeCapacity(16 * MIB),
+  };
+});
+
+deviceCompliance('slot', () => {
+  const { inner, ...fixture } = held();
+  const slot = new Slot({ profile, depth: 24, owner, policy: new DiskReplay() });
+  return { ...fixture, device: slot, started: () => slot.install(inner), event: () => inner.changeCapacity(16 * MIB) };
+});
+
+deviceCompliance('slot that is shallower than its device', () => {
+  const slot = new Slot({ profile, depth: 5, owner, policy: new DiskReplay() });
+  return { device: slot, region, content: 'zeroes', quietAt: 'cut', started: () => slot.install(source.open()) };
+});
+
+deviceCompliance('slot whose device is lost once', () => {
+  const { inner, ...fixture } = held();
+  const slot = new Slot({
+    profile,
+    depth: 24,
+    owner: { ...owner, lost: () => slot.install(source.open()) },
+    policy: new DiskReplay(),
+  });
+  const started = () => {
+    slot.install(inner);
+    inner.hold();
+    queueMicrotask(() => inner.lose(new NetbusError('ended', 'the test lost it')));
+  };
+  return { region: fixture.region, content: 'zeroes', quietAt: 'cut', device: slot, started };
+});
+
+deviceCompliance('gate of a lease', async () => {
+  const { inner, ...fixture } = held();
+  const lease = new Lease({
+    source: { ...source, open: () => inner },
+    bootId: 'boot',
+    state: { epoch: 0, holder: null },
+    store: async () => {},
+  });
+  const { device } = await lease.session('m2', () => {}).activate();
+  return { ...fixture, device, event: () => inner.changeCapacity(16 * MIB) };
+});
+
+deviceCompliance('virtual device', () => {
+  const { inner, ...fixture } = held();
+  const lease = new Lease({
+    source: { ...source, open: () => inner },
+    bootId: 'boot',
+    state: { epoch: 0, holder: null },
+    store: async () => {},
+  });
+  const virtual = new VirtualDevice({
+    profile,
+    depth: 24,
+    openSession: async (onEnded) => lease.session('m2', onEnded),
+    clock: new ManualClock(),
+    onState: () => {},
+  });
+  return { ...fixture, device: virtual.open(), event: () => inner.changeCapacity(16 * MIB), dispose: () => virtual.close() };
+});
