@@ -8,6 +8,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# Where Debian keeps mkfs, e2fsck, ip and depmod; not in an ordinary user's path.
+export PATH=$PATH:/usr/sbin:/sbin
+
 NODE_VERSION_MIN=20.19.0
 cache=${NETBUS_CACHE:-$PWD/.cache}
 
@@ -117,7 +120,7 @@ guest_kernel() {
   dpkg-deb --extract "$unfinished"/*.deb "$unfinished"
   rm "$unfinished"/*.deb
   # An installation would do this.
-  PATH=$PATH:/usr/sbin:/sbin depmod --basedir "$unfinished" "${package#linux-image-}"
+  depmod --basedir "$unfinished" "${package#linux-image-}"
   mv "$unfinished" "$cache/kernel"
 }
 
