@@ -7,6 +7,7 @@ import type { AttachmentEntry, GrowResult } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Source } from '../device/source.ts';
 import { VirtualDevice, type VirtualDeviceState } from '../device/virtual-device.ts';
+import type { DiskStatistics } from '../frontends/vhost-user/disk-statistics.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import type { DeviceHost } from './device-host.ts';
@@ -22,7 +23,8 @@ const FOLDER_MODE = 0o750;
 
 /** What stands at the socket. */
 export interface Frontend {
-  readonly status: { readonly connected: boolean; readonly inFlight: number };
+  readonly statistics: DiskStatistics;
+  status(): { readonly connected: boolean; readonly inFlight: number; readonly vmm?: { readonly pid: number } };
   /** The source's profile has a new capacity: tells the guest. */
   profileChanged(): void;
   /** Takes nothing more, answers what it can within a bound, lets the VMM go, and removes the socket. */
@@ -34,15 +36,16 @@ export interface FrontendOptions {
   readonly mode: number;
   readonly source: Source;
   readonly depth: number;
-  /** The driver's last choice; null = it made none. */
-  readonly writeCache: boolean | null;
+  /** The driver's last choice; left out = it made none. */
+  readonly writeCache?: boolean;
   readonly onWriteCache: (enabled: boolean) => void;
   readonly onConnection: (connected: boolean) => void;
+  readonly clock: Clock;
   readonly log: Log;
 }
 
 /** Listens on the socket; one that a dead process left is replaced. Throws where that is not possible. */
-export type CreateFrontend = (options: FrontendOptions) => Promise<Frontend>;
+export type CreateFrontend = (options: FrontendOptions) => Frontend;
 
 export interface AttachmentOptions {
   readonly record: StoredRecord<VirtualDeviceRecord>;
@@ -59,6 +62,7 @@ export class Attachment {
   readonly #options: AttachmentOptions;
   readonly #device: VirtualDevice;
   readonly #turns = new Turns();
+  readonly #closing = new AbortController();
   readonly #log: Log;
   #frontend: Frontend | undefined;
   #state: VirtualDeviceState = { name: 'idle' };
@@ -76,7 +80,7 @@ export class Attachment {
     this.#device = new VirtualDevice({
       profile: record.value.profile,
       depth: record.value.depth,
-      openSession: deviceHost.openSession(record.value.attachment),
+      openSession: deviceHost.openSession(record.value.attachment, this.#closing.signal),
       clock,
       onState: (state) => this.#become(state),
     });
@@ -87,7 +91,12 @@ export class Attachment {
   }
 
   get connected(): boolean {
-    return this.#frontend?.status.connected ?? false;
+    return this.#frontend?.status().connected ?? false;
+  }
+
+  /** Of the guest's requests; undefined where there is no socket. */
+  get statistics(): DiskStatistics | undefined {
+    return this.#frontend?.statistics;
   }
 
   get state(): VirtualDeviceState {
@@ -111,6 +120,7 @@ export class Attachment {
   /** Ends it for the guest: a guest that still uses it finds its requests unanswered. The record stays. */
   async close(): Promise<void> {
     await this.#frontend?.close();
+    this.#closing.abort();
     await this.#device.close();
     await this.#options.record.settled();
     if (this.#frontend !== undefined) await this.#removeFolder();
@@ -146,7 +156,7 @@ export class Attachment {
 
   describe(): AttachmentEntry {
     const { vm, name, host, profile, ...rest } = this.record;
-    const { connected, inFlight } = this.#frontend?.status ?? { connected: false, inFlight: 0 };
+    const { connected, inFlight } = this.#frontend?.status() ?? { connected: false, inFlight: 0 };
     const state = this.#state;
     const { socket } = this;
     const entry: AttachmentEntry = {
@@ -170,7 +180,7 @@ export class Attachment {
   }
 
   async #open(): Promise<void> {
-    const { runDir, createFrontend } = this.#options;
+    const { runDir, createFrontend, clock } = this.#options;
     const { vm, name, depth, writeCache } = this.record;
     checkDeviceSocketPath(runDir, vm, name);
     const path = this.socket;
@@ -178,14 +188,15 @@ export class Attachment {
     await mkdir(folder, { recursive: true, mode: FOLDER_MODE });
     await chmod(folder, FOLDER_MODE);
     try {
-      this.#frontend = await createFrontend({
+      this.#frontend = createFrontend({
         path,
         mode: SOCKET_MODE,
         source: this.#device,
         depth,
-        writeCache,
+        ...(writeCache !== null && { writeCache }),
         onWriteCache: (enabled) => void this.#keepWriteCache(enabled),
         onConnection: (connected) => this.#log.info(this.#fields(), connected ? 'VMM connected' : 'VMM disconnected'),
+        clock,
         log: this.#log,
       });
     } catch (thrown) {

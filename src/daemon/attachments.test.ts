@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { CAPACITY_BYTES, TestHost } from '../../test/support/daemon/exports.ts';
 import { NetbusError } from '../device/errors.ts';
+import { DiskStatistics } from '../frontends/vhost-user/disk-statistics.ts';
 import { silentLog } from '../lib/log.ts';
 import type { Frontend, FrontendOptions } from './attachment.ts';
 import { Attachments } from './attachments.ts';
@@ -13,7 +14,8 @@ import { RecordStore } from './store.ts';
 
 /** Stands for a VMM's socket: a file at its place. */
 class FakeFrontend implements Frontend {
-  status = { connected: false, inFlight: 0 };
+  readonly statistics = new DiskStatistics();
+  connected = false;
   changes = 0;
   closed = false;
   readonly options: FrontendOptions;
@@ -22,6 +24,10 @@ class FakeFrontend implements Frontend {
     this.options = options;
     writeFileSync(options.path, '');
     chmodSync(options.path, options.mode);
+  }
+
+  status() {
+    return { connected: this.connected, inFlight: 0 };
   }
 
   profileChanged(): void {
@@ -46,7 +52,7 @@ describe('attachments', () => {
   async function start(): Promise<void> {
     const records = new RecordStore(join(m1.folder, 'virtual-devices'), virtualDeviceRecordSchema);
     const stored = (await records.load(0)).records;
-    const reached = new LocalDeviceHost(m1.exports, 'm2');
+    const reached = new LocalDeviceHost(m1.exports, 'm2', (device) => device);
     const unreached = new Proxy(reached, {
       get: (target, name) => {
         const method = Reflect.get(target, name) as (...values: unknown[]) => unknown;
@@ -60,7 +66,7 @@ describe('attachments', () => {
       records,
       hosts: ['m1', 'm2'],
       deviceHost: (host) => (host === 'm1' ? unreached : undefined),
-      createFrontend: async (options) => {
+      createFrontend: (options) => {
         const frontend = new FakeFrontend(options);
         frontends.push(frontend);
         return frontend;
@@ -158,7 +164,7 @@ describe('attachments', () => {
 
   test('detaching is refused while a VMM is connected, unless it is forced', async () => {
     await attachments.attach({ device: 'm1/data', vm: 'web' });
-    frontends[0].status.connected = true;
+    frontends[0].connected = true;
     await assert.rejects(attachments.detach('web', 'data', false), { code: 'in_use', message: /--force/ });
     assert.equal(frontends[0].closed, false);
     assert.deepEqual(await attachments.detach('web', 'data', true), []);

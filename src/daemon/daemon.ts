@@ -4,8 +4,10 @@
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Status } from '../api/types.ts';
+import type { LinkEntry, Status } from '../api/types.ts';
+import { Bus } from '../bus/bus.ts';
 import type { AllocateStaging } from '../bus/staging.ts';
+import type { Filter } from '../device/device.ts';
 import { NetbusError } from '../device/errors.ts';
 import { type Identity, loadIdentity } from '../directory/identity.ts';
 import type { Clock } from '../lib/clock.ts';
@@ -22,7 +24,6 @@ import type { OpenExport } from './export.ts';
 import { Exports } from './exports.ts';
 import { lockFolder } from './folder-lock.ts';
 import { Metrics } from './metrics.ts';
-import { Network } from './network.ts';
 import { controlSocketPath } from './paths.ts';
 import { type Action, planStart } from './plan.ts';
 import { attachmentRecordSchema, exportRecordSchema, virtualDeviceRecordSchema } from './records.ts';
@@ -45,6 +46,8 @@ export interface DaemonOptions {
   readonly createFrontend: CreateFrontend;
   /** Memory for payloads on their way between hosts. */
   readonly allocate: AllocateStaging;
+  /** Keeps the guest's memory out of reach of work that cannot be recalled, for devices of this host. */
+  readonly isolate: Filter;
 }
 
 export interface Daemon {
@@ -68,7 +71,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
 
 /** Whatever is opened is added to `closers` at once, and closed in the reverse order. */
 async function start(options: DaemonOptions, closers: Closers): Promise<string> {
-  const { config, log, clock, release, openExport, createFrontend, allocate } = options;
+  const { config, log, clock, release, openExport, createFrontend, allocate, isolate } = options;
   const { host, runDir, stateDir } = config;
   const startedAt = new Date(clock.wallTime()).toISOString();
   const socket = controlSocketPath(runDir);
@@ -87,18 +90,36 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
     virtualDevices: await load(virtualDeviceRecords, options),
   });
 
-  const metrics = new Metrics(clock, release);
+  const metrics = new Metrics(release);
   closers.add('the metrics', () => metrics.clear());
 
   const exports = new Exports({ host, bootId, exports: exportRecords, attachments: attachmentRecords, openExport, clock, log });
   closers.add('the exports', () => exports.close());
 
-  const network = new Network({ config, identity, bootId, release, clock, log, handlers: createCallHandlers(exports), exports, allocate });
-  closers.add('the network', () => network.close());
+  const targetOf = (name: string) => {
+    const address = config.hosts.get(name);
+    return address && { host: name, address: address.host, port: address.port };
+  };
+  const bus = new Bus({
+    identity,
+    bootId,
+    release,
+    clock,
+    log,
+    isMember: (name) => config.hosts.has(name),
+    targetOf,
+    sessionHost: { open: async (peer, { attachment }, onEnded) => exports.openSession(peer, attachment, onEnded) },
+    handlers: createCallHandlers(exports),
+    allocate,
+  });
+  closers.add('the bus', () => bus.close());
 
   const deviceHosts = new Map<string, DeviceHost>();
   for (const name of config.hosts.keys()) {
-    deviceHosts.set(name, name === host ? new LocalDeviceHost(exports, host) : new RemoteDeviceHost(network.peer(name)));
+    deviceHosts.set(
+      name,
+      name === host ? new LocalDeviceHost(exports, host, isolate) : new RemoteDeviceHost(bus, targetOf(name)!),
+    );
   }
 
   const attachments = new Attachments({
@@ -112,13 +133,14 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
     log,
   });
   closers.add('the attachments', () => attachments.close());
-  metrics.watch({ links: () => network.links(), attachments: () => attachments.all, exports: () => exports.all });
+  const links = () => linkEntries(bus, config);
+  metrics.watch({ links, attachments: () => attachments.all, exports: () => exports.all });
 
   // A VMM may be waiting for its socket, and needs nobody else for it.
   for (const action of actions) {
     if (action.type === 'restore-virtual-device') await attachments.restore(action.record);
   }
-  await network.listen();
+  await bus.listen(config.listen.host, config.listen.port);
   let ready = false;
   void restoreExports(actions, exports, log).then(() => {
     ready = true;
@@ -134,7 +156,7 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
     bootId,
     address: formatAddress(config.listen),
     certificateExpiresAt: new Date(identity.expiresAt).toISOString(),
-    links: network.links(),
+    links: links(),
     exports: await exports.entries(),
     attachments: attachments.entries(),
     warnings: [],
@@ -152,6 +174,18 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
   closers.add('the control socket', () => server.close());
   log.info({ socket, listen: formatAddress(config.listen), release, pid: process.pid }, 'daemon started');
   return socket;
+}
+
+/** One for each other host, whether there was something to say to it yet or not. */
+function linkEntries(bus: Bus, { host, hosts }: Config): LinkEntry[] {
+  const others = [...hosts.keys()].filter((name) => name !== host);
+  return bus.links.status(others).map(({ peer, state, since, error }) => ({
+    host: peer,
+    address: formatAddress(hosts.get(peer)!),
+    state,
+    since: new Date(since).toISOString(),
+    ...(error !== undefined && { reason: error }),
+  }));
 }
 
 /** The identity is what other hosts go by; a config that says something else is a mix-up. */

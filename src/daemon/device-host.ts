@@ -1,4 +1,5 @@
 /** The host that has a device, as a VM's side deals with it: far away or this very one, the code above cannot tell. */
+import type { Filter } from '../device/device.ts';
 import type { NetbusError } from '../device/errors.ts';
 import type { Profile } from '../device/profile.ts';
 import type { OpenSession } from '../device/source.ts';
@@ -14,17 +15,21 @@ export interface DeviceHost {
   setWriteCache(attachment: string, enabled: boolean): Promise<void>;
   /** The exports that this host may use. */
   list(): Promise<ExportListing[]>;
-  openSession(attachment: string): OpenSession;
+  /** `signal` gives up sessions that are being opened. */
+  openSession(attachment: string, signal: AbortSignal): OpenSession;
 }
 
 /** This host's own exports: the same gate, the same records, and no network in between. */
 export class LocalDeviceHost implements DeviceHost {
   readonly #exports: Exports;
   readonly #host: string;
+  readonly #isolate: Filter;
 
-  constructor(exports: Exports, host: string) {
+  /** `isolate` stands between guest memory and the kernel's I/O, so that a cut leaves nothing behind that could still write there. */
+  constructor(exports: Exports, host: string, isolate: Filter) {
     this.#exports = exports;
     this.#host = host;
+    this.#isolate = isolate;
   }
 
   attach(request: { export: string; vm: string; name: string }): Promise<CreatedAttachment> {
@@ -48,6 +53,16 @@ export class LocalDeviceHost implements DeviceHost {
   }
 
   openSession(attachment: string): OpenSession {
-    return async (onEnded: (cause: NetbusError) => void) => this.#exports.openSession(this.#host, attachment, onEnded).session;
+    return async (onEnded: (cause: NetbusError) => void) => {
+      const { session } = this.#exports.openSession(this.#host, attachment, onEnded);
+      return {
+        activate: async () => {
+          const grant = await session.activate();
+          return { ...grant, device: this.#isolate(grant.device) };
+        },
+        quiesced: () => session.quiesced(),
+        close: () => session.close(),
+      };
+    };
   }
 }

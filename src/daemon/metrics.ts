@@ -1,29 +1,30 @@
 /** `/metrics`: what the daemon knows, put into Prometheus' words when somebody asks. Nothing is counted twice. */
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import type { LinkEntry } from '../api/types.ts';
-import type { Source } from '../device/source.ts';
 import type { VirtualDeviceState } from '../device/virtual-device.ts';
-import type { Clock } from '../lib/clock.ts';
+import { type DiskStatistics, DURATION_BOUNDS_SECONDS, diskOperations } from '../frontends/vhost-user/disk-statistics.ts';
 import type { ExportState } from './export.ts';
-import { DURATION_BUCKETS_SECONDS, RequestMeter } from './measure.ts';
 
 const attachmentStates: VirtualDeviceState['name'][] = ['idle', 'connecting', 'active', 'failed', 'closed'];
 const exportStates: ExportState['name'][] = ['opening', 'waiting', 'ready', 'failed', 'closed'];
 
+export interface MeasuredAttachment {
+  readonly record: { readonly vm: string; readonly name: string };
+  readonly state: VirtualDeviceState;
+  readonly statistics: DiskStatistics | undefined;
+}
+
 /** Where the numbers are. */
 export interface Measured {
   links(): readonly LinkEntry[];
-  attachments(): Iterable<{ readonly record: { vm: string; name: string }; readonly state: VirtualDeviceState }>;
+  attachments(): Iterable<MeasuredAttachment>;
   exports(): Iterable<{ readonly name: string; readonly state: ExportState }>;
 }
 
 export class Metrics {
   readonly #registry = new Registry();
-  readonly #clock: Clock;
-  readonly #meters = new Map<string, RequestMeter>();
 
-  constructor(clock: Clock, release: string) {
-    this.#clock = clock;
+  constructor(release: string) {
     const registers = [this.#registry];
     collectDefaultMetrics({ register: this.#registry });
     const build = new Gauge({
@@ -33,7 +34,6 @@ export class Metrics {
       registers,
     });
     build.set({ release }, 1);
-    this.#registerRequests();
   }
 
   get contentType(): string {
@@ -42,6 +42,7 @@ export class Metrics {
 
   /** Numbers that are read where they are, when somebody asks. */
   watch(measured: Measured): void {
+    this.#watchRequests(measured);
     const registers = [this.#registry];
     new Gauge({
       name: 'netbus_link_up',
@@ -81,18 +82,6 @@ export class Metrics {
     });
   }
 
-  /** Counts an attachment's requests; the same name goes on where it was. */
-  measure(attachment: string, source: Source): Source {
-    const meter = this.#meters.get(attachment) ?? new RequestMeter(this.#clock);
-    this.#meters.set(attachment, meter);
-    return meter.measure(source);
-  }
-
-  /** The attachment is gone. */
-  forget(attachment: string): void {
-    this.#meters.delete(attachment);
-  }
-
   text(): Promise<string> {
     return this.#registry.metrics();
   }
@@ -101,11 +90,10 @@ export class Metrics {
     this.#registry.clear();
   }
 
-  #registerRequests(): void {
-    const meters = this.#meters;
+  #watchRequests(measured: Measured): void {
     const registers = [this.#registry];
     const labelNames = ['attachment', 'op'] as const;
-    const total = (name: string, help: string, pick: 'requests' | 'errors') =>
+    const total = (name: string, help: string, pick: 'requests' | 'errors' | 'bytes') =>
       new Counter({
         name,
         help,
@@ -113,17 +101,36 @@ export class Metrics {
         registers,
         collect() {
           this.reset();
-          for (const [attachment, meter] of meters) {
-            for (const totals of meter.totals()) {
-              if (totals.requests > 0) this.inc({ attachment, op: totals.operation }, totals[pick]);
-            }
+          for (const { attachment, op, index, statistics } of usedOperations(measured)) {
+            this.inc({ attachment, op }, statistics[pick][index]);
           }
         },
       });
     total('netbus_block_requests_total', 'Requests of the guest that were answered.', 'requests');
     total('netbus_block_request_errors_total', 'Requests of the guest that were answered with an error.', 'errors');
-    this.#registry.registerMetric(new DurationHistogram(meters) as never);
+    total('netbus_block_bytes_total', 'Bytes of the requests that succeeded.', 'bytes');
+    this.#registry.registerMetric(new DurationHistogram(measured) as never);
   }
+}
+
+interface UsedOperation {
+  readonly attachment: string;
+  readonly op: (typeof diskOperations)[number];
+  readonly index: number;
+  readonly statistics: DiskStatistics;
+}
+
+/** What was never asked for is left out: most attachments see three kinds. */
+function usedOperations(measured: Measured): UsedOperation[] {
+  const used: UsedOperation[] = [];
+  for (const { record, statistics } of measured.attachments()) {
+    if (statistics === undefined) continue;
+    const attachment = `${record.vm}/${record.name}`;
+    diskOperations.forEach((op, index) => {
+      if (statistics.requests[index] > 0) used.push({ attachment, op, index, statistics });
+    });
+  }
+  return used;
 }
 
 /**
@@ -132,28 +139,23 @@ export class Metrics {
  */
 class DurationHistogram {
   readonly name = 'netbus_block_request_duration_seconds';
-  readonly #meters: ReadonlyMap<string, RequestMeter>;
+  readonly #measured: Measured;
 
-  constructor(meters: ReadonlyMap<string, RequestMeter>) {
-    this.#meters = meters;
+  constructor(measured: Measured) {
+    this.#measured = measured;
   }
 
   reset(): void {}
 
   async get(): Promise<object> {
     const values: object[] = [];
-    for (const [attachment, meter] of this.#meters) {
-      for (const { operation, requests, seconds, buckets } of meter.totals()) {
-        if (requests > 0) values.push(...histogramValues(this.name, { attachment, op: operation }, buckets, seconds));
-      }
+    for (const { attachment, op, index, statistics } of usedOperations(this.#measured)) {
+      values.push(
+        ...histogramValues(this.name, { attachment, op }, statistics.durationsOf(op), statistics.durationSums[index]),
+      );
     }
-    return {
-      name: this.name,
-      help: 'From taking a request out of the queue to its reply.',
-      type: 'histogram',
-      values,
-      aggregator: 'sum',
-    };
+    const help = "From taking a request out of the guest's queue to its reply.";
+    return { name: this.name, help, type: 'histogram', values, aggregator: 'sum' };
   }
 }
 
@@ -162,7 +164,7 @@ function histogramValues(name: string, labels: object, buckets: Float64Array, se
   const values: object[] = [];
   buckets.forEach((bucket, i) => {
     count += bucket;
-    const le = i < DURATION_BUCKETS_SECONDS.length ? DURATION_BUCKETS_SECONDS[i] : '+Inf';
+    const le = i < DURATION_BOUNDS_SECONDS.length ? DURATION_BOUNDS_SECONDS[i] : '+Inf';
     values.push({ metricName: `${name}_bucket`, labels: { le, ...labels }, value: count });
   });
   values.push({ metricName: `${name}_sum`, labels, value: seconds }, { metricName: `${name}_count`, labels, value: count });

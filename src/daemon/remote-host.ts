@@ -1,14 +1,13 @@
 /** A host far away that has a device: calls on the control link, and a session of its own per attachment: docs/protocol.md, 4 and 7. */
 import { z } from 'zod';
 import { nameSchema } from '../api/types.ts';
+import type { Bus } from '../bus/bus.ts';
+import type { Target } from '../bus/dial.ts';
 import { NetbusError } from '../device/errors.ts';
 import { type Profile, profileSchema } from '../device/profile.ts';
 import type { OpenSession } from '../device/source.ts';
 import type { DeviceHost } from './device-host.ts';
 import type { CreatedAttachment, ExportListing } from './exports.ts';
-
-/** Calls a method of the host; rejects with a NetbusError. */
-export type Call = (method: string, params: object) => Promise<unknown>;
 
 const createdSchema = z.object({ attachment: z.uuid(), profile: profileSchema, depth: z.number().int().min(1).max(4096) });
 const grownSchema = z.object({ profile: profileSchema, grown: z.boolean() });
@@ -28,14 +27,12 @@ const listSchema = z.object({
 });
 
 export class RemoteDeviceHost implements DeviceHost {
-  readonly #host: string;
-  readonly #call: Call;
-  readonly #openSession: (attachment: string) => OpenSession;
+  readonly #bus: Bus;
+  readonly #target: Target;
 
-  constructor(options: { host: string; call: Call; openSession: (attachment: string) => OpenSession }) {
-    this.#host = options.host;
-    this.#call = options.call;
-    this.#openSession = options.openSession;
+  constructor(bus: Bus, target: Target) {
+    this.#bus = bus;
+    this.#target = target;
   }
 
   attach(request: { export: string; vm: string; name: string }): Promise<CreatedAttachment> {
@@ -58,8 +55,12 @@ export class RemoteDeviceHost implements DeviceHost {
     return (await this.#ask('exports.list', {}, listSchema)).exports;
   }
 
-  openSession(attachment: string): OpenSession {
-    return this.#openSession(attachment);
+  openSession(attachment: string, signal: AbortSignal): OpenSession {
+    return (onEnded) => this.#bus.openSession({ target: this.#target, attachment, signal }, onEnded);
+  }
+
+  #call(method: string, params: object): Promise<unknown> {
+    return this.#bus.links.call(this.#target.host, method, params);
   }
 
   /** The peer is outside: what it answers is checked before anything is made of it. */
@@ -68,6 +69,9 @@ export class RemoteDeviceHost implements DeviceHost {
     if (result.success) return result.data as z.output<Schema>;
     const { path, message } = result.error.issues[0];
     const where = path.map(String).join('.') || 'value';
-    throw new NetbusError('protocol', `host ${this.#host} answered ${method} with something else (${where}: ${message})`);
+    throw new NetbusError(
+      'protocol',
+      `host ${this.#target.host} answered ${method} with something else (${where}: ${message})`,
+    );
   }
 }
