@@ -1,6 +1,6 @@
 /** The demo's voice: numbered steps, sentences, commands as a user types them, and what they answered. */
 
-import { type Style, styleFor } from '../../src/cli/format.ts';
+import { type Style, styleFor } from '../../src/lib/format.ts';
 
 export class Story {
   readonly #out: NodeJS.WriteStream;

@@ -1,6 +1,6 @@
 /** The demo's end: how fast the remote disk was beside the local one, and what was verified. */
 
-import { formatTable } from '../../src/cli/format.ts';
+import { formatTable } from '../../src/lib/format.ts';
 import type { DiskResult } from './disk.ts';
 import type { Story } from './story.ts';
 
