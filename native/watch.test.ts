@@ -207,5 +207,5 @@ test('no descriptor is left', { timeout: 10_000 }, async () => {
     native.close(event);
   }
   await nextTurn();
-  assert.equal(openDescriptors(), before);
+  assert.ok(openDescriptors() <= before);
 });

@@ -20,6 +20,7 @@ describe('the import rule', () => {
     ['src/cli/ls.ts', 'src/device/errors.ts'],
     ['src/cli/daemon.ts', 'src/daemon/main.ts'],
     ['scripts/demo.ts', 'test/support/hosts.ts'],
+    ['src/cli/program.ts', 'package.json'],
     ['src/device/slot.test.ts', 'src/daemon/main.ts'],
     ['test/guest/guest.ts', 'src/daemon/main.ts'],
     ['bench/main.ts', 'src/bus/session.ts'],

@@ -24,8 +24,10 @@ const filters = process.argv.slice(2).filter((argument) => argument !== '--');
 const summary = new Summary();
 
 // Ctrl-C: the tests' own processes get it from the terminal too, clean up and end; what is left is ended here.
+let interrupted = false;
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
   process.once(signal, () => {
+    interrupted = true;
     void endRunning(signal).then(() => process.kill(process.pid, signal));
   });
 }
@@ -58,7 +60,10 @@ function findTests(folder) {
 async function runAll(items, atATime, work) {
   const left = [...items];
   const worker = async () => {
-    for (let item = left.shift(); item !== undefined; item = left.shift()) await work(item);
+    for (let item = left.shift(); item !== undefined; item = left.shift()) {
+      await work(item);
+      if (interrupted) await new Promise(() => {}); // The signal's handler ends the process.
+    }
   };
   await Promise.all(Array.from({ length: atATime }, worker));
 }

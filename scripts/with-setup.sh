@@ -8,6 +8,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# Where Debian keeps mkfs, e2fsck, ip and depmod; not in an ordinary user's path.
+export PATH=$PATH:/usr/sbin:/sbin
+
 NODE_VERSION_MIN=20.19.0
 cache=${NETBUS_CACHE:-$PWD/.cache}
 
@@ -19,6 +22,8 @@ main() {
   esac
   mkdir -p "$cache"
   set_up "$verb" 9>"$cache/setup.lock" >&2
+  # The tests and the demo run what was built just now.
+  export NETBUS_PROGRAM=$PWD/dist/netbus.js
   # exec: signals such as Ctrl-C reach the program itself, and its exit code is ours.
   case $verb in
     demo) exec node --import tsx scripts/demo.ts "$@" ;;
@@ -115,7 +120,7 @@ guest_kernel() {
   dpkg-deb --extract "$unfinished"/*.deb "$unfinished"
   rm "$unfinished"/*.deb
   # An installation would do this.
-  PATH=$PATH:/usr/sbin:/sbin depmod --basedir "$unfinished" "${package#linux-image-}"
+  depmod --basedir "$unfinished" "${package#linux-image-}"
   mv "$unfinished" "$cache/kernel"
 }
 

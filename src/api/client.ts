@@ -55,7 +55,7 @@ export class ControlClient {
     return this.#call('POST', '/v1/attachments', body);
   }
 
-  detach(vm: string, name: string, { force = false } = {}): Promise<void> {
+  detach(vm: string, name: string, { force = false } = {}): Promise<{ warnings: string[] }> {
     return this.#call('DELETE', `${attachmentPath(vm, name)}${force ? '?force=true' : ''}`);
   }
 

@@ -1,8 +1,8 @@
 /** `netbus attach`: gives a VM of this host a device, and says what QEMU needs for it. */
 import type { Command } from 'commander';
 import type { AttachmentEntry } from '../api/types.ts';
+import { formatBytes, type Style, shellQuote } from '../lib/format.ts';
 import { Context, splitPair } from './context.ts';
-import { formatBytes, type Style, shellQuote } from './format.ts';
 
 export function addAttach(program: Command): void {
   program

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { ControlClient, controlSocket, RUN_DIR_DEFAULT } from '../api/client.ts';
 import { NetbusError } from '../device/errors.ts';
-import { type Style, styleFor } from './format.ts';
+import { type Style, styleFor } from '../lib/format.ts';
 
 const INTERRUPTED = 130;
 

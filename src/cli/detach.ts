@@ -13,7 +13,8 @@ export function addDetach(program: Command): void {
     .action(async (attachment: string, options: { force?: true }, command: Command) => {
       const context = new Context(command);
       const [vm, name] = splitPair(attachment, 'VM/NAME');
-      await context.client.detach(vm, name, { force: options.force ?? false });
-      context.print({}, () => `${attachment} is detached\n`);
+      const answer = await context.client.detach(vm, name, { force: options.force ?? false });
+      context.print(answer, () => `${attachment} is detached\n`);
+      context.warn(answer.warnings);
     });
 }

@@ -2,8 +2,8 @@
 import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import type { ExportEntry } from '../api/types.ts';
+import { formatBytes } from '../lib/format.ts';
 import { Context } from './context.ts';
-import { formatBytes } from './format.ts';
 
 interface ExportOptions {
   disk: string;

@@ -1,7 +1,7 @@
 /** `netbus grow`: shows a running VM that its disk has become larger. */
 import type { Command } from 'commander';
+import { formatBytes } from '../lib/format.ts';
 import { Context, splitPair } from './context.ts';
-import { formatBytes } from './format.ts';
 
 export function addGrow(program: Command): void {
   program

@@ -1,8 +1,8 @@
 /** `netbus ls`: the devices of all hosts, as seen from here. */
 import type { Command } from 'commander';
 import type { DeviceEntry } from '../api/types.ts';
+import { formatBytes, formatTable, type Style } from '../lib/format.ts';
 import { Context } from './context.ts';
-import { formatBytes, formatTable, type Style } from './format.ts';
 
 export function addLs(program: Command): void {
   program

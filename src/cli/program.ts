@@ -32,7 +32,7 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
     if (thrown instanceof CommanderError && thrown.exitCode === 0) return 0;
     if (thrown instanceof CommanderError && thrown.code === 'commander.help') return errorCodes.usage.exit;
     const error = thrown instanceof CommanderError ? usageError(thrown) : NetbusError.from(thrown);
-    process.stderr.write(argv.includes('--json') ? jsonLine(error) : `netbus: ${oneLine(error.message)}\n`);
+    process.stderr.write(argv.includes('--json') ? jsonLine(error) : textLines(error));
     if (error.code === 'internal' && process.env.NETBUS_DEBUG) process.stderr.write(`${error.cause ?? error.stack}\n`);
     return errorCodes[error.code].exit;
   }
@@ -73,8 +73,17 @@ function usageError(error: CommanderError): NetbusError {
   return new NetbusError('usage', `${oneLine(message)}; see "netbus --help"`, { cause: error });
 }
 
-function jsonLine(error: NetbusError): string {
-  return `${JSON.stringify({ error: { code: error.code, message: oneLine(error.message) } })}\n`;
+function jsonLine({ code, message }: NetbusError): string {
+  return `${JSON.stringify({ error: { code, message } })}\n`;
+}
+
+/** One line, or one for each mistake of a config file. */
+function textLines({ message }: NetbusError): string {
+  return message
+    .trim()
+    .split(/\s*\n\s*/)
+    .map((line) => `netbus: ${line}\n`)
+    .join('');
 }
 
 function oneLine(text: string): string {

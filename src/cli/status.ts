@@ -1,8 +1,8 @@
 /** `netbus status`: this host, its links, exports and attachments. */
 import type { Command } from 'commander';
 import type { AttachmentEntry, ExportEntry, LinkEntry, Status } from '../api/types.ts';
+import { formatBytes, formatSince, formatTable, type Style } from '../lib/format.ts';
 import { Context } from './context.ts';
-import { formatBytes, formatSince, formatTable, type Style } from './format.ts';
 import { exportState } from './ls.ts';
 
 export function addStatus(program: Command): void {

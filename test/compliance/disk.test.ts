@@ -1,11 +1,16 @@
+import { truncateSync } from 'node:fs';
 import { after } from 'node:test';
 import { NativeRegion } from '../../native/region.ts';
 import { type DiskSourceOptions, openDiskSource } from '../../src/backends/disk/disk.ts';
+import { openNullSource } from '../../src/backends/null/null.ts';
 import type { Device } from '../../src/device/device.ts';
+import { NetbusError } from '../../src/device/errors.ts';
 import { bounce } from '../../src/filters/bounce.ts';
 import { ManualClock } from '../../src/lib/clock.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { makeImage } from '../support/disk-image.ts';
+import { HeldDevice } from '../support/held-device.ts';
+import { StallingCalls } from '../support/stalling-calls.ts';
 import { type DeviceFixture, deviceCompliance } from './device-compliance.ts';
 
 const MIB = 1024 * 1024;
@@ -18,15 +23,25 @@ after(async () => {
 
 type Options = Partial<DiskSourceOptions>;
 
+/** A disk whose storage hangs when the suite says so, and whose image grows when it wants an event. */
 async function fixture(options: Options, wrap?: (device: Device) => Device): Promise<DeviceFixture> {
-  const source = await openDiskSource({ path: image.path, clock: new ManualClock(), log: silentLog, ...options });
+  const calls = new StallingCalls();
+  const source = await openDiskSource({ path: image.path, clock: new ManualClock(), log: silentLog, calls, ...options });
   const device = source.open();
   return {
     device: wrap === undefined ? device : wrap(device),
     region,
-    content: options.readOnly ? 'kept' : 'kept',
+    content: 'kept',
     quietAt: wrap === undefined ? 'close' : 'cut',
-    dispose: () => source.close(),
+    stall: { begin: () => calls.stall(), end: () => calls.goOn() },
+    event: () => {
+      truncateSync(image.path, 9 * MIB);
+      void source.refresh();
+    },
+    dispose: async () => {
+      await source.close();
+      truncateSync(image.path, 8 * MIB);
+    },
   };
 }
 
@@ -42,3 +57,17 @@ for (const [name, options] of kinds) {
   deviceCompliance(`disk, ${name}, behind bounce`, () => fixture(options, bounce()));
 }
 deviceCompliance('disk behind a bounce with little staging', () => fixture({}, bounce(4 * MIB)));
+
+deviceCompliance('held device with late memory, behind bounce', () => {
+  const { profile } = openNullSource({ capacityBytes: 8 * MIB });
+  const inner = new HeldDevice(profile, 16, { lateMemory: true });
+  return {
+    device: bounce()(inner),
+    region,
+    content: 'zeroes',
+    quietAt: 'cut',
+    stall: { begin: () => inner.hold(), end: () => inner.release() },
+    lose: () => inner.lose(new NetbusError('ended', 'the test lost it')),
+    event: () => inner.changeCapacity(16 * MIB),
+  };
+});

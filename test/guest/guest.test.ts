@@ -6,7 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Cleanup } from '../support/cleanup.ts';
-import { runOk, startProcess } from '../support/process.ts';
+import { createHosts } from '../support/hosts.ts';
+import { runOk } from '../support/process.ts';
 import { waitForListener } from '../support/wait.ts';
 import { fileDisk, vhostUserDisk } from './disks.ts';
 import { startGuest } from './guest.ts';
@@ -76,24 +77,21 @@ describe('a real guest', () => {
     await guest.kill();
   });
 
-  test('uses a disk behind vhost-user, with fio and several queues', async () => {
-    const path = join(folder, 'vhost.raw');
-    const socket = join(folder, 'vhost.sock');
+  test('uses a disk behind vhost-user on its host, with fio and several queues', async () => {
+    const hosts = await createHosts(['m2'], cleanup);
+    const host = hosts.get('m2');
+    const path = join(host.folder, 'disk.raw');
+    const socket = join(host.runDir, 'disk.sock');
     makeEmptyDisk(path, 64);
-    const backend = startProcess(
-      [
-        ...['qemu-storage-daemon', '--blockdev', `driver=file,node-name=file,filename=${path},discard=unmap`],
-        ...[
-          '--export',
-          `type=vhost-user-blk,id=disk,node-name=file,writable=on,num-queues=2,addr.type=unix,addr.path=${socket}`,
-        ],
-      ],
-      cleanup,
-    );
+    const backend = host.spawn([
+      ...['qemu-storage-daemon', '--blockdev', `driver=file,node-name=file,filename=${path},discard=unmap`],
+      ...['--export', `type=vhost-user-blk,id=disk,node-name=file,writable=on,num-queues=2,addr.type=unix,addr.path=${socket}`],
+    ]);
     await waitForListener(socket, backend.pid);
     const guest = await startGuest({
       name: 'vhost',
       cleanup,
+      host,
       cpus: 2,
       fio: true,
       arguments: vhostUserDisk({ id: 'disk0', socket, queues: 2 }),
@@ -104,6 +102,7 @@ describe('a real guest', () => {
         '--ioengine=libaio --iodepth=16 --verify=crc32c --verify_fatal=1',
     );
     await guest.powerOff();
-    await backend.stop();
+    await hosts.remove();
+    assert.equal(backend.ended, true);
   });
 });

@@ -13,14 +13,22 @@ const SIGNAL_CLEANUP_MS_MAX = 15_000;
 export class Cleanup {
   readonly #actions: { what: string; undo: Undo }[] = [];
   #running: Promise<void> | undefined;
+  #endedBy: NodeJS.Signals | undefined;
 
   /** Takes the signals that end a program, until `run` has ended. */
   constructor() {
     for (const signal of SIGNALS) process.on(signal, this.#onSignal);
   }
 
-  /** Registers an action. Returns a function that forgets it, for what was undone before its time. */
+  /**
+   * Registers an action. Returns a function that forgets it, for what was undone before its time. After a signal nothing new
+   * may begin (the next test of a file, for example): then the action is run at once, and this throws.
+   */
   add(what: string, undo: Undo): () => void {
+    if (this.#endedBy !== undefined) {
+      Promise.resolve(undo()).catch((error: unknown) => console.error(String(error)));
+      throw new Error(`ending by ${this.#endedBy}`);
+    }
     const action = { what, undo };
     this.#actions.push(action);
     return () => {
@@ -55,6 +63,8 @@ export class Cleanup {
 
   /** Cleans up, then dies of the same signal, so that the parent sees how the program ended. */
   readonly #onSignal = (signal: NodeJS.Signals): void => {
+    if (this.#endedBy !== undefined) return;
+    this.#endedBy = signal;
     const bound = setTimeout(() => process.exit(1), SIGNAL_CLEANUP_MS_MAX);
     this.run()
       .catch((error: unknown) => console.error(String(error)))

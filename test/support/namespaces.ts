@@ -66,7 +66,19 @@ export class NamespaceHolder {
 
   command(argv: readonly string[]): string[] {
     // The working directory stays: it is on the real filesystem, and relative paths of the caller go on to work.
-    return ['nsenter', '--target', String(this.pid), '--net', '--mount', '--uts', `--wd=${process.cwd()}`, '--', ...argv];
+    // --root: the holder's root, which is not that of its mount namespace where all of this runs in a chroot.
+    return [
+      'nsenter',
+      '--target',
+      String(this.pid),
+      '--net',
+      '--mount',
+      '--uts',
+      '--root',
+      `--wd=${process.cwd()}`,
+      '--',
+      ...argv,
+    ];
   }
 
   path(hostPath: string): string {

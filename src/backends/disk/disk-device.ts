@@ -48,6 +48,8 @@ export class DiskDevice implements Device {
   #taken = 0;
   #held = 0;
   #scheduled = false;
+  /** The guest is being called: what it pushes now waits for the next turn of the loop. */
+  #delivering = false;
   #guestWaits = false;
   #quiescing = false;
   #quiet: (() => void) | undefined;
@@ -211,7 +213,8 @@ export class DiskDevice implements Device {
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
-    queueMicrotask(this.#reap);
+    if (this.#delivering) setImmediate(this.#reap);
+    else queueMicrotask(this.#reap);
   }
 
   #deliver(): void {
@@ -221,6 +224,7 @@ export class DiskDevice implements Device {
       this.#given = given;
       this.#held -= given.count;
       for (let i = 0; i < given.count; i++) this.#order[given.rows[i]] = 0;
+      this.#delivering = true;
       this.#guest?.reply(given);
       given.clear();
     }
@@ -229,6 +233,7 @@ export class DiskDevice implements Device {
       // The guest may have closed the device inside `reply`.
       this.#guest?.ready();
     }
+    this.#delivering = false;
     if (this.#held === 0) this.#quiet?.();
   }
 

@@ -52,6 +52,11 @@ export interface FrontendOptions {
   indirect?: boolean;
   /** Size of the descriptors that data is cut into; 64 KiB by default. */
   segmentBytes?: number;
+  /**
+   * What becomes of requests in flight when the back-end goes away: by default they are rejected; with `true` they wait for
+   * `reconnect`, as a guest's do.
+   */
+  reconnects?: boolean;
 }
 
 const QUEUE_SIZE = 128;
@@ -202,8 +207,9 @@ export class VhostUserFrontend {
       logAddress: queue.usedAddress,
     };
     await this.control.tell({ name: 'setVringAddr', addresses });
-    await this.control.tell({ name: 'setVringKick', index, hasFd: true }, [queue.kickFd]);
+    // The ring may start at once, so its call goes before its kick, as QEMU does it.
     await this.control.tell({ name: 'setVringCall', index, hasFd: true }, [queue.callFd]);
+    await this.control.tell({ name: 'setVringKick', index, hasFd: true }, [queue.kickFd]);
     this.drivers[index].start();
     if ((this.negotiated.features & RingFeature.protocolFeatures) !== 0n) await this.enableRing(index, true);
     // A ring starts at its first kick, also where there is nothing in it.
@@ -289,7 +295,10 @@ export class VhostUserFrontend {
 
   #connect(path = this.#path): ControlChannel {
     const control = new ControlChannel(path);
-    void control.closed.then((cause) => this.events.emit('closed', cause));
+    void control.closed.then((cause) => {
+      if (this.#options.reconnects !== true) for (const driver of this.drivers) driver.end(cause);
+      this.events.emit('closed', cause);
+    });
     return control;
   }
 
