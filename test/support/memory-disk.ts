@@ -32,7 +32,7 @@ export function diskProfile(changes: Partial<DiskProfile> = {}): DiskProfile {
 
 export class MemoryDisk implements Source {
   profile: DiskProfile;
-  readonly storage: Buffer;
+  storage: Buffer;
   /** Everything that was pushed, in order, over all uses. */
   readonly seen: SeenRequest[] = [];
   /** True: requests are held until `release`. */
@@ -53,6 +53,12 @@ export class MemoryDisk implements Source {
     this.profile = diskProfile(changes);
     this.storage = Buffer.alloc(this.profile.capacityBytes);
     this.room = room;
+  }
+
+  /** The capacity is `bytes` from now on. */
+  grow(bytes: number): void {
+    this.profile = { ...this.profile, capacityBytes: bytes };
+    this.storage = Buffer.concat([this.storage, Buffer.alloc(bytes - this.storage.length)]);
   }
 
   open(): Device {
