@@ -30,6 +30,7 @@ import { Chain, type SplitQueue } from '../../protocols/virtqueue/index.ts';
 import { DeviceGuest } from './device-guest.ts';
 import type { DeviceModel } from './device-model.ts';
 import { type DiskStatistics, diskOperations } from './disk-statistics.ts';
+import type { LeftRequests } from './left-requests.ts';
 import { RequestRows } from './request-rows.ts';
 import type { Ring } from './ring.ts';
 
@@ -57,6 +58,8 @@ export interface DiskModelOptions {
   readonly log: Log;
   readonly statistics: DiskStatistics;
   readonly writeCache: WriteCache;
+  /** Of earlier connections, and of this one at its end. */
+  readonly left: LeftRequests;
   /** The bound of a stop. */
   readonly quiesceMsMax: number;
   /** The last use of the source is over. */
@@ -159,6 +162,7 @@ export class DiskModel implements DeviceModel {
   }
 
   ringStarted(ring: Ring): void {
+    this.#options.left.start(ring.index, ring.queue!);
     this.#waitLeftMs = this.#options.quiesceMsMax;
     switch (this.#state.name) {
       case 'idle':
@@ -497,6 +501,7 @@ export class DiskModel implements DeviceModel {
     cancel();
     const kept = this.#kept;
     this.#kept = [];
+    for (const row of kept) this.#options.left.add(this.#rows.ring[row], this.#rows.followsUsed(row));
     // The device may use guest memory until it is closed.
     this.#closed = this.#closed.then(() => {
       for (const row of kept) this.#rows.release(row);
