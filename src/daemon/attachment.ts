@@ -13,6 +13,7 @@ import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import type { DeviceHost } from './device-host.ts';
 import { GuestGuard } from './guest-guard.ts';
+import { bindFields } from './log.ts';
 import { checkDeviceSocketPath, deviceSocketPath, vmFolder } from './paths.ts';
 import { qemuArguments } from './qemu.ts';
 import type { StoredRecord } from './record.ts';
@@ -23,12 +24,20 @@ import { Turns } from './turns.ts';
 const SOCKET_MODE = 0o660;
 const FOLDER_MODE = 0o750;
 
+export interface FrontendStatus {
+  readonly connected: boolean;
+  readonly inFlight: number;
+  readonly vmm?: { readonly pid: number };
+  /** `reason`: why the ring takes nothing. */
+  readonly rings?: readonly { readonly index: number; readonly reason?: string }[];
+}
+
 /** What stands at the socket. */
 export interface Frontend {
   readonly statistics: DiskStatistics;
   /** What connections that have ended left behind. */
   readonly left: Left;
-  status(): { readonly connected: boolean; readonly inFlight: number; readonly vmm?: { readonly pid: number } };
+  status(): FrontendStatus;
   /** The source's profile has a new capacity: tells the guest. */
   profileChanged(): void;
   /** Takes nothing more, answers what it can within a bound, lets the VMM go, and removes the socket. */
@@ -163,7 +172,7 @@ export class Attachment {
 
   describe(): AttachmentEntry {
     const { vm, name, host, profile, ...rest } = this.record;
-    const { connected, inFlight } = this.#frontend?.status() ?? { connected: false, inFlight: 0 };
+    const { connected, inFlight, rings = [] }: FrontendStatus = this.#frontend?.status() ?? { connected: false, inFlight: 0 };
     const state = this.#state;
     const { socket } = this;
     const entry: AttachmentEntry = {
@@ -182,6 +191,8 @@ export class Attachment {
     };
     if (state.name === 'active') entry.epoch = state.epoch;
     if (this.#openFailure !== undefined) return { ...entry, state: 'failed', reason: this.#openFailure.message };
+    const broken = rings.find(({ reason }) => reason !== undefined);
+    if (broken !== undefined) entry.reason = `ring ${broken.index} is out of use: ${broken.reason}`;
     if ('cause' in state) entry.reason = state.cause.message;
     return entry;
   }
@@ -205,7 +216,7 @@ export class Attachment {
         left: this.#guard.left,
         onConnection: (connected) => this.#connectionChanged(connected),
         clock,
-        log: this.#log,
+        log: bindFields(this.#log, { attachment: `${vm}/${name}` }),
       });
     } catch (thrown) {
       await this.#removeFolder();
@@ -247,10 +258,11 @@ export class Attachment {
   }
 
   #connectionChanged(connected: boolean): void {
-    const { vmm } = this.#frontend?.status() ?? {};
-    this.#log.info({ ...this.#fields(), ...(vmm && { pid: vmm.pid }) }, connected ? 'VMM connected' : 'VMM disconnected');
+    const frontend = this.#frontend;
+    if (frontend === undefined) return;
+    const { vmm } = frontend.status();
     if (!connected) {
-      if (this.#frontend !== undefined) this.#keep(this.#guard.disconnected(this.#frontend.left));
+      this.#keep(this.#guard.disconnected(frontend.left));
     } else if (vmm !== undefined && this.#guard.connected(vmm.pid)) {
       // Another start of the VM: for its guest, all that was before was one power cut.
       this.#device.newGuest();

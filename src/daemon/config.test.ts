@@ -113,6 +113,12 @@ describe('config', () => {
     });
   }
 
+  test('a misspelt key is one mistake, not two', () => {
+    const lines = problems(good.replace('cluster:', 'clustr:'));
+    assert.deepEqual(lines.length, 1);
+    assert.match(lines[0], /:1: unknown key "clustr"; did you mean "cluster"\?/);
+  });
+
   test('tells all mistakes at once', () => {
     assert.equal(problems(`${good}a: 1\nb: 2\nlog: 3\n`).length, 3);
   });

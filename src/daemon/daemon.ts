@@ -146,10 +146,7 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
   }
   await bus.listen(config.listen.host, config.listen.port);
   let ready = false;
-  void restoreExports(actions, exports, log).then(() => {
-    ready = true;
-    log.info({}, 'daemon ready');
-  });
+  const restored = restoreExports(actions, exports, log);
 
   const status = async (): Promise<Status> => ({
     host,
@@ -177,6 +174,10 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
   const server = await serveControl(socket, app);
   closers.add('the control socket', () => server.close());
   log.info({ socket, listen: formatAddress(config.listen), release, pid: process.pid }, 'daemon started');
+  void restored.then(() => {
+    ready = true;
+    log.info({}, 'daemon ready');
+  });
   return socket;
 }
 

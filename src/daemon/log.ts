@@ -18,3 +18,13 @@ export function createLog(options: { host: string; level: LogLevel }): Log {
     pino.destination({ fd: 2, sync: true }),
   );
 }
+
+/** The same log, with `fields` in each line: for parts that do not know whom they work for. */
+export function bindFields(log: Log, fields: object): Log {
+  return {
+    debug: (more, message) => log.debug({ ...fields, ...more }, message),
+    info: (more, message) => log.info({ ...fields, ...more }, message),
+    warn: (more, message) => log.warn({ ...fields, ...more }, message),
+    error: (more, message) => log.error({ ...fields, ...more }, message),
+  };
+}

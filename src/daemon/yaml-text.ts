@@ -25,7 +25,11 @@ export class YamlText {
     const { errors } = this.#document;
     if (errors.length > 0) this.#fail(errors.map((error) => this.#at(error.pos[0], syntaxProblem(error.code, error.message))));
     const result = schema.safeParse(this.#value());
-    if (!result.success) this.#fail(result.error.issues.flatMap((issue) => this.#issueProblems(schema, issue)));
+    if (!result.success) {
+      const { issues } = result.error;
+      const told = issues.filter((issue) => !isMisspelt(schema, issue, issues));
+      this.#fail(told.flatMap((issue) => this.#issueProblems(schema, issue)));
+    }
     return result.data as z.output<Schema>;
   }
 
@@ -115,6 +119,18 @@ export class YamlText {
     if (told.length < problems.length) told.push(`${this.#file}: and ${problems.length - told.length} more`);
     throw new NetbusError('config', told.join('\n'));
   }
+}
+
+/** A key that is missing because it is there under a name that is nearly right: the other problem says it all. */
+function isMisspelt(schema: z.ZodType, issue: z.core.$ZodIssue, issues: readonly z.core.$ZodIssue[]): boolean {
+  if (issue.code !== 'invalid_type') return false;
+  const folder = issue.path.slice(0, -1).join('.');
+  return issues.some(
+    (other) =>
+      other.code === 'unrecognized_keys' &&
+      other.path.join('.') === folder &&
+      other.keys.some((key) => nearest(key, allowedKeys(schema, other.path)) === issue.path.at(-1)),
+  );
 }
 
 function startOf(node: unknown): number | undefined {
