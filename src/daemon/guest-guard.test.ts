@@ -1,0 +1,102 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, test } from 'node:test';
+import { openNullSource } from '../backends/null/null.ts';
+import type { OpenSession } from '../device/source.ts';
+import { GuestGuard } from './guest-guard.ts';
+import { StoredRecord } from './record.ts';
+import { type VirtualDeviceRecord, virtualDeviceRecordSchema } from './records.ts';
+import { RecordStore } from './store.ts';
+
+const source = openNullSource({ capacityBytes: 1024 * 1024 });
+const first: VirtualDeviceRecord = {
+  version: 1,
+  vm: 'web',
+  name: 'data',
+  host: 'm1',
+  export: 'data',
+  attachment: '00000000-0000-4000-8000-000000000000',
+  profile: source.profile,
+  depth: 16,
+  guest: null,
+  writeCache: null,
+  createdAt: 'now',
+};
+
+describe('guest guard', () => {
+  let folder: string;
+  let instance: string;
+  const open: OpenSession = async () => ({
+    activate: async () => ({ epoch: 1, bootId: 'boot', instance, device: source.open() }),
+    quiesced: async () => {},
+    close: () => {},
+  });
+
+  /** As after a start of the daemon, with a VMM that is connected. */
+  async function start(pid = process.pid): Promise<{ guard: GuestGuard; stored: StoredRecord<VirtualDeviceRecord> }> {
+    const store = new RecordStore<VirtualDeviceRecord>(folder, virtualDeviceRecordSchema);
+    const { records } = await store.load(0);
+    const stored = new StoredRecord(store, 'web~data', records.get('web~data') ?? first);
+    const guard = new GuestGuard(stored);
+    guard.connected(pid);
+    return { guard, stored };
+  }
+
+  async function activate(guard: GuestGuard): Promise<void> {
+    const session = await guard.guard(open)(() => {});
+    await (await session.activate()).device.close();
+    await guard.accepted();
+  }
+
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), 'netbus-guard-'));
+    instance = 'one';
+  });
+  afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+  test('a guest in use counts as unknown until it has left in good order', async () => {
+    const { guard } = await start();
+    assert.equal(guard.left, 'nothing');
+    await activate(guard);
+    assert.equal((await start()).guard.left, 'unknown');
+    await guard.disconnected('after-used');
+    assert.equal((await start()).guard.left, 'after-used');
+    await guard.disconnected('nothing');
+    assert.equal((await start()).guard.left, 'nothing');
+  });
+
+  test('a guest that lives on is not given another device without a word', async () => {
+    await activate((await start()).guard);
+    const { guard } = await start();
+    await activate(guard);
+    instance = 'two';
+    // This daemon gave it the device before: its virtual device knows what was flushed, and decides.
+    await activate(guard);
+    instance = 'three';
+    await assert.rejects(activate((await start()).guard), { code: 'device', message: /had not flushed may be lost/ });
+  });
+
+  test('another VMM is another guest', async () => {
+    await activate((await start()).guard);
+    instance = 'two';
+    const { guard, stored } = await start(1);
+    await activate(guard);
+    assert.equal(stored.value.guest?.device?.instance, 'two');
+    assert.equal(guard.connected(1), false);
+    assert.equal(guard.connected(process.pid), true);
+  });
+
+  test('no session is opened before the record says so', async () => {
+    const { guard } = await start();
+    rmSync(folder, { recursive: true });
+    let opened = false;
+    const session = guard.guard((onEnded) => {
+      opened = true;
+      return open(onEnded);
+    })(() => {});
+    await assert.rejects(session, { code: 'device', message: /cannot be stored/ });
+    assert.equal(opened, false);
+  });
+});

@@ -1,0 +1,70 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Devices, ErrorBody, Status } from '../api/types.ts';
+import { NetbusError } from '../device/errors.ts';
+import { silentLog } from '../lib/log.ts';
+import type { Attachments } from './attachments.ts';
+import type { Exports } from './exports.ts';
+import { Metrics } from './metrics.ts';
+import { createRoutes } from './routes.ts';
+
+let notReady: string | undefined;
+const exports = {
+  add: async (request: object) => request,
+  remove: async (name: string) => {
+    if (name === 'bug') throw new TypeError('of undefined');
+    throw new NetbusError('not_found', `no ${name}`);
+  },
+} as unknown as Exports;
+const attachments = { detach: async (...args: unknown[]) => [args.join(' ')] } as unknown as Attachments;
+const app = createRoutes({
+  exports,
+  attachments,
+  metrics: new Metrics('1.2.3'),
+  status: async () => ({ host: 'm1' }) as Status,
+  devices: async () => ({}) as Devices,
+  notReady: () => notReady,
+  log: silentLog,
+});
+
+const post = (body: string) => app.request('/v1/exports', { method: 'POST', body });
+
+async function refused(response: Response, status: number, code: string, message: RegExp): Promise<void> {
+  assert.equal(response.status, status);
+  const { error } = (await response.json()) as ErrorBody;
+  assert.equal(error.code, code);
+  assert.match(error.message, message);
+}
+
+test('a request is completed with its defaults', async () => {
+  const response = await post('{"name":"data","disk":"/d"}');
+  assert.deepEqual(await response.json(), { name: 'data', disk: '/d', readOnly: false, allow: [], direct: false });
+});
+
+test('what is wrong with a request is told', async () => {
+  await refused(await post('{'), 400, 'usage', /not JSON/);
+  await refused(await post('{"name":"a b","disk":"/d"}'), 400, 'usage', /^name: a name has letters/);
+  await refused(await post('{"name":"a","disk":"/d","more":1}'), 400, 'usage', /more/);
+  await refused(await post(JSON.stringify({ name: 'x'.repeat(300_000) })), 429, 'limit', /at most/);
+  await refused(await app.request('/v1/nothing'), 404, 'not_found', /no GET \/v1\/nothing/);
+});
+
+test('an error keeps its code, and a bug is none of the caller’s', async () => {
+  await refused(await app.request('/v1/exports/x', { method: 'DELETE' }), 404, 'not_found', /no x/);
+  await refused(await app.request('/v1/exports/bug', { method: 'DELETE' }), 500, 'internal', /undefined/);
+});
+
+test('detach passes force on and gives the warnings', async () => {
+  const detach = async (query: string) => (await app.request(`/v1/attachments/web/data${query}`, { method: 'DELETE' })).json();
+  assert.deepEqual(await detach(''), { warnings: ['web data false'] });
+  assert.deepEqual(await detach('?force=true'), { warnings: ['web data true'] });
+});
+
+test('health, readiness and metrics', async () => {
+  assert.equal((await app.request('/healthz')).status, 200);
+  assert.equal((await app.request('/readyz')).status, 200);
+  notReady = 'exports are being opened';
+  const response = await app.request('/readyz');
+  assert.deepEqual([response.status, await response.text()], [503, 'not ready: exports are being opened\n']);
+  assert.match(await (await app.request('/metrics')).text(), /netbus_build_info\{release="1\.2\.3"\} 1/);
+});
