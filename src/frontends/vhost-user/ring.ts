@@ -28,6 +28,8 @@ export interface StopPoint {
 export type RingState =
   /** Not started, or stopped by GET_VRING_BASE. */
   | { readonly name: 'stopped' }
+  /** Kicked, but its memory is not in the table: it starts when that comes. */
+  | { readonly name: 'waiting' }
   /** From the first kick on. Taken from only while the ring is enabled. */
   | { readonly name: 'running'; readonly queue: SplitQueue }
   /** GET_VRING_BASE came: nothing more is taken, replies are put until all are there. */
@@ -64,7 +66,7 @@ export class Ring {
 
   /** The queue, while there is one. */
   get queue(): SplitQueue | undefined {
-    return this.state.name === 'stopped' ? undefined : this.state.queue;
+    return 'queue' in this.state ? this.state.queue : undefined;
   }
 
   /** Has begun and is not being stopped. */
@@ -106,11 +108,16 @@ export class Ring {
     if (this.#callFd !== NONE) native.signalEvent(this.#callFd);
   }
 
-  /** Makes the queue. Throws a `protocol` error where what the front-end said about it is incomplete or wrong. */
-  start(generation: MemoryGeneration, features: { indirect: boolean; eventIndex: boolean }): SplitQueue {
+  /**
+   * Makes the queue, or waits where memory does not have it yet (undefined). Throws a `protocol` error where what the front-end said
+   * about it is incomplete or wrong.
+   */
+  start(generation: MemoryGeneration, features: { indirect: boolean; eventIndex: boolean }): SplitQueue | undefined {
     const memory = locateQueue(this, generation);
-    if (memory === undefined)
-      throw new NetbusError('protocol', `vhost-user: ring ${this.index} is not inside one region of guest memory`);
+    if (memory === undefined) {
+      this.state = { name: 'waiting' };
+      return undefined;
+    }
     const queue = new SplitQueue({ index: this.index, size: this.size, base: this.base, ...features, memory });
     this.#hold(generation);
     this.#mapped = true;

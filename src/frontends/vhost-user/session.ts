@@ -259,7 +259,10 @@ export class Session<Model extends DeviceModel = DeviceModel> {
   }
 
   #memoryChanged(): Outcome {
-    for (const ring of this.rings) ring.remap(this.#memory.current);
+    for (const ring of this.rings) {
+      ring.remap(this.#memory.current);
+      if (ring.state.name === 'waiting') this.#startRing(ring);
+    }
     this.model.wake();
     return 'done';
   }
@@ -326,23 +329,26 @@ export class Session<Model extends DeviceModel = DeviceModel> {
   /** The first kick starts a ring. */
   #kicked(ring: Ring): void {
     if (this.ending) return;
-    if (ring.state.name !== 'stopped') {
-      this.model.wake();
-      return;
-    }
+    if (ring.state.name === 'stopped' || ring.state.name === 'waiting') this.#startRing(ring);
+    else this.model.wake();
+  }
+
+  #startRing(ring: Ring): void {
+    const { index, base, enabled } = ring;
     try {
       const queue = ring.start(this.#memory.current, {
         indirect: hasFeature(this.#features, VirtioFeature.indirectDescriptors),
         eventIndex: hasFeature(this.#features, VirtioFeature.eventIndex),
       });
-      this.#log.info(
-        { ring: ring.index, size: queue.size, base: ring.base, enabled: ring.enabled },
-        `ring ${ring.index} has started`,
-      );
+      if (queue === undefined) {
+        this.#log.warn({ ring: index }, `ring ${index} is not inside one region of guest memory and waits for one`);
+        return;
+      }
+      this.#log.info({ ring: index, size: queue.size, base, enabled }, `ring ${index} has started`);
       this.model.ringStarted(ring);
     } catch (thrown) {
       const { message } = NetbusError.from(thrown);
-      this.#log.warn({ ring: ring.index }, `ring ${ring.index} cannot start: ${message}`);
+      this.#log.warn({ ring: index }, `ring ${index} cannot start: ${message}`);
       ring.break(message);
     }
   }
