@@ -1,4 +1,3 @@
-import type { Region } from '../src/device/region.ts';
 import { native } from './index.ts';
 
 /** Most bytes of one `bytes` call, as `Region` says. */
@@ -7,8 +6,8 @@ const VIEW_BYTES_MAX = 2 ** 30;
 const WINDOW_STRIDE_BYTES = VIEW_BYTES_MAX;
 const WINDOW_BYTES_MAX = 2 * VIEW_BYTES_MAX;
 
-/** A region that system calls can use: a mapping of the addon. */
-export class NativeRegion implements Region {
+/** A `Region` (src/device/region.ts, by its shape: nothing here depends on the rest) that system calls can use: a mapping of the addon. */
+export class NativeRegion {
   readonly handle: number;
   readonly size: number;
   /** By number, made when first looked through. */

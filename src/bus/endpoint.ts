@@ -1,0 +1,65 @@
+/** What all connections of this host share: its identity, clock, log and memory. Made once, by the composition root. */
+import { createSecureContext, type SecureContext, type SecureContextOptions } from 'node:tls';
+import type { Clock } from '../lib/clock.ts';
+import type { Log } from '../lib/log.ts';
+import { PROTOCOL_VERSIONS, type VersionRange } from '../protocols/netbus/limits.ts';
+import { SendBufferPool } from './send-buffer.ts';
+
+/** TLS 1.3 only; AES-128-GCM first, because it is the fastest where the processor has AES instructions, and every one of ours has. */
+const CIPHERS = 'TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384';
+
+export interface EndpointOptions {
+  /** As `loadIdentity` of src/directory gives it: names, and PEM text. */
+  readonly identity: {
+    readonly cluster: string;
+    readonly host: string;
+    readonly ca: string;
+    readonly certificate: string;
+    readonly key: string;
+  };
+  /** The kernel's boot id: new with every boot of this host. */
+  readonly bootId: string;
+  /** This program's version, for people. */
+  readonly release: string;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** True for the hosts that the config names. A certificate of the cluster alone lets nobody in. */
+  readonly isMember: (host: string) => boolean;
+  /** For tests of negotiation. */
+  readonly versions?: VersionRange;
+  /** Additions to the protocol that this host understands; none in version 1. */
+  readonly features?: readonly string[];
+}
+
+export class Endpoint {
+  readonly cluster: string;
+  readonly host: string;
+  readonly bootId: string;
+  readonly release: string;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly isMember: (host: string) => boolean;
+  readonly versions: VersionRange;
+  readonly features: readonly string[];
+  /** For a listener, which makes its own context of them. */
+  readonly secureOptions: SecureContextOptions;
+  /** For dialling. */
+  readonly secureContext: SecureContext;
+  readonly sendBuffers = new SendBufferPool();
+
+  constructor(options: EndpointOptions) {
+    const { identity } = options;
+    this.cluster = identity.cluster;
+    this.host = identity.host;
+    this.bootId = options.bootId;
+    this.release = options.release;
+    this.clock = options.clock;
+    this.log = options.log;
+    this.isMember = options.isMember;
+    this.versions = options.versions ?? PROTOCOL_VERSIONS;
+    this.features = options.features ?? [];
+    const { ca, certificate, key } = identity;
+    this.secureOptions = { ca, cert: certificate, key, minVersion: 'TLSv1.3', ciphers: CIPHERS };
+    this.secureContext = createSecureContext(this.secureOptions);
+  }
+}

@@ -1,0 +1,272 @@
+/** The device's side of sessions: docs/protocol.md, 4. Authorises each through the SessionHost, and carries its requests to the device. */
+import { NetbusError } from '../device/errors.ts';
+import { type FrameHeader, FrameType, SessionStateKind } from '../protocols/netbus/frame.ts';
+import { CREDIT_BYTES_DEFAULT, SESSIONS_MAX } from '../protocols/netbus/limits.ts';
+import { encodeError, type SessionHello } from '../protocols/netbus/messages.ts';
+import { type Connection, type ConnectionOwner, unexpected } from './connection.ts';
+import type { Endpoint } from './endpoint.ts';
+import type { Incoming } from './listener.ts';
+import { RequestPort, type RequestPortLink } from './request-port.ts';
+import type { OpenedSession, SessionHost } from './session-host.ts';
+import type { AllocateStaging } from './staging.ts';
+
+/** A session as `status` shows it. */
+export interface ExportedSessionInfo {
+  readonly peer: string;
+  readonly attachment: string;
+  readonly state: ExportedState['name'];
+}
+
+export class Exporter {
+  readonly #endpoint: Endpoint;
+  readonly #host: SessionHost;
+  readonly #allocate: AllocateStaging;
+  readonly #sessions = new Set<ExportedSession>();
+  #opening = 0;
+
+  constructor(options: { endpoint: Endpoint; host: SessionHost; allocate: AllocateStaging }) {
+    this.#endpoint = options.endpoint;
+    this.#host = options.host;
+    this.#allocate = options.allocate;
+  }
+
+  get sessions(): ExportedSessionInfo[] {
+    return [...this.#sessions].map(({ peer, attachment, state }) => ({ peer, attachment, state }));
+  }
+
+  /** Takes a connection whose purpose is `session`. */
+  async accept(incoming: Incoming & { readonly hello: SessionHello }): Promise<void> {
+    const { connection, hello } = incoming;
+    const { log } = this.#endpoint;
+    if (this.#sessions.size + this.#opening >= SESSIONS_MAX) {
+      connection.close(new NetbusError('limit', `${this.#endpoint.host} has ${SESSIONS_MAX} sessions already`));
+      return;
+    }
+    const fields = { peer: connection.peer, attachment: hello.attachment };
+    let session: ExportedSession | undefined;
+    let endedBefore: NetbusError | undefined;
+    this.#opening++;
+    try {
+      const opened = await this.#host.open(connection.peer, hello, (cause) => {
+        if (session === undefined) endedBefore = cause;
+        else session.displaced(cause);
+      });
+      const { profile, depth, instance, bytes = CREDIT_BYTES_DEFAULT } = opened;
+      session = new ExportedSession({ connection, hello, opened, bytes, allocate: this.#allocate });
+      session.onOver = (exported) => this.#sessions.delete(exported);
+      this.#sessions.add(session);
+      if (endedBefore !== undefined) session.displaced(endedBefore);
+      else if (incoming.welcome(session, { instance, profile, depth, bytes })) log.info(fields, 'session opened');
+      else session.ended(new NetbusError('unreachable', 'the connection was closed before WELCOME'));
+    } catch (thrown) {
+      const error = NetbusError.from(thrown);
+      if (error.code === 'internal') log.error({ ...fields, err: thrown }, 'a session could not be opened');
+      else log.warn({ ...fields, code: error.code }, `session refused: ${error.message}`);
+      connection.close(error);
+    } finally {
+      this.#opening--;
+    }
+  }
+
+  /** Ends all sessions; resolves when the I/O of each has finished. */
+  async close(cause = new NetbusError('ended', `netbusd of ${this.#endpoint.host} stops`)): Promise<void> {
+    await Promise.all([...this.#sessions].map((session) => session.displaced(cause)));
+  }
+}
+
+type ExportedState =
+  | { readonly name: 'standby' | 'activating' | 'quiesced' }
+  | { readonly name: 'active' | 'releasing'; readonly port: RequestPort; readonly epoch: number }
+  | { readonly name: 'over' };
+
+class ExportedSession implements ConnectionOwner, RequestPortLink {
+  onOver: (session: ExportedSession) => void = () => {};
+  readonly #connection: Connection;
+  readonly #hello: SessionHello;
+  readonly #opened: OpenedSession;
+  readonly #bytes: number;
+  readonly #allocate: AllocateStaging;
+  #state: ExportedState = { name: 'standby' };
+  /** Set once it is over: its device is closed and its staging free when this resolves. */
+  #cleanedUp: Promise<void> | undefined;
+
+  constructor(options: {
+    connection: Connection;
+    hello: SessionHello;
+    opened: OpenedSession;
+    bytes: number;
+    allocate: AllocateStaging;
+  }) {
+    this.#connection = options.connection;
+    this.#hello = options.hello;
+    this.#opened = options.opened;
+    this.#bytes = options.bytes;
+    this.#allocate = options.allocate;
+  }
+
+  get peer(): string {
+    return this.#connection.peer;
+  }
+
+  get attachment(): string {
+    return this.#hello.attachment;
+  }
+
+  get state(): ExportedState['name'] {
+    return this.#state.name;
+  }
+
+  /** The device's side ends it: the lease went to a newer session, the export was removed, the daemon stops. */
+  displaced(cause: NetbusError): Promise<void> {
+    this.#connection.close(cause);
+    return this.#over(cause);
+  }
+
+  // --- ConnectionOwner -------------------------------------------------------------------------------------------------------
+
+  begin(frame: FrameHeader): void {
+    const state = this.#state;
+    switch (frame.type) {
+      case FrameType.request:
+        if (state.name !== 'active') throw unexpected(frame, `in the state ${state.name}`);
+        state.port.begin(frame);
+        return;
+      case FrameType.event:
+      case FrameType.credit:
+        if (state.name === 'active') state.port.begin(frame);
+        // Credit for events may cross the peer's own STATE.
+        else if (frame.type === FrameType.event) throw unexpected(frame, `in the state ${state.name}`);
+        return;
+      case FrameType.state:
+        return;
+      default:
+        throw unexpected(frame, 'is not for the device side of a session');
+    }
+  }
+
+  payload(frame: FrameHeader, bytes: Uint8Array, offset: number, length: number, position: number): void {
+    if (this.#state.name === 'active') this.#state.port.payload(frame, bytes, offset, length, position);
+  }
+
+  end(frame: FrameHeader): void {
+    if (frame.type === FrameType.state) this.#stateAsked(frame);
+    else if (this.#state.name === 'active') this.#state.port.end(frame);
+  }
+
+  arrived(): void {
+    if (this.#state.name === 'active') this.#state.port.arrived();
+  }
+
+  ended(cause: NetbusError): void {
+    void this.#over(cause);
+  }
+
+  // --- RequestPortLink ---------------------------------------------------------------------------------------------------------
+
+  schedule(): void {
+    this.#connection.schedule();
+  }
+
+  credit(messages: number, bytes: number): void {
+    this.#connection.send(FrameType.credit, { id: messages, argument: bytes });
+  }
+
+  deviceLost(cause: NetbusError): void {
+    void this.displaced(new NetbusError('device', cause.message, { cause }));
+  }
+
+  // --- states --------------------------------------------------------------------------------------------------------------------
+
+  #stateAsked(frame: FrameHeader): void {
+    const state = this.#state;
+    switch (frame.kind) {
+      case SessionStateKind.active:
+        if (state.name !== 'standby' && state.name !== 'quiesced') throw unexpected(frame, `active in the state ${state.name}`);
+        void this.#activate(frame.id, state);
+        return;
+      case SessionStateKind.quiesced:
+        if (state.name !== 'active') throw unexpected(frame, `quiesced in the state ${state.name}`);
+        if (!state.port.idle) throw unexpected(frame, 'quiesced while requests have no reply');
+        void this.#release(frame.id, state.port, state.epoch);
+        return;
+      default:
+        throw unexpected(frame, `of the unknown kind ${frame.kind}`);
+    }
+  }
+
+  async #activate(id: number, before: ExportedState): Promise<void> {
+    const { session } = this.#opened;
+    this.#state = { name: 'activating' };
+    try {
+      const { epoch, instance, device } = await session.activate();
+      if (this.#state.name !== 'activating') {
+        await device.close();
+        session.close();
+        return;
+      }
+      const { depth } = this.#opened;
+      const profile = () => this.#opened.profile;
+      const options = { link: this, device, profile, depth, creditBytes: this.#bytes, allocate: this.#allocate };
+      let port: RequestPort;
+      try {
+        port = new RequestPort(options);
+      } catch (thrown) {
+        // No memory for its requests.
+        await device.close();
+        throw thrown;
+      }
+      this.#state = { name: 'active', port, epoch };
+      this.#connection.source = port;
+      this.#connection.send(FrameType.stated, { id }, { epoch, instance });
+      this.#connection.endpoint.log.info({ peer: this.peer, attachment: this.attachment, epoch }, 'lease granted');
+    } catch (thrown) {
+      this.#failed(id, thrown);
+      if (this.#state.name === 'activating') this.#state = before;
+    }
+  }
+
+  async #release(id: number, port: RequestPort, epoch: number): Promise<void> {
+    this.#state = { name: 'releasing', port, epoch };
+    this.#connection.source = undefined;
+    try {
+      await port.close();
+      await this.#opened.session.quiesced();
+      if (this.#state.name !== 'releasing') return;
+      this.#state = { name: 'quiesced' };
+      this.#connection.send(FrameType.stated, { id }, { epoch });
+      this.#connection.endpoint.log.info({ peer: this.peer, attachment: this.attachment, epoch }, 'lease given back');
+    } catch (thrown) {
+      // The device is closed and the lease is not free: there is no state to go on in.
+      void this.displaced(NetbusError.from(thrown));
+    }
+  }
+
+  #failed(id: number, thrown: unknown): void {
+    const error = NetbusError.from(thrown);
+    const { log } = this.#connection.endpoint;
+    const fields = { peer: this.peer, attachment: this.attachment, code: error.code };
+    if (error.code === 'internal') log.error({ ...fields, err: thrown }, 'the lease could not be granted');
+    else log.warn(fields, `the lease was not granted: ${error.message}`);
+    this.#connection.send(FrameType.stated, { id }, { error: encodeError(error) });
+  }
+
+  #over(cause: NetbusError): Promise<void> {
+    this.#cleanedUp ??= this.#cleanUp(cause);
+    return this.#cleanedUp;
+  }
+
+  async #cleanUp(cause: NetbusError): Promise<void> {
+    const state = this.#state;
+    this.#state = { name: 'over' };
+    const { log } = this.#connection.endpoint;
+    log.info({ peer: this.peer, attachment: this.attachment, code: cause.code }, `session ended: ${cause.message}`);
+    try {
+      if (state.name === 'active' || state.name === 'releasing') await state.port.close();
+    } catch (thrown) {
+      log.error({ peer: this.peer, attachment: this.attachment, err: thrown }, 'the device could not be closed');
+    } finally {
+      this.#opened.session.close();
+      this.onOver(this);
+    }
+  }
+}

@@ -1,0 +1,228 @@
+/** The one port of a host, for control links and sessions alike: docs/protocol.md, 1. Until HELLO everyone is a stranger. */
+import { once } from 'node:events';
+import type { AddressInfo, Socket } from 'node:net';
+import { createServer, type Server, type TLSSocket } from 'node:tls';
+import { NetbusError } from '../device/errors.ts';
+import { type FrameHeader, FrameType } from '../protocols/netbus/frame.ts';
+import { HANDSHAKE_MS_MAX, NETBUS_ALPN, UNFINISHED_CONNECTIONS_MAX } from '../protocols/netbus/limits.ts';
+import type { Hello } from '../protocols/netbus/messages.ts';
+import { Connection, type ConnectionOwner, unexpected } from './connection.ts';
+import type { Endpoint } from './endpoint.ts';
+import { makeWelcome, readHello, type WelcomeSession } from './handshake.ts';
+import { checkPeer } from './peer-identity.ts';
+import { addressText, peerAddress, setSocketOptions } from './socket.ts';
+import { StrangerLog } from './stranger-log.ts';
+
+/** A connection whose HELLO was read: its peer is a member, and waits for WELCOME. */
+export interface Incoming {
+  readonly connection: Connection;
+  readonly hello: Hello;
+  /** Lets it in: frames go to `owner` from now on. False where the connection has ended meanwhile; `owner` then hears nothing. */
+  welcome(owner: ConnectionOwner, session?: WelcomeSession): boolean;
+}
+
+/** Takes a connection, whatever its purpose; refuses it with `connection.close(reason)`. Called once for each. */
+export type Accept = (incoming: Incoming) => void;
+
+export class Listener {
+  readonly #endpoint: Endpoint;
+  readonly #accept: Accept;
+  readonly #strangers: StrangerLog;
+  readonly #server: Server;
+  /** By the peer's address and port, which name a connection on a port. */
+  readonly #unfinished = new Map<string, Unfinished>();
+
+  constructor(endpoint: Endpoint, accept: Accept) {
+    this.#endpoint = endpoint;
+    this.#accept = accept;
+    this.#strangers = new StrangerLog(endpoint.log, endpoint.clock);
+    this.#server = createServer({
+      ...endpoint.secureOptions,
+      ALPNProtocols: [NETBUS_ALPN],
+      requestCert: true,
+      rejectUnauthorized: false,
+      // The deadline of Unfinished is the one that counts; this one must only not come first.
+      handshakeTimeout: HANDSHAKE_MS_MAX * 2,
+    });
+    this.#server.on('connection', (socket: Socket) => this.#connected(socket));
+    this.#server.on('secureConnection', (socket) => this.#find(socket)?.secured(socket));
+    this.#server.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
+      this.#find(socket)?.refuse(tlsProblem(error));
+    });
+  }
+
+  /** Begins to listen and returns the port. Throws `in_use` or `config` where the address cannot be had. */
+  async listen(address: string, port: number): Promise<number> {
+    try {
+      this.#server.listen({ host: address, port });
+      await once(this.#server, 'listening');
+    } catch (thrown) {
+      throw listenError(thrown as NodeJS.ErrnoException, addressText({ address, port }));
+    }
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  /** Takes no more connections and ends those that have not finished HELLO; the others belong to whoever accepted them. */
+  close(): void {
+    for (const unfinished of [...this.#unfinished.values()]) unfinished.abandon();
+    this.#server.close();
+  }
+
+  #find(socket: Socket): Unfinished | undefined {
+    return this.#unfinished.get(peerAddress(socket) ?? '');
+  }
+
+  #connected(socket: Socket): void {
+    const address = peerAddress(socket);
+    if (address === undefined) {
+      socket.destroy();
+      return;
+    }
+    if (this.#unfinished.size >= UNFINISHED_CONNECTIONS_MAX) {
+      this.#strangers.warn(address, `${UNFINISHED_CONNECTIONS_MAX} others have not finished their handshake`);
+      socket.destroy();
+      return;
+    }
+    setSocketOptions(socket);
+    const unfinished = new Unfinished({
+      endpoint: this.#endpoint,
+      socket,
+      address,
+      accept: this.#accept,
+      refused: (problem) => this.#strangers.warn(address, problem),
+      done: () => this.#unfinished.delete(address),
+    });
+    this.#unfinished.set(address, unfinished);
+  }
+}
+
+interface UnfinishedOptions {
+  readonly endpoint: Endpoint;
+  readonly socket: Socket;
+  readonly address: string;
+  readonly accept: Accept;
+  /** Told once at most, with what to log. */
+  readonly refused: (problem: string) => void;
+  /** Told once: it was accepted, or it is gone. */
+  readonly done: () => void;
+}
+
+/** A connection from TCP's accept to the end of HELLO. */
+class Unfinished implements ConnectionOwner {
+  readonly #options: UnfinishedOptions;
+  readonly #cancelDeadline: () => void;
+  #state: 'unfinished' | 'accepted' | 'over' = 'unfinished';
+  #connection: Connection | undefined;
+
+  constructor(options: UnfinishedOptions) {
+    this.#options = options;
+    const { socket, endpoint } = options;
+    this.#cancelDeadline = endpoint.clock.after(HANDSHAKE_MS_MAX, () => {
+      this.refuse(`it did not finish the TLS handshake and HELLO within ${HANDSHAKE_MS_MAX / 1000} s`);
+      socket.destroy();
+    });
+    // TLS reports what it sees of it, too; the first of the two counts.
+    socket.on('error', (error: NodeJS.ErrnoException) => this.refuse(`it was cut (${error.code ?? error.message})`));
+    socket.on('close', () => this.refuse('it was closed before the handshake was finished'));
+  }
+
+  /** TLS is up: find out who it is, and wait for HELLO. */
+  secured(socket: TLSSocket): void {
+    const { endpoint, address } = this.#options;
+    let peer = 'stranger';
+    let reason: string | undefined;
+    try {
+      peer = checkPeer(socket, endpoint);
+    } catch (thrown) {
+      reason = NetbusError.from(thrown).message;
+    }
+    this.#connection = new Connection({ endpoint, socket, peer, address, owner: this });
+    if (reason === undefined) return;
+    this.refuse(reason);
+    this.#connection.close(new NetbusError('denied', `${endpoint.host} refuses this host: ${reason}`));
+  }
+
+  /** It does not get in; `problem` is for the log. */
+  refuse(problem: string): void {
+    if (this.#state !== 'unfinished') return;
+    this.#finish('over');
+    this.#options.refused(problem);
+  }
+
+  /** The listener closes. */
+  abandon(): void {
+    this.#finish('over');
+    this.#options.socket.destroy();
+  }
+
+  begin(frame: FrameHeader): void {
+    if (this.#state !== 'unfinished') throw unexpected(frame, 'before WELCOME');
+    if (frame.type !== FrameType.hello) throw unexpected(frame, 'before HELLO');
+  }
+
+  payload(): void {}
+
+  end(_frame: FrameHeader, text: Uint8Array | undefined): void {
+    const { endpoint, accept } = this.#options;
+    const connection = this.#connection!;
+    const { hello, version, features } = readHello(endpoint, text!);
+    this.#finish('accepted');
+    accept({
+      connection,
+      hello,
+      welcome(owner, session) {
+        if (!connection.open) return false;
+        connection.send(FrameType.welcome, {}, makeWelcome(endpoint, version, features, session));
+        connection.begin(owner);
+        return true;
+      },
+    });
+  }
+
+  arrived(): void {}
+
+  ended(cause: NetbusError): void {
+    this.refuse(cause.message);
+  }
+
+  #finish(state: 'accepted' | 'over'): void {
+    this.#state = state;
+    this.#cancelDeadline();
+    this.#options.done();
+  }
+}
+
+function tlsProblem(error: NodeJS.ErrnoException): string {
+  const { code = '' } = error;
+  switch (code) {
+    case 'ERR_SSL_HTTP_REQUEST':
+      return 'it spoke HTTP, and this is a Netbus port';
+    case 'ERR_SSL_WRONG_VERSION_NUMBER':
+    case 'ERR_SSL_UNKNOWN_PROTOCOL':
+      return 'it did not speak TLS';
+    case 'ERR_SSL_UNSUPPORTED_PROTOCOL':
+    case 'ERR_SSL_VERSION_TOO_LOW':
+      return 'it spoke a TLS version below 1.3';
+    case 'ERR_SSL_NO_APPLICATION_PROTOCOL_FOUND':
+    case 'ERR_SSL_NO_APPLICATION_PROTOCOL':
+      return `it spoke TLS but not ${NETBUS_ALPN} (ALPN)`;
+    case 'ECONNRESET':
+      return 'it was closed before TLS was up (a port scanner?)';
+    default:
+      return `the TLS handshake failed (${code === '' ? error.message : code})`;
+  }
+}
+
+function listenError(error: NodeJS.ErrnoException, address: string): NetbusError {
+  const options = { cause: error };
+  switch (error.code) {
+    case 'EADDRINUSE':
+      return new NetbusError('in_use', `${address} is in use by another program: stop it, or listen elsewhere`, options);
+    case 'EADDRNOTAVAIL':
+      return new NetbusError('config', `${address} is no address of this host: correct the address to listen on`, options);
+    case 'EACCES':
+      return new NetbusError('config', `${address} may not be used by this user: take a port from 1024 on`, options);
+    default:
+      return new NetbusError('config', `cannot listen on ${address}: ${error.message}`, options);
+  }
+}
