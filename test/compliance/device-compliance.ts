@@ -28,7 +28,7 @@ export interface DeviceFixture {
   readonly content: 'kept' | 'zeroes' | 'failed';
   /**
    * From when on guest memory is left alone: from the cut, as the contract has it, or from the moment that `close` resolves, which is as
-   * much as a device whose I/O is in the kernel can promise (docs/decisions/0003).
+   * much as a device whose I/O is in the kernel can promise (docs/decisions/0005).
    */
   readonly quietAt: 'cut' | 'close';
   /** Called after `start`, for devices that need a push from outside to begin. */

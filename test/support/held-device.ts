@@ -126,7 +126,7 @@ export class HeldDevice implements Device {
     this.#scheduled = true;
     (this.#delivering ? setImmediate : queueMicrotask)(() => {
       this.#scheduled = false;
-      if (this.#held || this.#lost) return;
+      if (this.#held || (this.#lost && this.#guest !== undefined)) return;
       if (this.#guest !== undefined) this.answer([...this.taken]);
       else if (this.#lateMemory) for (const row of this.taken.splice(0)) this.#work(row);
       this.#wake();
