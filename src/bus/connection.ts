@@ -16,7 +16,7 @@ import { type FrameSource, makeFrame, Outgoing, UNSENT_BYTES_MAX } from './outgo
 const CLOSE_MS_MAX = 1_000;
 const NOTHING = new Uint8Array();
 
-/** Who a connection's frames go to. It sees every frame except BYE, PING and PONG; what it throws is a violation by the peer. */
+/** Who a connection's frames go to. It sees every frame except BYE and, after WELCOME, PING and PONG; what it throws is a violation by the peer. */
 export interface ConnectionOwner extends FrameHandler {
   /** Everything that arrived in this turn of the event loop has been handed on. */
   arrived(): void;
@@ -38,6 +38,8 @@ export class Connection {
   readonly #heartbeat: Heartbeat;
   #owner: ConnectionOwner;
   #state: 'open' | 'closing' | 'closed' = 'open';
+  /** The handshake is over. */
+  #begun = false;
   #arrivalScheduled = false;
   #pingId = 0;
   #pingSentAt = 0;
@@ -68,6 +70,7 @@ export class Connection {
   /** WELCOME was sent or received: frames go to `owner` from the next one on, and the heartbeat begins. */
   begin(owner: ConnectionOwner): void {
     this.#owner = owner;
+    this.#begun = true;
     if (this.#state === 'open') this.#heartbeat.start();
   }
 
@@ -145,7 +148,9 @@ export class Connection {
   #frames(): FrameHandler {
     return {
       begin: (frame) => {
-        if (frame.type > FrameType.pong || frame.type < FrameType.bye) this.#owner.begin(frame);
+        const ours =
+          frame.type === FrameType.bye || (this.#begun && (frame.type === FrameType.ping || frame.type === FrameType.pong));
+        if (!ours) this.#owner.begin(frame);
       },
       payload: (frame, bytes, offset, length, position) => this.#owner.payload(frame, bytes, offset, length, position),
       end: (frame, text) => {

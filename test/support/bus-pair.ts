@@ -7,7 +7,8 @@ import type { RemoteSession } from '../../src/bus/remote-session.ts';
 import type { NetbusError } from '../../src/device/errors.ts';
 import { TestAuthority, TestLog, TestSessionHost, TestStaging } from './bus-host.ts';
 
-const authority = new TestAuthority();
+/** The CA of every pair, for a third host. */
+export const pairAuthority = new TestAuthority();
 
 export interface BusPair {
   readonly m1: Bus;
@@ -33,8 +34,8 @@ export async function busPair(
     targetOf: (name: string) => targets.get(name),
     allocate: staging.allocate,
   };
-  const m1 = new Bus({ ...(await authority.endpointOptions('m1', { log, ...options.m1 })), ...common });
-  const m2 = new Bus({ ...(await authority.endpointOptions('m2', { log, ...options.m2 })), ...common });
+  const m1 = new Bus({ ...(await pairAuthority.endpointOptions('m1', { log, ...options.m1 })), ...common });
+  const m2 = new Bus({ ...(await pairAuthority.endpointOptions('m2', { log, ...options.m2 })), ...common });
   for (const [name, bus] of [
     ['m1', m1],
     ['m2', m2],

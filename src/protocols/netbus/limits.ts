@@ -31,9 +31,9 @@ export const HEARTBEAT_IDLE_MS = 5_000;
 /** A side that has received nothing for so long takes the connection for cut. */
 export const HEARTBEAT_CUT_MS = 15_000;
 
-/** Credit of a session that its WELCOME may name; `bytes` is at least one message of the largest size. */
+/** Credit of a session that its WELCOME may name: at least one message of the largest size with the largest reply. */
 export const DEPTH_MAX = 4096;
-export const CREDIT_BYTES_MIN = DATA_PAYLOAD_BYTES_MAX;
+export const CREDIT_BYTES_MIN = 2 * DATA_PAYLOAD_BYTES_MAX;
 export const CREDIT_BYTES_MAX = 1024 * 1024 * 1024;
 /** What the device's side gives unless it is told otherwise. */
 export const CREDIT_BYTES_DEFAULT = 8 * 1024 * 1024;
