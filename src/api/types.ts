@@ -61,6 +61,7 @@ export interface ExportEntry {
   capacityBytes: number;
   /** `ready`, or why not: `waiting` for the lock that another open file holds, `failed` with the reason. */
   state: 'ready' | 'waiting' | 'failed';
+  /** Of the state; of one that is `ready`, the latest I/O error, which need not last (a full filesystem). */
   reason?: string;
   /** The backend's own words: engine, direct or buffered … */
   backend: Record<string, string | number | boolean>;

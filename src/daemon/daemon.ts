@@ -4,26 +4,26 @@
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { NativeRegion } from '../../native/region.ts';
 import type { LinkEntry, Status } from '../api/types.ts';
 import { Bus } from '../bus/bus.ts';
-import type { AllocateStaging } from '../bus/staging.ts';
-import type { Filter } from '../device/device.ts';
 import { NetbusError } from '../device/errors.ts';
 import { type Identity, loadIdentity } from '../directory/identity.ts';
+import { bounce } from '../filters/bounce.ts';
+import { createDiskFrontend } from '../frontends/vhost-user/disk-frontend.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { formatAddress } from './address.ts';
-import type { CreateFrontend } from './attachment.ts';
 import { Attachments } from './attachments.ts';
 import { createCallHandlers } from './calls.ts';
 import { Closers } from './closers.ts';
 import type { Config } from './config.ts';
 import { type DeviceHost, LocalDeviceHost } from './device-host.ts';
 import { listDevices } from './devices.ts';
-import type { OpenExport } from './export.ts';
 import { Exports } from './exports.ts';
 import { lockFolder } from './folder-lock.ts';
 import { Metrics } from './metrics.ts';
+import { diskOpener } from './open-disk.ts';
 import { controlSocketPath } from './paths.ts';
 import { type Action, planStart } from './plan.ts';
 import { attachmentRecordSchema, exportRecordSchema, virtualDeviceRecordSchema } from './records.ts';
@@ -42,12 +42,6 @@ export interface DaemonOptions {
   readonly clock: Clock;
   /** This program's version. */
   readonly release: string;
-  readonly openExport: OpenExport;
-  readonly createFrontend: CreateFrontend;
-  /** Memory for payloads on their way between hosts. */
-  readonly allocate: AllocateStaging;
-  /** Keeps the guest's memory out of reach of work that cannot be recalled, for devices of this host. */
-  readonly isolate: Filter;
 }
 
 export interface Daemon {
@@ -71,7 +65,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
 
 /** Whatever is opened is added to `closers` at once, and closed in the reverse order. */
 async function start(options: DaemonOptions, closers: Closers): Promise<string> {
-  const { config, log, clock, release, openExport, createFrontend, allocate, isolate } = options;
+  const { config, log, clock, release } = options;
   const { host, runDir, stateDir } = config;
   const startedAt = new Date(clock.wallTime()).toISOString();
   const socket = controlSocketPath(runDir);
@@ -93,7 +87,15 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
   const metrics = new Metrics(release);
   closers.add('the metrics', () => metrics.clear());
 
-  const exports = new Exports({ host, bootId, exports: exportRecords, attachments: attachmentRecords, openExport, clock, log });
+  const exports = new Exports({
+    host,
+    bootId,
+    exports: exportRecords,
+    attachments: attachmentRecords,
+    openExport: diskOpener(clock, log),
+    clock,
+    log,
+  });
   closers.add('the exports', () => exports.close());
 
   const targetOf = (name: string) => {
@@ -110,10 +112,12 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
     targetOf,
     sessionHost: { open: async (peer, { attachment }, onEnded) => exports.openSession(peer, attachment, onEnded) },
     handlers: createCallHandlers(exports),
-    allocate,
+    allocate: (bytes) => NativeRegion.allocate(bytes),
   });
   closers.add('the bus', () => bus.close());
 
+  // What a cut leaves in the kernel must not reach a guest's memory; far away, the network stands in between.
+  const isolate = bounce();
   const deviceHosts = new Map<string, DeviceHost>();
   for (const name of config.hosts.keys()) {
     deviceHosts.set(
@@ -128,7 +132,7 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
     records: virtualDeviceRecords,
     hosts: [...config.hosts.keys()],
     deviceHost: (name) => deviceHosts.get(name),
-    createFrontend,
+    createFrontend: createDiskFrontend,
     clock,
     log,
   });

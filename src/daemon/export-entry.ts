@@ -34,6 +34,9 @@ export async function describeExport(target: Export): Promise<ExportEntry> {
     entry.reason = NetbusError.from(thrown).message;
   }
   entry.backend = { ...state.source.describe() };
+  // It goes on, so it is ready; but whoever looks for the cause of a guest's I/O errors looks here.
+  const { lastFailure } = entry.backend;
+  if (entry.reason === undefined && typeof lastFailure === 'string') entry.reason = lastFailure;
   return entry;
 }
 

@@ -1,14 +1,10 @@
 /** `netbus daemon`: a daemon as a process, with its signals and its log. */
-import { NativeRegion } from '../../native/region.ts';
 import packageJson from '../../package.json' with { type: 'json' };
-import { bounce } from '../filters/bounce.ts';
-import { createDiskFrontend } from '../frontends/vhost-user/disk-frontend.ts';
 import { systemClock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { type Config, loadConfig } from './config.ts';
 import { startDaemon } from './daemon.ts';
 import { createLog } from './log.ts';
-import { diskOpener } from './open-disk.ts';
 
 /** Signals that end a daemon in order; a second one ends it now. */
 const endSignals = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
@@ -35,16 +31,7 @@ export async function runDaemon(options: RunDaemonOptions): Promise<void> {
   const removeHandler = endOnBug(log);
   const signals = new Signals(log);
   try {
-    const daemon = await startDaemon({
-      config,
-      log,
-      clock: systemClock,
-      release: packageJson.version,
-      openExport: diskOpener(systemClock, log),
-      createFrontend: createDiskFrontend,
-      allocate: (bytes) => NativeRegion.allocate(bytes),
-      isolate: bounce(),
-    });
+    const daemon = await startDaemon({ config, log, clock: systemClock, release: packageJson.version });
     const signal = await signals.first;
     log.info({ signal }, 'daemon stopping');
     await daemon.close();

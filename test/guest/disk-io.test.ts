@@ -55,9 +55,9 @@ describe('a remote disk in a guest', () => {
   test('gives space back where the guest discards or writes zeroes', async () => {
     await guest.succeed('dd if=/dev/urandom of=/dev/vda bs=1M count=64 oflag=direct 2>/dev/null; sync');
     assert.ok(allocated(raw) >= 64 * MIB);
-    await guest.succeed('blkdiscard -o 0 -l 33554432 /dev/vda');
+    await guest.succeed('/sbin/blkdiscard -o 0 -l 33554432 /dev/vda');
     assert.ok(allocated(raw) < 64 * MIB);
-    await guest.succeed('blkdiscard -z -o 33554432 -l 33554432 /dev/vda && sync');
+    await guest.succeed('/sbin/blkdiscard -z -o 33554432 -l 33554432 /dev/vda && sync');
     assert.ok(allocated(raw) < 8 * MIB);
     assert.equal(await guest.succeed('cmp -n 67108864 /dev/vda /dev/zero && echo zeroes'), 'zeroes');
   });

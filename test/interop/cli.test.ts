@@ -12,6 +12,7 @@ import { Cleanup } from '../support/cleanup.ts';
 import { type Cluster, netbusProgram, startCluster } from '../support/cluster.ts';
 import type { Host } from '../support/hosts.ts';
 import { type RunResult, run, startProcess } from '../support/process.ts';
+import { waitForListener } from '../support/wait.ts';
 
 const MIB = 1024 * 1024;
 
@@ -143,10 +144,20 @@ describe('what a user may get wrong', () => {
 
   test('an image that somebody else uses, by their lock or by another export', async () => {
     const disk = makeImage('locked.img');
-    const holder = startProcess(['flock', disk, 'sh', '-c', 'echo locked; exec sleep 1000'], cleanup);
-    await holder.waitForLine(/^locked$/);
-    assertFails(await cluster.netbus('m1', 'export', 'locked', '--disk', disk, '--allow', 'm2'), 4, /locked\.img/);
-    await holder.stop();
+    const qemu = startProcess(
+      [
+        ...['qemu-storage-daemon', '--blockdev', `driver=file,node-name=file,filename=${disk}`],
+        ...['--nbd-server', `addr.type=unix,addr.path=${disk}.nbd`, '--export', 'type=nbd,id=disk,node-name=file,writable=on'],
+      ],
+      cleanup,
+    );
+    await waitForListener(`${disk}.nbd`, qemu.pid);
+    assertFails(
+      await cluster.netbus('m1', 'export', 'locked', '--disk', disk, '--allow', 'm2'),
+      4,
+      /qemu-storage-da.* \(pid \d+\)/,
+    );
+    await qemu.stop();
     await cluster.ask('m1', 'export', 'locked', '--disk', disk, '--allow', 'm2');
     assertFails(await cluster.netbus('m1', 'export', 'twice', '--disk', disk, '--allow', 'm2'), 4, /locked\.img/);
     await cluster.ask('m1', 'unexport', 'locked');

@@ -195,7 +195,17 @@ class DiskSource implements BackendSource {
     const { path, isBlockDevice, failures, flushes, canDiscard } = this.#image;
     const { engine, direct, readOnly } = this.#options;
     const kind = isBlockDevice ? 'block device' : 'file';
-    return { kind, path, engine, direct, readOnly, discard: canDiscard, failures: failures.count, flushFailed: flushes.failed };
+    return {
+      kind,
+      path,
+      engine,
+      direct,
+      readOnly,
+      discard: canDiscard,
+      failures: failures.count,
+      flushFailed: flushes.failed,
+      ...(failures.last !== undefined && { lastFailure: failures.last }),
+    };
   }
 
   refresh(): Promise<DiskProfile> {

@@ -23,6 +23,8 @@ export class FailureLog {
   readonly #log: Log;
   /** Per kind of operation: when it was last logged. */
   readonly #logged = new Map<string, number>();
+  /** The latest one, as numbers: a broken disk may fail many thousand times a second. */
+  readonly #last = { operation: '', position: 0, extent: 0, errno: 0, at: 0 };
   #count = 0;
   #unlogged = 0;
 
@@ -37,28 +39,46 @@ export class FailureLog {
     return this.#count;
   }
 
+  /** The latest failure in one line, with its time; undefined where there was none. */
+  get last(): string | undefined {
+    if (this.#count === 0) return undefined;
+    return `${this.#describeLast()} (${new Date(this.#last.at).toISOString()}; ${this.#count} in all)`;
+  }
+
   /** `errno` is positive; 0 stands for the end of the file. */
   report(operation: string, position: number, extent: number, errno: number): void {
     this.#count++;
-    const last = this.#logged.get(operation);
+    this.#last.operation = operation;
+    this.#last.position = position;
+    this.#last.extent = extent;
+    this.#last.errno = errno;
+    this.#last.at = this.#clock.wallTime();
+    const logged = this.#logged.get(operation);
     const now = this.#clock.now();
-    if (last !== undefined && now - last < LOG_INTERVAL_MS) {
+    if (logged !== undefined && now - logged < LOG_INTERVAL_MS) {
       this.#unlogged++;
       return;
     }
     this.#logged.set(operation, now);
-    const error = errno === 0 ? 'end of file' : errorName(errno);
-    const reason = errno === 0 ? 'the image is shorter than it was; make it as long as before' : advice[error];
-    const place = operation === 'flush' ? operation : `${operation} of ${extent} bytes at ${position}`;
+    const error = errorName(errno);
     this.#log.error(
       { path: this.#path, operation, position, extent, error, failures: this.#count, unlogged: this.#unlogged },
-      `disk ${this.#path}: ${place} failed with ${error}${reason === undefined ? '' : `: ${reason}`}`,
+      `disk ${this.#path}: ${this.#describeLast()}`,
     );
     this.#unlogged = 0;
+  }
+
+  #describeLast(): string {
+    const { operation, position, extent, errno } = this.#last;
+    const error = errorName(errno);
+    const reason = errno === 0 ? 'the image is shorter than it was; make it as long as before' : advice[error];
+    const place = operation === 'flush' ? operation : `${operation} of ${extent} bytes at ${position}`;
+    return `${place} failed with ${error}${reason === undefined ? '' : `: ${reason}`}`;
   }
 }
 
 function errorName(errno: number): string {
+  if (errno === 0) return 'end of file';
   try {
     return getSystemErrorName(-errno);
   } catch {
