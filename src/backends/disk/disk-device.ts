@@ -18,7 +18,7 @@ import type { Image } from './image.ts';
 import { Operations } from './operations.ts';
 
 /** Most requests that one device holds. */
-export const DISK_DEPTH = 1024;
+const DISK_DEPTH = 1024;
 /** Completions that are taken from the engine at a time. */
 const COMPLETIONS_PER_REAP = 256;
 /** The tag of the flush; all other tags are rows. */
