@@ -22,7 +22,7 @@ export const BLOCK_BYTES = 4096;
 /** One device under test, freshly made, not started. Its capacity is at least 1 MiB. */
 export interface DeviceFixture {
   readonly device: Device;
-  /** Memory for payloads, at least 1 MiB. */
+  /** Memory for payloads, at least 8 MiB. */
   readonly region: Region;
   /** What comes back: the data that was written, zeroes, or nothing but `ioError`. */
   readonly content: 'kept' | 'zeroes' | 'failed';
