@@ -1,4 +1,3 @@
-import type { Region } from '../src/device/region.ts';
 import { native } from './index.ts';
 
 /** Most bytes of one `bytes` call, as `Region` says. */
@@ -7,8 +6,8 @@ const VIEW_BYTES_MAX = 2 ** 30;
 const WINDOW_STRIDE_BYTES = VIEW_BYTES_MAX;
 const WINDOW_BYTES_MAX = 2 * VIEW_BYTES_MAX;
 
-/** A region that system calls can use: a mapping of the addon. */
-export class NativeRegion implements Region {
+/** A `Region` (src/device/region.ts, by its shape: nothing here depends on the rest) that system calls can use: a mapping of the addon. */
+export class NativeRegion {
   readonly handle: number;
   readonly size: number;
   /** By number, made when first looked through. */
@@ -35,7 +34,8 @@ export class NativeRegion implements Region {
       throw new RangeError(`a view of ${length} bytes at ${offset} is not inside a region of ${this.size} bytes`);
     }
     if (this.#released) throw new Error('a view of a region that was released');
-    const window = Math.floor(offset / WINDOW_STRIDE_BYTES);
+    // The end of a region whose size is whole strides belongs to the window before.
+    const window = Math.floor(Math.min(offset, this.size - 1) / WINDOW_STRIDE_BYTES);
     return new Uint8Array(this.#windows[window] ?? this.#open(window), offset - window * WINDOW_STRIDE_BYTES, length);
   }
 

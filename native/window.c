@@ -27,8 +27,6 @@ static void unlink_window(struct window *window) {
 static void window_finalized(napi_env env, void *data, void *hint) {
   (void)data;
   struct window *window = hint;
-  int64_t total;
-  napi_adjust_external_memory(env, (int64_t)window->length, &total);
   if (window->region != NULL) {
     unlink_window(window);
     napi_delete_reference(env, window->buffer);
@@ -58,9 +56,10 @@ static napi_value add_window(const struct call *call, struct region *region, uin
     napi_is_exception_pending(env, &pending);
     return pending ? NULL : throw_errno(env, ENOTSUP, "napi_create_external_arraybuffer", NULL);
   }
-  /* V8 counts the window as memory that a collection could free, and would collect for each of a guest's gigabytes. */
-  int64_t total;
-  napi_adjust_external_memory(env, -(int64_t)length, &total);
+  /*
+   * V8 counts the window as external memory: it may collect once for each large window that is made, and no more while it is
+   * used. Taking the length off the count again (napi_adjust_external_memory) ends the process on Node 24, which checks it.
+   */
   window->offset = offset;
   window->length = length;
   if (napi_create_reference(env, buffer, 0, &window->buffer) != napi_ok) {

@@ -10,7 +10,8 @@
  *    does no harm. A device that takes nothing any more (quiescing, lost, closed) owes none either.
  * 3. A device never calls its guest from inside the guest's own call (`start`, `push`, `ready`, `quiesce`, `close`): it answers in
  *    a microtask or later. So a guest needs no guard against re-entry. A device does: from inside `reply`, `push`, `ready` and
- *    `lost` the guest may call it, to push again or to close it.
+ *    `lost` the guest may call it, to push again or to close it. What is pushed there is answered in a later turn of the event
+ *    loop, or the two would keep everything else from running.
  * 4. A request (a kind that has replies) and its payload are lent from `push` until its reply; a message without a reply is lent until
  *    `push` returns. Rows are pushed once: a row comes again only after its reply.
  * 5. A device holds at most `depth` requests.

@@ -18,6 +18,8 @@ export class InstantDevice implements Device {
   /** What the guest reads at the moment; it may push meanwhile. */
   #given!: Replies;
   #scheduled = false;
+  /** The guest is being called: what it pushes now waits for the next turn of the loop. */
+  #delivering = false;
   /** The guest was refused something and waits for `ready`. */
   #guestWaits = false;
   #quiescing = false;
@@ -46,7 +48,8 @@ export class InstantDevice implements Device {
     this.#guestWaits = count < batch.count;
     if (count > 0 && !this.#scheduled) {
       this.#scheduled = true;
-      queueMicrotask(this.#answer);
+      if (this.#delivering) setImmediate(this.#answer);
+      else queueMicrotask(this.#answer);
     }
     return count;
   }
@@ -77,6 +80,7 @@ export class InstantDevice implements Device {
     const given = this.#taken;
     this.#taken = this.#given;
     this.#given = given;
+    this.#delivering = true;
     this.#guest.reply(given);
     given.clear();
     if (this.#guestWaits && !this.#quiescing) {
@@ -84,6 +88,7 @@ export class InstantDevice implements Device {
       // The guest may have closed the device inside `reply`.
       this.#guest?.ready();
     }
-    this.#quiet?.();
+    this.#delivering = false;
+    if (this.#taken.count === 0) this.#quiet?.();
   };
 }

@@ -13,6 +13,8 @@ import { randomSchedules } from './random-schedules.ts';
 import { TestGuest } from './test-guest.ts';
 
 const TEST_TIMEOUT_MS = 30_000;
+/** Answers to one request at a time, each pushed in the reply to the one before: nothing stays so long in one turn of the loop. */
+const ANSWERS_A_TURN_MAX = 10_000;
 /** Rows that every test may use. */
 const ROWS_MIN = 64;
 export const BLOCK_BYTES = 4096;
@@ -26,7 +28,7 @@ export interface DeviceFixture {
   readonly content: 'kept' | 'zeroes' | 'failed';
   /**
    * From when on guest memory is left alone: from the cut, as the contract has it, or from the moment that `close` resolves, which is as
-   * much as a device whose I/O is in the kernel can promise (docs/decisions/0003).
+   * much as a device whose I/O is in the kernel can promise (docs/decisions/0005).
    */
   readonly quietAt: 'cut' | 'close';
   /** Called after `start`, for devices that need a push from outside to begin. */
@@ -120,6 +122,22 @@ export function deviceCompliance(name: string, make: MakeFixture): void {
       for (let i = 0; i < 4; i++) guest.add({ kind: DiskKind.flush });
       guest.pushAll();
       await guest.until(() => guest.answers.length === 104);
+    });
+
+    check('leaves the event loop its turns while the guest pushes from inside reply', async (guest) => {
+      let loopTurned = false;
+      guest.onReply = () => {
+        if (loopTurned || guest.answers.length > ANSWERS_A_TURN_MAX) return;
+        guest.add({ kind: DiskKind.flush });
+        guest.pushAll();
+      };
+      guest.add({ kind: DiskKind.flush });
+      guest.pushAll();
+      setImmediate(() => {
+        loopTurned = true;
+      });
+      await guest.until(() => guest.answers.length > 0 && guest.lent.size === 0);
+      assert.ok(guest.answers.length <= ANSWERS_A_TURN_MAX, 'answered and answered, and nothing else could run');
     });
 
     check('may be closed from inside reply', async (guest) => {

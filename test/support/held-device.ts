@@ -21,6 +21,7 @@ export class HeldDevice implements Device {
   #guest: Guest | undefined;
   #held = false;
   #scheduled = false;
+  #delivering = false;
   #quiescing = false;
   #lost = false;
   #guestWaits = false;
@@ -55,11 +56,13 @@ export class HeldDevice implements Device {
       if (result === DiskStatus.ok) this.#work(row);
       replies.add(row, result, result === DiskStatus.ok ? this.#table.inLength[row] : 0);
     }
+    this.#delivering = true;
     this.#guest.reply(replies);
     if (this.#guestWaits && !this.#quiescing) {
       this.#guestWaits = false;
       this.#guest?.ready();
     }
+    this.#delivering = false;
   }
 
   lose(cause: NetbusError): void {
@@ -121,11 +124,11 @@ export class HeldDevice implements Device {
   #schedule(): void {
     if (this.#scheduled || this.#held) return;
     this.#scheduled = true;
-    queueMicrotask(() => {
+    (this.#delivering ? setImmediate : queueMicrotask)(() => {
       this.#scheduled = false;
-      if (this.#held || this.#lost) return;
+      if (this.#held || (this.#lost && this.#guest !== undefined)) return;
       if (this.#guest !== undefined) this.answer([...this.taken]);
-      else if (this.#lateMemory) for (const row of this.taken) this.#work(row);
+      else if (this.#lateMemory) for (const row of this.taken.splice(0)) this.#work(row);
       this.#wake();
     });
   }

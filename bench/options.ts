@@ -1,0 +1,100 @@
+/** The command line of the benchmark. */
+import { tmpdir } from 'node:os';
+import { parseArgs } from 'node:util';
+import { type CandidateKind, candidateKinds, type Transport } from './candidates/candidate.ts';
+import { type Load, parseLoad, smokeLoads } from './disk-loads.ts';
+
+export interface DiskBenchOptions {
+  /** Measured time of each run, in seconds. */
+  readonly seconds: number;
+  readonly rounds: number;
+  readonly loads: readonly Load[];
+  readonly only: readonly CandidateKind[];
+  readonly queues: number;
+  readonly transport: Transport;
+  /** Where the images are made. */
+  readonly directory: string;
+  /** Nothing but the JSON line on stdout. */
+  readonly json: boolean;
+}
+
+/** A mistake on the command line: one line for people. */
+export class UsageError extends Error {}
+
+export const usage = `usage: npm run bench -- disk [options]
+
+  --load NAME      a load, as in randread-4k-qd32; may be repeated (default: ${smokeLoads.join(', ')})
+  --seconds S      measured time of each run (default 2)
+  --rounds N       runs of each load and candidate, of which the median counts (default 3)
+  --only LIST      of ${candidateKinds.join(', ')} (default netbus,local,peer)
+  --queues N       virtqueues, each with the load's depth (default 1)
+  --transport T    tls or plain (default tls)
+  --dir PATH       where the images are made, 128 MiB for each candidate (default ${tmpdir()})
+  --json           only the JSON line on stdout; the rest goes to stderr`;
+
+const QUEUES_MAX = 16;
+const ROUNDS_MAX = 100;
+const SECONDS_MAX = 3600;
+
+export function parseDiskBenchOptions(argv: readonly string[]): DiskBenchOptions {
+  const values = parse(argv);
+  const transport = values.transport;
+  if (transport !== 'tls' && transport !== 'plain')
+    throw new UsageError(`--transport: "${transport}" is neither tls nor plain`);
+  return {
+    seconds: positive('--seconds', values.seconds, SECONDS_MAX),
+    rounds: whole('--rounds', values.rounds, ROUNDS_MAX),
+    loads: values.load.map(load),
+    only: values.only.split(',').map(kind),
+    queues: whole('--queues', values.queues, QUEUES_MAX),
+    transport,
+    directory: values.dir,
+    json: values.json,
+  };
+}
+
+function parse(argv: readonly string[]) {
+  try {
+    return parseArgs({
+      args: [...argv],
+      options: {
+        load: { type: 'string', multiple: true, default: [...smokeLoads] },
+        seconds: { type: 'string', default: '2' },
+        rounds: { type: 'string', default: '3' },
+        only: { type: 'string', default: 'netbus,local,peer' },
+        queues: { type: 'string', default: '1' },
+        transport: { type: 'string', default: 'tls' },
+        dir: { type: 'string', default: tmpdir() },
+        json: { type: 'boolean', default: false },
+      },
+    }).values;
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+}
+
+function load(name: string): Load {
+  try {
+    return parseLoad(name);
+  } catch (error) {
+    throw new UsageError(`--load: ${(error as Error).message}`);
+  }
+}
+
+function kind(name: string): CandidateKind {
+  const found = candidateKinds.find((kind) => kind === name);
+  if (found === undefined) throw new UsageError(`--only: "${name}" is none of ${candidateKinds.join(', ')}`);
+  return found;
+}
+
+function positive(option: string, text: string, max: number): number {
+  const value = Number(text);
+  if (!(value > 0 && value <= max)) throw new UsageError(`${option}: "${text}" is no number above 0 and up to ${max}`);
+  return value;
+}
+
+function whole(option: string, text: string, max: number): number {
+  const value = positive(option, text, max);
+  if (!Number.isInteger(value)) throw new UsageError(`${option}: "${text}" is no whole number`);
+  return value;
+}

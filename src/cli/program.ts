@@ -1,0 +1,91 @@
+/** The command line: its verbs, and how each ends. */
+import { Command, CommanderError, Option } from 'commander';
+import packageJson from '../../package.json' with { type: 'json' };
+import { errorCodes, NetbusError } from '../device/errors.ts';
+import { addAttach } from './attach.ts';
+import { addDaemon } from './daemon.ts';
+import { addDetach } from './detach.ts';
+import { addExport } from './export.ts';
+import { addGrow } from './grow.ts';
+import { addLs } from './ls.ts';
+import { addStatus } from './status.ts';
+import { addUnexport } from './unexport.ts';
+
+const EXAMPLES = `
+Examples:
+  netbus export data --disk /srv/images/data.img --allow m2   # on m1
+  netbus attach m1/data --vm web                              # on m2
+  netbus status
+
+Exit status:
+  0 ok, 1 failed, 2 usage or configuration, 3 not found, 4 in use, 5 daemon unreachable,
+  6 denied, 7 timeout, 130 interrupted
+`;
+
+/** Runs the command line `argv` (without node and script). Returns the exit status; never throws. */
+export async function runProgram(argv: readonly string[]): Promise<number> {
+  try {
+    await makeProgram().parseAsync(argv, { from: 'user' });
+    return 0;
+  } catch (thrown) {
+    // Help and the version have been printed; without a verb the help stands on stderr, and it is a mistake.
+    if (thrown instanceof CommanderError && thrown.exitCode === 0) return 0;
+    if (thrown instanceof CommanderError && thrown.code === 'commander.help') return errorCodes.usage.exit;
+    const error = thrown instanceof CommanderError ? usageError(thrown) : NetbusError.from(thrown);
+    process.stderr.write(argv.includes('--json') ? jsonLine(error) : textLines(error));
+    if (error.code === 'internal' && process.env.NETBUS_DEBUG) process.stderr.write(`${error.cause ?? error.stack}\n`);
+    return errorCodes[error.code].exit;
+  }
+}
+
+function makeProgram(): Command {
+  const program = new Command('netbus')
+    .description('A device of one host, used by a virtual machine on any other.')
+    .version(packageJson.version, '-V, --version', 'print the version')
+    .helpOption('-h, --help', 'print this help')
+    .addOption(new Option('--run-dir <dir>', "the daemon's run folder (default: /run/netbus)").env('NETBUS_RUN_DIR'))
+    .addOption(new Option('--socket <path>', "the daemon's control socket (default: netbus.sock in the run folder)"))
+    .option('--json', 'print the answer as one line of JSON, and an error as one on stderr')
+    .addHelpText('after', EXAMPLES)
+    .configureHelp({ showGlobalOptions: true, sortOptions: false, helpWidth: helpWidth() })
+    // What commander has to say of a mistake is in the error that it throws.
+    .configureOutput({ outputError: () => {} })
+    .exitOverride();
+  addDaemon(program);
+  addExport(program);
+  addUnexport(program);
+  addAttach(program);
+  addDetach(program);
+  addGrow(program);
+  addLs(program);
+  addStatus(program);
+  program.helpCommand('help [verb]', 'print the help of a verb');
+  return program;
+}
+
+function helpWidth(): number {
+  return Math.min(process.stdout.columns ?? 100, 100);
+}
+
+/** "error: unknown command 'expor'\n(Did you mean export?)" in our form. */
+function usageError(error: CommanderError): NetbusError {
+  const message = error.message.replace(/^error: /, '').replace(/\.$/, '');
+  return new NetbusError('usage', `${oneLine(message)}; see "netbus --help"`, { cause: error });
+}
+
+function jsonLine({ code, message }: NetbusError): string {
+  return `${JSON.stringify({ error: { code, message } })}\n`;
+}
+
+/** One line, or one for each mistake of a config file. */
+function textLines({ message }: NetbusError): string {
+  return message
+    .trim()
+    .split(/\s*\n\s*/)
+    .map((line) => `netbus: ${line}\n`)
+    .join('');
+}
+
+function oneLine(text: string): string {
+  return text.trim().replace(/\s*\n\s*/g, ' ');
+}

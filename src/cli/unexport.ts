@@ -1,0 +1,17 @@
+/** `netbus unexport`: takes an export back. */
+import type { Command } from 'commander';
+import { Context } from './context.ts';
+
+export function addUnexport(program: Command): void {
+  program
+    .command('unexport')
+    .summary('take an export of this host back')
+    .description('Takes an export of this host back. It is refused while a VM has it attached: detach it there first.')
+    .argument('<name>', 'name of the export')
+    .addHelpText('after', '\nExample:\n  netbus unexport data\n')
+    .action(async (name: string, _options: unknown, command: Command) => {
+      const context = new Context(command);
+      await context.client.unexport(name);
+      context.print({}, () => `${name} is no longer exported\n`);
+    });
+}

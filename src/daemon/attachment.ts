@@ -1,0 +1,275 @@
+/**
+ * A virtual device of a VM on this host: its record, the socket that the VMM plugs into, and the virtual device behind it. All that the guest
+ * sees comes from the record, so it can be there while the device's host is away.
+ */
+import { chmod, mkdir, rmdir } from 'node:fs/promises';
+import type { AttachmentEntry, GrowResult } from '../api/types.ts';
+import { NetbusError } from '../device/errors.ts';
+import type { Source } from '../device/source.ts';
+import { VirtualDevice, type VirtualDeviceState } from '../device/virtual-device.ts';
+import type { DiskStatistics } from '../frontends/vhost-user/disk-statistics.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { Log } from '../lib/log.ts';
+import type { DeviceHost } from './device-host.ts';
+import { checkDeviceSocketPath, deviceSocketPath, vmFolder } from './paths.ts';
+import { qemuArguments } from './qemu.ts';
+import type { StoredRecord } from './record.ts';
+import type { VirtualDeviceRecord } from './records.ts';
+import { Turns } from './turns.ts';
+
+/** The VMM's user gets at the socket through its group; nobody else does. */
+const SOCKET_MODE = 0o660;
+const FOLDER_MODE = 0o750;
+
+/** What stands at the socket. */
+export interface Frontend {
+  readonly statistics: DiskStatistics;
+  status(): { readonly connected: boolean; readonly inFlight: number; readonly vmm?: { readonly pid: number } };
+  /** The source's profile has a new capacity: tells the guest. */
+  profileChanged(): void;
+  /** Takes nothing more, answers what it can within a bound, lets the VMM go, and removes the socket. */
+  close(): Promise<void>;
+}
+
+export interface FrontendOptions {
+  readonly path: string;
+  readonly mode: number;
+  readonly source: Source;
+  readonly depth: number;
+  /** The driver's last choice; left out = it made none. */
+  readonly writeCache?: boolean;
+  readonly onWriteCache: (enabled: boolean) => void;
+  readonly onConnection: (connected: boolean) => void;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Listens on the socket; one that a dead process left is replaced. Throws where that is not possible. */
+export type CreateFrontend = (options: FrontendOptions) => Frontend;
+
+export interface AttachmentOptions {
+  readonly record: StoredRecord<VirtualDeviceRecord>;
+  readonly runDir: string;
+  /** This host: an attachment is local where it has the device. */
+  readonly host: string;
+  readonly deviceHost: DeviceHost;
+  readonly createFrontend: CreateFrontend;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+export class Attachment {
+  readonly #options: AttachmentOptions;
+  readonly #device: VirtualDevice;
+  readonly #turns = new Turns();
+  readonly #closing = new AbortController();
+  readonly #log: Log;
+  #frontend: Frontend | undefined;
+  #state: VirtualDeviceState = { name: 'idle' };
+  #since: number;
+  /** Why there is no socket. */
+  #openFailure: NetbusError | undefined;
+  /** The driver's choice is not yet in the record of the device's host. */
+  #writeCacheUntold = false;
+
+  constructor(options: AttachmentOptions) {
+    const { record, deviceHost, clock, log } = options;
+    this.#options = options;
+    this.#log = log;
+    this.#since = clock.wallTime();
+    this.#device = new VirtualDevice({
+      profile: record.value.profile,
+      depth: record.value.depth,
+      openSession: deviceHost.openSession(record.value.attachment, this.#closing.signal),
+      clock,
+      onState: (state) => this.#become(state),
+    });
+  }
+
+  get record(): VirtualDeviceRecord {
+    return this.#options.record.value;
+  }
+
+  get connected(): boolean {
+    return this.#frontend?.status().connected ?? false;
+  }
+
+  /** Of the guest's requests; undefined where there is no socket. */
+  get statistics(): DiskStatistics | undefined {
+    return this.#frontend?.statistics;
+  }
+
+  get state(): VirtualDeviceState {
+    return this.#state;
+  }
+
+  get socket(): string {
+    return deviceSocketPath(this.#options.runDir, this.record.vm, this.record.name);
+  }
+
+  /** Makes the socket. Throws where that is not possible; nothing is left then. */
+  async open(): Promise<void> {
+    try {
+      await this.#open();
+    } catch (thrown) {
+      this.#openFailure = NetbusError.from(thrown, 'device');
+      throw this.#openFailure;
+    }
+  }
+
+  /** Ends it for the guest: a guest that still uses it finds its requests unanswered. The record stays. */
+  async close(): Promise<void> {
+    await this.#frontend?.close();
+    this.#closing.abort();
+    await this.#device.close();
+    await this.#options.record.settled();
+    if (this.#frontend !== undefined) await this.#removeFolder();
+  }
+
+  /** Takes the device's present size, in the record first, then for the guest. */
+  grow(): Promise<GrowResult> {
+    return this.#turns.run(async () => {
+      const { record, deviceHost } = this.#options;
+      const { profile } = await deviceHost.grow(this.record.attachment);
+      const { capacityBytes } = profile;
+      // Compared with what this side has: a first try may have reached the device's host and not come back.
+      const grown = capacityBytes > this.record.profile.capacityBytes;
+      if (grown) {
+        await record.change((value) => ({ ...value, profile: { ...value.profile, capacityBytes } }));
+        this.#device.grow(this.record.profile);
+        this.#frontend?.profileChanged();
+        this.#log.info({ ...this.#fields(), capacityBytes }, 'attachment grown');
+      }
+      return { grown, capacityBytes: this.record.profile.capacityBytes };
+    });
+  }
+
+  /** Stores the record of a new attachment. */
+  save(): Promise<void> {
+    return this.#options.record.save();
+  }
+
+  /** Removes the record. */
+  forget(): Promise<void> {
+    return this.#options.record.remove();
+  }
+
+  describe(): AttachmentEntry {
+    const { vm, name, host, profile, ...rest } = this.record;
+    const { connected, inFlight } = this.#frontend?.status() ?? { connected: false, inFlight: 0 };
+    const state = this.#state;
+    const { socket } = this;
+    const entry: AttachmentEntry = {
+      vm,
+      name,
+      device: `${host}/${rest.export}`,
+      local: host === this.#options.host,
+      socket,
+      capacityBytes: profile.capacityBytes,
+      readOnly: profile.readOnly,
+      qemuArguments: qemuArguments({ vm, name, socket, profile }),
+      state: state.name,
+      since: new Date(this.#since).toISOString(),
+      connected,
+      inFlight,
+    };
+    if (state.name === 'active') entry.epoch = state.epoch;
+    if (this.#openFailure !== undefined) return { ...entry, state: 'failed', reason: this.#openFailure.message };
+    if ('cause' in state) entry.reason = state.cause.message;
+    return entry;
+  }
+
+  async #open(): Promise<void> {
+    const { runDir, createFrontend, clock } = this.#options;
+    const { vm, name, depth, writeCache } = this.record;
+    checkDeviceSocketPath(runDir, vm, name);
+    const path = this.socket;
+    const folder = vmFolder(runDir, vm);
+    await mkdir(folder, { recursive: true, mode: FOLDER_MODE });
+    await chmod(folder, FOLDER_MODE);
+    try {
+      this.#frontend = createFrontend({
+        path,
+        mode: SOCKET_MODE,
+        source: this.#device,
+        depth,
+        ...(writeCache !== null && { writeCache }),
+        onWriteCache: (enabled) => void this.#keepWriteCache(enabled),
+        onConnection: (connected) => this.#log.info(this.#fields(), connected ? 'VMM connected' : 'VMM disconnected'),
+        clock,
+        log: this.#log,
+      });
+    } catch (thrown) {
+      await this.#removeFolder();
+      throw thrown;
+    }
+  }
+
+  #fields(): { attachment: string; device: string } {
+    const { vm, name, host, export: exported } = this.record;
+    return { attachment: `${vm}/${name}`, device: `${host}/${exported}` };
+  }
+
+  #become(state: VirtualDeviceState): void {
+    const before = this.#state;
+    this.#state = state;
+    // Trying again is no change.
+    if (before.name !== state.name) this.#since = this.#options.clock.wallTime();
+    switch (state.name) {
+      case 'active':
+        this.#log.info({ ...this.#fields(), epoch: state.epoch }, 'attachment active');
+        if (this.#writeCacheUntold) void this.#tellWriteCache();
+        break;
+      case 'connecting':
+        if (state.cause !== undefined && !sameCause(before, state)) {
+          this.#log.warn(
+            { ...this.#fields(), reason: state.cause.message },
+            'attachment waits for the device, and its guest with it',
+          );
+        }
+        break;
+      case 'failed':
+        this.#log.error({ ...this.#fields(), reason: state.cause.message }, 'attachment failed: its guest gets errors');
+        break;
+      case 'idle':
+        this.#log.info(this.#fields(), 'attachment idle');
+        break;
+    }
+  }
+
+  async #keepWriteCache(enabled: boolean): Promise<void> {
+    try {
+      await this.#options.record.change((value) => ({ ...value, writeCache: enabled }));
+    } catch (thrown) {
+      this.#log.error(
+        { ...this.#fields(), reason: NetbusError.from(thrown).message },
+        "the driver's write-cache choice was not stored",
+      );
+    }
+    this.#writeCacheUntold = true;
+    await this.#tellWriteCache();
+  }
+
+  /** Tried again when the device is active the next time. */
+  async #tellWriteCache(): Promise<void> {
+    const { attachment, writeCache } = this.record;
+    if (writeCache === null) return;
+    try {
+      await this.#options.deviceHost.setWriteCache(attachment, writeCache);
+      this.#writeCacheUntold = this.record.writeCache !== writeCache;
+    } catch (thrown) {
+      const reason = NetbusError.from(thrown).message;
+      this.#log.warn({ ...this.#fields(), reason }, "the driver's write-cache choice did not reach the device's host yet");
+    }
+  }
+
+  /** The frontend removed its socket; other devices of the VM may be there. */
+  async #removeFolder(): Promise<void> {
+    await rmdir(vmFolder(this.#options.runDir, this.record.vm)).catch(() => undefined);
+  }
+}
+
+function sameCause(before: VirtualDeviceState, state: VirtualDeviceState): boolean {
+  const of = (candidate: VirtualDeviceState) => ('cause' in candidate ? candidate.cause?.message : undefined);
+  return of(before) === of(state);
+}

@@ -1,0 +1,214 @@
+import assert from 'node:assert/strict';
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, test } from 'node:test';
+import { CAPACITY_BYTES, TestHost } from '../../test/support/daemon/exports.ts';
+import { NetbusError } from '../device/errors.ts';
+import { DiskStatistics } from '../frontends/vhost-user/disk-statistics.ts';
+import { silentLog } from '../lib/log.ts';
+import type { Frontend, FrontendOptions } from './attachment.ts';
+import { Attachments } from './attachments.ts';
+import { type DeviceHost, LocalDeviceHost } from './device-host.ts';
+import { virtualDeviceRecordSchema } from './records.ts';
+import { RecordStore } from './store.ts';
+
+/** Stands for a VMM's socket: a file at its place. */
+class FakeFrontend implements Frontend {
+  readonly statistics = new DiskStatistics();
+  connected = false;
+  changes = 0;
+  closed = false;
+  readonly options: FrontendOptions;
+
+  constructor(options: FrontendOptions) {
+    this.options = options;
+    writeFileSync(options.path, '');
+    chmodSync(options.path, options.mode);
+  }
+
+  status() {
+    return { connected: this.connected, inFlight: 0 };
+  }
+
+  profileChanged(): void {
+    this.changes++;
+  }
+
+  async close(): Promise<void> {
+    this.closed = true;
+    rmSync(this.options.path);
+  }
+}
+
+describe('attachments', () => {
+  let m1: TestHost;
+  let runDir: string;
+  let frontends: FakeFrontend[];
+  let attachments: Attachments;
+  /** Set = the device's host does not answer. */
+  let away: NetbusError | undefined;
+
+  /** The VM's host m2, from what is stored. */
+  async function start(): Promise<void> {
+    const records = new RecordStore(join(m1.folder, 'virtual-devices'), virtualDeviceRecordSchema);
+    const stored = (await records.load(0)).records;
+    const reached = new LocalDeviceHost(m1.exports, 'm2', (device) => device);
+    const unreached = new Proxy(reached, {
+      get: (target, name) => {
+        const method = Reflect.get(target, name) as (...values: unknown[]) => unknown;
+        if (name === 'openSession') return method.bind(target);
+        return (...values: unknown[]) => (away === undefined ? method.apply(target, values) : Promise.reject(away));
+      },
+    }) as DeviceHost;
+    attachments = new Attachments({
+      host: 'm2',
+      runDir,
+      records,
+      hosts: ['m1', 'm2'],
+      deviceHost: (host) => (host === 'm1' ? unreached : undefined),
+      createFrontend: (options) => {
+        const frontend = new FakeFrontend(options);
+        frontends.push(frontend);
+        return frontend;
+      },
+      clock: m1.clock,
+      log: silentLog,
+    });
+    for (const record of stored.values()) await attachments.restore(record);
+  }
+
+  beforeEach(async () => {
+    m1 = await new TestHost().start();
+    await m1.add('data');
+    runDir = join(m1.folder, 'run');
+    frontends = [];
+    away = undefined;
+    await start();
+  });
+  afterEach(async () => {
+    await attachments.close();
+    await m1.stop();
+  });
+
+  /** What a failed attach must leave: nothing. */
+  async function assertNothingLeft(): Promise<void> {
+    assert.deepEqual(attachments.entries(), []);
+    assert.deepEqual((await m1.exports.entries())[0].attachments, []);
+    assert.deepEqual(readdirSync(join(m1.folder, 'virtual-devices')), []);
+    assert.equal(existsSync(join(runDir, 'web', 'data.sock')), false);
+  }
+
+  test('attaching makes the socket and says how to use it', async () => {
+    const entry = await attachments.attach({ device: 'm1/data', vm: 'web' });
+    const socket = join(runDir, 'web', 'data.sock');
+    assert.deepEqual(entry.qemuArguments, [
+      '-chardev',
+      `socket,id=nb-web-data,path=${socket},reconnect=1`,
+      '-device',
+      'vhost-user-blk-pci,chardev=nb-web-data,num-queues=1',
+    ]);
+    assert.deepEqual([entry.socket, entry.state, entry.local], [socket, 'idle', false]);
+    assert.equal(statSync(socket).mode & 0o777, 0o660);
+    assert.equal(statSync(join(runDir, 'web')).mode & 0o777, 0o750);
+  });
+
+  test('what is wrong is told before anything is made', async () => {
+    const attach = (device: string, vm = 'web', name?: string) => attachments.attach({ device, vm, ...(name && { name }) });
+    await assert.rejects(attach('data'), { code: 'usage', message: /it is HOST\/EXPORT/ });
+    await assert.rejects(attach('m9/data'), { code: 'not_found', message: /no host m9: the config has m1, m2/ });
+    await assert.rejects(attach('m1/none'), { code: 'not_found', message: /no export none/ });
+    const long = 'x'.repeat(63);
+    await assert.rejects(attach('m1/data', long, long), { code: 'usage', message: /at most 107: make .* \d+ bytes shorter/ });
+    await assertNothingLeft();
+    await attach('m1/data');
+    await assert.rejects(attach('m1/data'), { code: 'in_use', message: /VM web has a device data already .*--as/ });
+    await assert.rejects(attach('m1/data', 'db'), { code: 'in_use', message: /m2:web\/data/ });
+  });
+
+  test('of two commands for one name, one is refused', async () => {
+    const results = await Promise.allSettled([
+      attachments.attach({ device: 'm1/data', vm: 'web' }),
+      attachments.attach({ device: 'm1/data', vm: 'web' }),
+    ]);
+    assert.deepEqual(results.map(({ status }) => status).sort(), ['fulfilled', 'rejected']);
+  });
+
+  test('a socket that cannot be made undoes the rest', async () => {
+    mkdirSync(runDir);
+    writeFileSync(join(runDir, 'web'), 'a file where the folder should be');
+    await assert.rejects(attachments.attach({ device: 'm1/data', vm: 'web' }), { code: 'device' });
+    await assertNothingLeft();
+  });
+
+  test('a restart brings the socket back, with the device’s host away', async () => {
+    const before = await attachments.attach({ device: 'm1/data', vm: 'web' });
+    await attachments.close();
+    assert.equal(existsSync(before.socket), false);
+    away = new NetbusError('unreachable', 'host m1 does not answer');
+    await start();
+    assert.ok(existsSync(before.socket));
+    assert.equal(attachments.entries()[0].capacityBytes, CAPACITY_BYTES);
+  });
+
+  test('a record whose socket cannot be made stays in the list, with the reason, and can be detached', async () => {
+    await attachments.attach({ device: 'm1/data', vm: 'web' });
+    await attachments.close();
+    writeFileSync(join(runDir, 'web'), '');
+    await start();
+    const [entry] = attachments.entries();
+    assert.equal(entry.state, 'failed');
+    assert.ok(entry.reason);
+    await attachments.detach('web', 'data', false);
+    assert.deepEqual(attachments.entries(), []);
+  });
+
+  test('detaching is refused while a VMM is connected, unless it is forced', async () => {
+    await attachments.attach({ device: 'm1/data', vm: 'web' });
+    frontends[0].connected = true;
+    await assert.rejects(attachments.detach('web', 'data', false), { code: 'in_use', message: /--force/ });
+    assert.equal(frontends[0].closed, false);
+    assert.deepEqual(await attachments.detach('web', 'data', true), []);
+    assert.equal(frontends[0].closed, true);
+    await assertNothingLeft();
+    await assert.rejects(attachments.detach('web', 'data', false), { code: 'not_found' });
+  });
+
+  test('detaching with the device’s host away is refused, unless it is forced', async () => {
+    await attachments.attach({ device: 'm1/data', vm: 'web' });
+    away = new NetbusError('unreachable', 'host m1 does not answer');
+    await assert.rejects(attachments.detach('web', 'data', false), { code: 'unreachable', message: /--force/ });
+    assert.equal(attachments.entries().length, 1);
+    const [warning] = await attachments.detach('web', 'data', true);
+    assert.match(warning, /host m1 was not told/);
+    away = undefined;
+    // The way back that the warning names.
+    await attachments.attach({ device: 'm1/data', vm: 'web' });
+    await attachments.detach('web', 'data', false);
+    await assertNothingLeft();
+  });
+
+  test('growing reaches the record and the guest', async () => {
+    await attachments.attach({ device: 'm1/data', vm: 'web' });
+    assert.deepEqual(await attachments.grow('web', 'data'), { grown: false, capacityBytes: CAPACITY_BYTES });
+    m1.disks.capacityBytes = 3 * CAPACITY_BYTES;
+    assert.deepEqual(await attachments.grow('web', 'data'), { grown: true, capacityBytes: 3 * CAPACITY_BYTES });
+    assert.equal(frontends[0].changes, 1);
+    assert.equal(frontends[0].options.source.profile.capacityBytes, 3 * CAPACITY_BYTES);
+    await attachments.close();
+    await start();
+    assert.equal(attachments.entries()[0].capacityBytes, 3 * CAPACITY_BYTES);
+  });
+
+  test('the driver’s write-cache choice is kept on both sides', async () => {
+    await attachments.attach({ device: 'm1/data', vm: 'web' });
+    frontends[0].options.onWriteCache(false);
+    await attachments.close();
+    await start();
+    assert.equal(frontends[1].options.writeCache, false);
+    // The device's host is told without anybody waiting for it.
+    const { attachment } = await m1.exports.attach('m2', { export: 'data', vm: 'web', name: 'data' });
+    const choice = () => (m1.exports.describeAttachment('m2', attachment) as { writeCache: boolean | null }).writeCache;
+    for (let i = 0; i < 100 && choice() === null; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+    assert.equal(choice(), false);
+  });
+});

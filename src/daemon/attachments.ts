@@ -1,0 +1,212 @@
+/** The virtual devices of the VMs on this host. */
+import type { z } from 'zod';
+import { type AttachmentEntry, type attachRequestSchema, type GrowResult, nameSchema } from '../api/types.ts';
+import { NetbusError } from '../device/errors.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { Log } from '../lib/log.ts';
+import { Attachment, type CreateFrontend } from './attachment.ts';
+import type { DeviceHost } from './device-host.ts';
+import { checkDeviceSocketPath } from './paths.ts';
+import { StoredRecord } from './record.ts';
+import type { VirtualDeviceRecord } from './records.ts';
+import type { RecordStore } from './store.ts';
+
+export const ATTACHMENTS_MAX = 1024;
+
+export interface AttachmentsOptions {
+  /** This host. */
+  readonly host: string;
+  readonly runDir: string;
+  readonly records: RecordStore<VirtualDeviceRecord>;
+  /** The hosts of the cluster, for messages. */
+  readonly hosts: readonly string[];
+  /** Undefined for a host that is not of the cluster. */
+  readonly deviceHost: (host: string) => DeviceHost | undefined;
+  readonly createFrontend: CreateFrontend;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+export class Attachments {
+  readonly #options: AttachmentsOptions;
+  readonly #attachments = new Map<string, Attachment>();
+  /** Those that are being made or taken away: their names are taken. */
+  readonly #busy = new Set<string>();
+  #closed = false;
+
+  constructor(options: AttachmentsOptions) {
+    this.#options = options;
+  }
+
+  get all(): Iterable<Attachment> {
+    return this.#attachments.values();
+  }
+
+  entries(): AttachmentEntry[] {
+    return [...this.#attachments.values()].map((attachment) => attachment.describe());
+  }
+
+  /** Puts a virtual device back from its record, with or without the device's host. One that cannot be opened stays in the list, with the reason. */
+  async restore(record: VirtualDeviceRecord): Promise<void> {
+    const { deviceHost, log } = this.#options;
+    const attachment = this.#make(record, deviceHost(record.host) ?? absentHost(record.host));
+    const key = recordKey(record);
+    this.#attachments.set(key, attachment);
+    const fields = { attachment: key, device: `${record.host}/${record.export}` };
+    try {
+      await attachment.open();
+      log.info({ ...fields, socket: attachment.socket }, 'attachment restored');
+    } catch (thrown) {
+      log.error({ ...fields, reason: NetbusError.from(thrown).message }, 'attachment failed: it has no socket');
+    }
+  }
+
+  /**
+   * Attaches a device: first all that can be checked here, then the record at the device's host, then the record here, then the socket. What
+   * failed half-way is undone.
+   */
+  async attach(request: z.output<typeof attachRequestSchema>): Promise<AttachmentEntry> {
+    const { hosts } = this.#options;
+    const { host, exported } = parseDevice(request.device);
+    const { vm, name = exported } = request;
+    checkDeviceSocketPath(this.#options.runDir, vm, name);
+    const deviceHost = this.#options.deviceHost(host);
+    if (deviceHost === undefined)
+      throw new NetbusError('not_found', `there is no host ${host}: the config has ${hosts.join(', ')}`);
+    if (this.#attachments.size + this.#busy.size >= ATTACHMENTS_MAX) {
+      throw new NetbusError('limit', `this host has ${ATTACHMENTS_MAX} attachments, which is the most`);
+    }
+    return this.#alone(vm, name, async (key) => {
+      const other = this.#attachments.get(key);
+      if (other !== undefined) {
+        const device = `${other.record.host}/${other.record.export}`;
+        throw new NetbusError(
+          'in_use',
+          `VM ${vm} has a device ${name} already (${device}, at ${other.socket}): choose another name with --as`,
+        );
+      }
+      const made = await this.#attach(deviceHost, { vm, name, host, export: exported });
+      this.#attachments.set(key, made);
+      this.#options.log.info({ attachment: key, device: request.device, socket: made.socket }, 'attachment added');
+      return made.describe();
+    });
+  }
+
+  /**
+   * Takes a device from a VM. `force`: although a VMM is connected, or the device's host does not answer; what went wrong then is told in the
+   * warnings. Throws `not_found`, `in_use`, `unreachable`.
+   */
+  detach(vm: string, name: string, force: boolean): Promise<string[]> {
+    return this.#alone(vm, name, async (key) => {
+      const attachment = this.#find(vm, name);
+      const { host, attachment: id, export: exported } = attachment.record;
+      if (attachment.connected && !force) {
+        throw new NetbusError('in_use', `VM ${vm} is connected to ${name}: stop the VM, or take it away with --force`);
+      }
+      const warnings: string[] = [];
+      // A guest that loses its device must not be able to write any more before somebody else may.
+      if (force) await attachment.close();
+      try {
+        const deviceHost = this.#options.deviceHost(host) ?? absentHost(host);
+        await deviceHost.detach(id);
+      } catch (thrown) {
+        const { code, message } = NetbusError.from(thrown);
+        if (!force) throw new NetbusError(code, `${message}; --force takes it away here alone`);
+        warnings.push(
+          `host ${host} was not told (${message}): there, export ${exported} stays in use by ${vm}/${name} until it is attached and detached once more`,
+        );
+      }
+      if (!force) await attachment.close();
+      await attachment.forget();
+      this.#attachments.delete(key);
+      this.#options.log.info(
+        { attachment: key, device: `${host}/${exported}`, ...(warnings.length > 0 && { warnings }) },
+        'attachment removed',
+      );
+      return warnings;
+    });
+  }
+
+  grow(vm: string, name: string): Promise<GrowResult> {
+    return this.#alone(vm, name, () => this.#find(vm, name).grow());
+  }
+
+  /** Lets the VMMs go and closes the sessions; the records stay. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.all([...this.#attachments.values()].map((attachment) => attachment.close()));
+  }
+
+  async #attach(
+    deviceHost: DeviceHost,
+    place: Pick<VirtualDeviceRecord, 'vm' | 'name' | 'host' | 'export'>,
+  ): Promise<Attachment> {
+    const { clock, log } = this.#options;
+    const created = await deviceHost.attach({ export: place.export, vm: place.vm, name: place.name });
+    const createdAt = new Date(clock.wallTime()).toISOString();
+    const attachment = this.#make({ version: 1, ...place, ...created, writeCache: null, createdAt }, deviceHost);
+    try {
+      await attachment.save();
+      await attachment.open();
+      return attachment;
+    } catch (thrown) {
+      const undone = await Promise.allSettled([attachment.close(), attachment.forget(), deviceHost.detach(created.attachment)]);
+      for (const result of undone) {
+        if (result.status === 'rejected') {
+          const reason = NetbusError.from(result.reason).message;
+          log.warn({ attachment: recordKey(place), reason }, 'an attachment that failed was not undone completely');
+        }
+      }
+      throw thrown;
+    }
+  }
+
+  #make(record: VirtualDeviceRecord, deviceHost: DeviceHost): Attachment {
+    const { host, runDir, records, createFrontend, clock, log } = this.#options;
+    const stored = new StoredRecord(records, recordFile(record), record);
+    return new Attachment({ record: stored, runDir, host, deviceHost, createFrontend, clock, log });
+  }
+
+  /** One change of an attachment at a time; a second one is refused, not queued. */
+  async #alone<T>(vm: string, name: string, work: (key: string) => Promise<T>): Promise<T> {
+    const key = recordKey({ vm, name });
+    if (this.#closed) throw new NetbusError('ended', 'the daemon is stopping');
+    if (this.#busy.has(key))
+      throw new NetbusError('in_use', `${key} is being changed by another command: try again when that is done`);
+    this.#busy.add(key);
+    try {
+      return await work(key);
+    } finally {
+      this.#busy.delete(key);
+    }
+  }
+
+  #find(vm: string, name: string): Attachment {
+    const found = this.#attachments.get(recordKey({ vm, name }));
+    if (found !== undefined) return found;
+    throw new NetbusError('not_found', `VM ${vm} has no device ${name} on this host: "netbus status" lists them`);
+  }
+}
+
+function parseDevice(device: string): { host: string; exported: string } {
+  const parts = device.split('/');
+  const valid = parts.length === 2 && parts.every((part) => nameSchema.safeParse(part).success);
+  if (!valid) throw new NetbusError('usage', `"${device}" is no device: it is HOST/EXPORT, as "netbus ls" shows them`);
+  return { host: parts[0], exported: parts[1] };
+}
+
+/** As people write it. */
+function recordKey({ vm, name }: { vm: string; name: string }): string {
+  return `${vm}/${name}`;
+}
+
+/** No name has a tilde, so no two devices have the same file. */
+function recordFile({ vm, name }: { vm: string; name: string }): string {
+  return `${vm}~${name}`;
+}
+
+/** Stands for a host that was taken out of the config: a device of it waits, as for one that is down. */
+function absentHost(host: string): DeviceHost {
+  const refuse = () => Promise.reject(new NetbusError('unreachable', `host ${host} is not in the config of this host`));
+  return { attach: refuse, detach: refuse, grow: refuse, setWriteCache: refuse, list: refuse, openSession: () => refuse };
+}

@@ -1,0 +1,68 @@
+/** The host that has a device, as a VM's side deals with it: far away or this very one, the code above cannot tell. */
+import type { Filter } from '../device/device.ts';
+import type { NetbusError } from '../device/errors.ts';
+import type { Profile } from '../device/profile.ts';
+import type { OpenSession } from '../device/source.ts';
+import type { CreatedAttachment, ExportListing, Exports } from './exports.ts';
+
+/** Every call rejects with a NetbusError: `unreachable` or `timeout` where the host does not answer. */
+export interface DeviceHost {
+  /** The same request again gives the same attachment. */
+  attach(request: { export: string; vm: string; name: string }): Promise<CreatedAttachment>;
+  /** Unknown is success. */
+  detach(attachment: string): Promise<void>;
+  grow(attachment: string): Promise<{ profile: Profile; grown: boolean }>;
+  setWriteCache(attachment: string, enabled: boolean): Promise<void>;
+  /** The exports that this host may use. */
+  list(): Promise<ExportListing[]>;
+  /** `signal` gives up sessions that are being opened. */
+  openSession(attachment: string, signal: AbortSignal): OpenSession;
+}
+
+/** This host's own exports: the same gate, the same records, and no network in between. */
+export class LocalDeviceHost implements DeviceHost {
+  readonly #exports: Exports;
+  readonly #host: string;
+  readonly #isolate: Filter;
+
+  /** `isolate` stands between guest memory and the kernel's I/O, so that a cut leaves nothing behind that could still write there. */
+  constructor(exports: Exports, host: string, isolate: Filter) {
+    this.#exports = exports;
+    this.#host = host;
+    this.#isolate = isolate;
+  }
+
+  attach(request: { export: string; vm: string; name: string }): Promise<CreatedAttachment> {
+    return this.#exports.attach(this.#host, request);
+  }
+
+  detach(attachment: string): Promise<void> {
+    return this.#exports.detach(this.#host, attachment);
+  }
+
+  grow(attachment: string): Promise<{ profile: Profile; grown: boolean }> {
+    return this.#exports.grow(this.#host, attachment);
+  }
+
+  setWriteCache(attachment: string, enabled: boolean): Promise<void> {
+    return this.#exports.setWriteCache(this.#host, attachment, enabled);
+  }
+
+  list(): Promise<ExportListing[]> {
+    return this.#exports.list(this.#host);
+  }
+
+  openSession(attachment: string): OpenSession {
+    return async (onEnded: (cause: NetbusError) => void) => {
+      const { session } = this.#exports.openSession(this.#host, attachment, onEnded);
+      return {
+        activate: async () => {
+          const grant = await session.activate();
+          return { ...grant, device: this.#isolate(grant.device) };
+        },
+        quiesced: () => session.quiesced(),
+        close: () => session.close(),
+      };
+    };
+  }
+}

@@ -1,0 +1,249 @@
+/**
+ * One export of this host: what is open behind it, and the attachments that use it. An export whose image is missing or held by somebody
+ * else stays, says why, and is tried again until the image is there.
+ */
+import { NetbusError } from '../device/errors.ts';
+import type { Profile } from '../device/profile.ts';
+import type { BackendSource } from '../device/source.ts';
+import { abortAfter, type Clock } from '../lib/clock.ts';
+import type { Log } from '../lib/log.ts';
+import type { StoredRecord } from './record.ts';
+import type { AttachmentRecord, ExportRecord } from './records.ts';
+import { ServedAttachment } from './served-attachment.ts';
+import { Turns } from './turns.ts';
+
+const OPEN_RETRY_MS = 3_000;
+/** A look at the image for `ls` and `status`; a file system that hangs must not hang them. */
+const REFRESH_MS_MAX = 2_000;
+
+/** How an export is opened: tells of a wait for the image's lock, and of changes (size, failures) while it is open. */
+export interface OpenHooks {
+  /** Ends the opening, also one that waits for the lock. */
+  readonly signal: AbortSignal;
+  /** False: a lock that somebody else holds is `in_use` at once. True: it is waited for, and `onWaiting` says so. */
+  readonly waitForLock: boolean;
+  readonly onWaiting: (reason: string) => void;
+  /** A flush failed: every one will until the export is opened anew, as another instance. */
+  readonly onFlushFailed: () => void;
+}
+
+/** Opens what an export names. Throws a NetbusError that says what is wrong with it. */
+export type OpenExport = (record: ExportRecord, hooks: OpenHooks) => Promise<BackendSource>;
+
+export type ExportState =
+  | { readonly name: 'opening' }
+  /** Another open file holds the image's lock. */
+  | { readonly name: 'waiting'; readonly reason: string }
+  | { readonly name: 'ready'; readonly source: BackendSource }
+  | { readonly name: 'failed'; readonly reason: string }
+  | { readonly name: 'closed' };
+
+export interface ExportOptions {
+  readonly record: StoredRecord<ExportRecord>;
+  readonly openExport: OpenExport;
+  readonly bootId: string;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** An attachment's record, and what serves it while the export is ready. */
+interface Attached {
+  readonly record: StoredRecord<AttachmentRecord>;
+  served: ServedAttachment | undefined;
+}
+
+export class Export {
+  /** What adds or takes away attachments goes one after the other: each decides by what the one before it left. */
+  readonly turns = new Turns();
+  readonly #options: ExportOptions;
+  readonly #attached = new Map<string, Attached>();
+  readonly #closing = new AbortController();
+  #state: ExportState = { name: 'opening' };
+  #opening: Promise<void> = Promise.resolve();
+  #cancelRetry: () => void = () => {};
+
+  constructor(options: ExportOptions) {
+    this.#options = options;
+  }
+
+  get record(): ExportRecord {
+    return this.#options.record.value;
+  }
+
+  get name(): string {
+    return this.record.name;
+  }
+
+  get state(): ExportState {
+    return this.#state;
+  }
+
+  /** A read-only device has no writer to exclude: several attachments may use it. */
+  get shared(): boolean {
+    return this.record.readOnly;
+  }
+
+  get attachments(): AttachmentRecord[] {
+    return [...this.#attached.values()].map(({ record }) => record.value);
+  }
+
+  isActive(id: string): boolean {
+    return this.#attached.get(id)?.served?.active ?? false;
+  }
+
+  /** For a new export: opens it now, or throws why not; nothing is left open then. */
+  async openNow(): Promise<void> {
+    this.#become({ name: 'ready', source: await this.#openSource(false, () => {}) });
+  }
+
+  /** For an export that was there before: opens it, however long that takes. Resolves when the first try has come to something. */
+  async openInTime(): Promise<void> {
+    await new Promise<void>((known) => {
+      this.#opening = this.#tryOpen(known);
+    });
+  }
+
+  add(record: StoredRecord<AttachmentRecord>): void {
+    const attached: Attached = { record, served: undefined };
+    this.#attached.set(record.value.id, attached);
+    if (this.#state.name === 'ready') this.#serve(attached, this.#state.source);
+  }
+
+  /** Ends the attachment's session, waits for its I/O, and forgets the record durably. Unknown is success. */
+  async remove(id: string, cause: NetbusError): Promise<void> {
+    const attached = this.#attached.get(id);
+    if (attached === undefined) return;
+    await attached.served?.end(cause);
+    await attached.record.remove();
+    this.#attached.delete(id);
+  }
+
+  /** Changes an attachment's record durably. */
+  async change(id: string, change: (record: AttachmentRecord) => AttachmentRecord): Promise<void> {
+    await this.#attached.get(id)?.record.change(change);
+  }
+
+  /** What serves the attachment. Throws `device` with the reason where the export is not ready. */
+  served(id: string): { attachment: ServedAttachment; source: BackendSource } {
+    const attachment = this.#attached.get(id)?.served;
+    if (this.#state.name === 'ready' && attachment !== undefined) return { attachment, source: this.#state.source };
+    throw new NetbusError('device', `export ${this.name} is not ready: ${this.reason ?? 'it is being opened'}`);
+  }
+
+  /** Why it is not ready. */
+  get reason(): string | undefined {
+    switch (this.#state.name) {
+      case 'ready':
+        return undefined;
+      case 'opening':
+        return 'it is being opened';
+      case 'closed':
+        return 'it is closed';
+      default:
+        return this.#state.reason;
+    }
+  }
+
+  /** Stores a new one. */
+  save(): Promise<void> {
+    return this.#options.record.save();
+  }
+
+  /** Forgets it durably. */
+  forget(): Promise<void> {
+    return this.#options.record.remove();
+  }
+
+  /** Looks at the real thing again. Throws where it is gone or does not answer in time. */
+  async refresh(): Promise<Profile> {
+    if (this.#state.name !== 'ready') throw new NetbusError('device', `export ${this.name} is not ready: ${this.reason}`);
+    const refreshed = this.#state.source.refresh();
+    refreshed.catch(() => undefined);
+    const { signal, cancel } = abortAfter(this.#options.clock, REFRESH_MS_MAX);
+    const late = new Promise<never>((_, reject) => {
+      const error = new NetbusError('timeout', `${this.record.disk} did not answer within ${REFRESH_MS_MAX} ms`);
+      signal.addEventListener('abort', () => reject(error), { once: true });
+    });
+    try {
+      return await Promise.race([refreshed, late]);
+    } finally {
+      cancel();
+    }
+  }
+
+  /** Ends all sessions and their I/O and closes what is open; the records stay. */
+  async close(cause: NetbusError): Promise<void> {
+    this.#closing.abort();
+    this.#cancelRetry();
+    await this.turns.idle();
+    await this.#opening;
+    await this.#options.record.settled();
+    await Promise.all([...this.#attached.values()].map(({ served }) => served?.end(cause)));
+    const state = this.#state;
+    this.#state = { name: 'closed' };
+    if (state.name === 'ready') await state.source.close();
+  }
+
+  #openSource(waitForLock: boolean, onWaiting: (reason: string) => void): Promise<BackendSource> {
+    const { record, openExport } = this.#options;
+    const { reopened } = record.value;
+    const onFlushFailed = () => void this.#countReopening(reopened + 1);
+    return openExport(record.value, { signal: this.#closing.signal, waitForLock, onWaiting, onFlushFailed });
+  }
+
+  /** The next opening is another instance. */
+  async #countReopening(reopened: number): Promise<void> {
+    try {
+      await this.#options.record.change((value) => ({ ...value, reopened }));
+    } catch (thrown) {
+      const fields = { export: this.name, reason: NetbusError.from(thrown).message };
+      this.#options.log.error(
+        fields,
+        'a failed flush was not recorded: do not restart this daemon before its state folder can be written',
+      );
+    }
+  }
+
+  async #tryOpen(known: () => void): Promise<void> {
+    const { clock } = this.#options;
+    const { signal } = this.#closing;
+    const onWaiting = (reason: string) => {
+      if (!signal.aborted) this.#become({ name: 'waiting', reason });
+      known();
+    };
+    try {
+      const source = await this.#openSource(true, onWaiting);
+      this.#become({ name: 'ready', source });
+    } catch (thrown) {
+      if (!signal.aborted) {
+        this.#become({ name: 'failed', reason: NetbusError.from(thrown).message });
+        this.#cancelRetry = clock.after(OPEN_RETRY_MS, () => {
+          this.#opening = this.#tryOpen(() => {});
+        });
+      }
+    }
+    known();
+  }
+
+  #become(state: ExportState): void {
+    const { log } = this.#options;
+    const before = this.#state;
+    this.#state = state;
+    const fields = { export: this.name, disk: this.record.disk };
+    switch (state.name) {
+      case 'ready':
+        for (const attached of this.#attached.values()) this.#serve(attached, state.source);
+        log.info({ ...fields, ...state.source.describe() }, 'export ready');
+        break;
+      case 'waiting':
+      case 'failed':
+        if (before.name === state.name && before.reason === state.reason) break;
+        log.warn({ ...fields, reason: state.reason }, `export ${state.name}; it is tried again`);
+        break;
+    }
+  }
+
+  #serve(attached: Attached, source: BackendSource): void {
+    attached.served = new ServedAttachment(attached.record, source, this.#options.bootId);
+  }
+}

@@ -1,0 +1,312 @@
+/**
+ * The exports of this host and the attachments to them. This host is the sole authority for its devices: who may use one, who does, and under
+ * which epoch is decided and stored here, for hosts far away and for this one alike.
+ */
+import { randomUUID } from 'node:crypto';
+import type { z } from 'zod';
+import type { DeviceEntry, ExportEntry, exportRequestSchema } from '../api/types.ts';
+import { NetbusError } from '../device/errors.ts';
+import type { Profile } from '../device/profile.ts';
+import type { Session } from '../device/source.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { Log } from '../lib/log.ts';
+import { Export, type OpenExport } from './export.ts';
+import { describeExport, userName } from './export-entry.ts';
+import { StoredRecord } from './record.ts';
+import type { AttachmentRecord, ExportRecord } from './records.ts';
+import { diskSerial } from './serial.ts';
+import type { RecordStore } from './store.ts';
+
+export const EXPORTS_MAX = 1024;
+/** All exports together: as many sessions as the protocol allows a host (docs/protocol.md, 2.1). */
+export const ATTACHMENTS_SERVED_MAX = 1024;
+/** Requests in flight of one attachment: both sides size their tables by it. */
+export const ATTACHMENT_DEPTH = 256;
+
+export interface ExportsOptions {
+  /** This host. */
+  readonly host: string;
+  /** New with every boot of this host. */
+  readonly bootId: string;
+  readonly exports: RecordStore<ExportRecord>;
+  readonly attachments: RecordStore<AttachmentRecord>;
+  readonly openExport: OpenExport;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** What the VM's side learns when it attaches. */
+export interface CreatedAttachment {
+  readonly attachment: string;
+  readonly profile: Profile;
+  readonly depth: number;
+}
+
+/** What a session of an attachment begins with. */
+export interface OpenedSession {
+  readonly session: Session;
+  readonly profile: Profile;
+  readonly depth: number;
+  readonly instance: string;
+}
+
+/** One row of `exports.list`. */
+export interface ExportListing {
+  readonly name: string;
+  readonly class: DeviceEntry['class'];
+  readonly capacityBytes: number;
+  readonly readOnly: boolean;
+  readonly shared: boolean;
+  readonly state: DeviceEntry['state'];
+  readonly inUseBy: string[];
+}
+
+export class Exports {
+  readonly #options: ExportsOptions;
+  readonly #exports = new Map<string, Export>();
+  /** Attachment id to the export that it belongs to. */
+  readonly #byAttachment = new Map<string, Export>();
+  /** Names that are being added: opening a disk may take its time, and must not hold up other exports. */
+  readonly #adding = new Set<string>();
+  #closed = false;
+
+  constructor(options: ExportsOptions) {
+    this.#options = options;
+  }
+
+  get all(): Iterable<Export> {
+    return this.#exports.values();
+  }
+
+  /** Puts back an export and its attachments from their records. Resolves when it is open, or known not to be. */
+  async restore(record: ExportRecord, attachments: readonly AttachmentRecord[]): Promise<void> {
+    const restored = this.#make(record);
+    this.#exports.set(record.name, restored);
+    for (const attachment of attachments) this.#adopt(restored, attachment);
+    await restored.openInTime();
+  }
+
+  /** Opens the disk and stores the export. Throws what is wrong with the disk, or `in_use` where the name or the image is taken. */
+  async add(request: z.output<typeof exportRequestSchema>): Promise<ExportEntry> {
+    const { name } = request;
+    this.#checkOpen();
+    if (this.#exports.has(name) || this.#adding.has(name)) {
+      throw new NetbusError('in_use', `export ${name} exists already: unexport it first, or choose another name`);
+    }
+    if (this.#exports.size + this.#adding.size >= EXPORTS_MAX) {
+      throw new NetbusError('limit', `this host has ${EXPORTS_MAX} exports, which is the most`);
+    }
+    this.#adding.add(name);
+    try {
+      return await describeExport(await this.#add(request));
+    } finally {
+      this.#adding.delete(name);
+    }
+  }
+
+  /** Throws `not_found`, or `in_use` with the attachments that are in the way. */
+  async remove(name: string): Promise<void> {
+    const removed = await this.#inTurn(name, async (target) => {
+      const users = target.attachments.map(userName);
+      if (users.length > 0) {
+        throw new NetbusError('in_use', `export ${name} is attached to ${users.join(', ')}: detach it there first`);
+      }
+      await target.forget();
+      this.#exports.delete(name);
+      return target;
+    });
+    await removed.close(new NetbusError('ended', `export ${name} was taken back`));
+    this.#options.log.info({ export: name }, 'export removed');
+  }
+
+  /**
+   * Attaches `host`'s VM to an export: freezes the profile and stores the record before it answers. The same (host, vm, name, export) again
+   * gives the same record. Throws `not_found`, `denied`, `in_use`, `limit`, or `device` where the export is not ready.
+   */
+  attach(host: string, request: { export: string; vm: string; name: string }): Promise<CreatedAttachment> {
+    return this.#inTurn(request.export, async (target) => {
+      const { clock, attachments, log } = this.#options;
+      const { vm, name } = request;
+      this.#checkAllowed(target, host);
+      const same = target.attachments.find((other) => other.host === host && other.vm === vm && other.name === name);
+      if (same !== undefined) return { attachment: same.id, profile: same.profile, depth: ATTACHMENT_DEPTH };
+      const user = target.attachments[0];
+      if (user !== undefined && !target.shared) {
+        throw new NetbusError(
+          'in_use',
+          `export ${target.name} is attached to ${userName(user)}, and an exclusive device has one user: detach it there first`,
+        );
+      }
+      if (this.#byAttachment.size >= ATTACHMENTS_SERVED_MAX) {
+        throw new NetbusError(
+          'limit',
+          `host ${this.#options.host} serves ${ATTACHMENTS_SERVED_MAX} attachments, which is the most`,
+        );
+      }
+      const profile = { ...(await target.refresh()), serial: diskSerial(name) };
+      const record: AttachmentRecord = {
+        version: 1,
+        id: randomUUID(),
+        export: target.name,
+        host,
+        vm,
+        name,
+        profile,
+        writeCache: null,
+        lease: { epoch: 0, holder: null },
+        generation: 1,
+        createdAt: new Date(clock.wallTime()).toISOString(),
+      };
+      await attachments.put(record.id, record);
+      this.#adopt(target, record);
+      log.info({ export: target.name, attachment: record.id, user: userName(record) }, 'attachment created');
+      return { attachment: record.id, profile, depth: ATTACHMENT_DEPTH };
+    });
+  }
+
+  /** Ends its session and forgets it; unknown is success. Throws `denied` where it is another host's. */
+  async detach(host: string, id: string): Promise<void> {
+    const name = this.#byAttachment.get(id)?.name;
+    if (name === undefined) return;
+    await this.#inTurn(name, async (target) => {
+      if (!this.#byAttachment.has(id)) return;
+      const record = this.#recordFor(host, id);
+      await target.remove(id, new NetbusError('ended', `${record.vm}/${record.name} was detached`));
+      this.#byAttachment.delete(id);
+      this.#options.log.info({ export: name, attachment: id, user: userName(record) }, 'attachment removed');
+    });
+  }
+
+  /** Takes the image's present size into the record, never downwards. */
+  async grow(host: string, id: string): Promise<{ profile: Profile; grown: boolean }> {
+    this.#recordFor(host, id);
+    const target = this.#byAttachment.get(id)!;
+    const present = await target.refresh();
+    const { attachment } = target.served(id);
+    const grown = await attachment.grow(present);
+    if (grown) this.#options.log.info({ attachment: id, capacityBytes: attachment.profile.capacityBytes }, 'attachment grown');
+    return { profile: attachment.profile, grown };
+  }
+
+  /** Keeps the driver's choice of write-back or write-through. */
+  async setWriteCache(host: string, id: string, enabled: boolean): Promise<void> {
+    this.#recordFor(host, id);
+    await this.#byAttachment.get(id)!.change(id, (record) => ({ ...record, writeCache: enabled }));
+  }
+
+  describeAttachment(host: string, id: string): object {
+    const { profile, lease, writeCache } = this.#recordFor(host, id);
+    const { name } = this.#byAttachment.get(id)!;
+    return { profile, epoch: lease.epoch, holder: lease.holder, writeCache, device: `${this.#options.host}/${name}` };
+  }
+
+  /** A session of `host` in standby. Throws `not_found`, `denied`, or `device` where the export is not ready. */
+  openSession(host: string, id: string, onEnded: (cause: NetbusError) => void): OpenedSession {
+    this.#checkOpen();
+    this.#recordFor(host, id);
+    const target = this.#byAttachment.get(id)!;
+    this.#checkAllowed(target, host);
+    const { attachment, source } = target.served(id);
+    return {
+      session: attachment.session(host, onEnded),
+      // Read anew by whoever checks requests against it, so that a capacity that grew counts at once.
+      get profile() {
+        return attachment.profile;
+      },
+      depth: ATTACHMENT_DEPTH,
+      instance: source.instance,
+    };
+  }
+
+  /** The exports that `host` may use; sizes are looked at anew. */
+  async list(host: string): Promise<ExportListing[]> {
+    const visible = [...this.#exports.values()].filter((candidate) => mayUse(candidate, host));
+    return Promise.all(
+      visible.map(async (candidate) => {
+        const { name, class: kind, capacityBytes, readOnly, shared, state } = await describeExport(candidate);
+        return { name, class: kind, capacityBytes, readOnly, shared, state, inUseBy: candidate.attachments.map(userName) };
+      }),
+    );
+  }
+
+  /** All of them, for the people of this host. */
+  entries(): Promise<ExportEntry[]> {
+    return Promise.all([...this.#exports.values()].map((candidate) => describeExport(candidate)));
+  }
+
+  /** Ends all sessions and their I/O; the records stay. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    const cause = new NetbusError('ended', `the daemon of host ${this.#options.host} is stopping`);
+    await Promise.all([...this.#exports.values()].map((candidate) => candidate.close(cause)));
+  }
+
+  async #add({ name, disk, readOnly, direct, allow }: z.output<typeof exportRequestSchema>): Promise<Export> {
+    const { clock, log } = this.#options;
+    const hosts = [...new Set(allow)].sort();
+    const createdAt = new Date(clock.wallTime()).toISOString();
+    const added = this.#make({ version: 1, name, disk, readOnly, direct, allow: hosts, reopened: 0, createdAt });
+    try {
+      await added.openNow();
+      this.#checkOpen();
+      await added.save();
+    } catch (thrown) {
+      await added.close(new NetbusError('ended', 'the export could not be made'));
+      throw thrown;
+    }
+    this.#exports.set(name, added);
+    log.info({ export: name, disk, readOnly, allow: hosts }, 'export added');
+    return added;
+  }
+
+  #make(record: ExportRecord): Export {
+    const { exports, openExport, bootId, clock, log } = this.#options;
+    return new Export({ record: new StoredRecord(exports, record.name, record), openExport, bootId, clock, log });
+  }
+
+  #adopt(target: Export, record: AttachmentRecord): void {
+    target.add(new StoredRecord(this.#options.attachments, record.id, record));
+    this.#byAttachment.set(record.id, target);
+  }
+
+  /** Runs `work` when it is this export's turn, if the export is still there then. */
+  async #inTurn<T>(name: string, work: (target: Export) => Promise<T>): Promise<T> {
+    const target = this.#find(name);
+    return target.turns.run(() => {
+      this.#checkOpen();
+      if (this.#exports.get(name) !== target) this.#find(name);
+      return work(target);
+    });
+  }
+
+  #find(name: string): Export {
+    const found = this.#exports.get(name);
+    if (found === undefined)
+      throw new NetbusError('not_found', `host ${this.#options.host} has no export ${name}: "netbus ls" lists them`);
+    return found;
+  }
+
+  #recordFor(host: string, id: string): AttachmentRecord {
+    const record = this.#byAttachment.get(id)?.attachments.find((candidate) => candidate.id === id);
+    if (record === undefined) throw new NetbusError('not_found', `host ${this.#options.host} has no attachment ${id}`);
+    if (record.host !== host) throw new NetbusError('denied', `attachment ${id} is not one of host ${host}`);
+    return record;
+  }
+
+  #checkAllowed(target: Export, host: string): void {
+    if (mayUse(target, host)) return;
+    const { host: own } = this.#options;
+    throw new NetbusError(
+      'denied',
+      `export ${target.name} of host ${own} does not allow host ${host}: export it with --allow ${host}`,
+    );
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw new NetbusError('ended', `the daemon of host ${this.#options.host} is stopping`);
+  }
+}
+
+function mayUse(target: Export, host: string): boolean {
+  return target.record.allow.includes(host);
+}

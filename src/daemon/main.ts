@@ -1,0 +1,87 @@
+/** `netbus daemon`: a daemon as a process, with its signals and its log. */
+import packageJson from '../../package.json' with { type: 'json' };
+import { systemClock } from '../lib/clock.ts';
+import type { Log } from '../lib/log.ts';
+import { type Config, loadConfig } from './config.ts';
+import { startDaemon } from './daemon.ts';
+import { createLog } from './log.ts';
+
+/** Signals that end a daemon in order; a second one ends it now. */
+const endSignals = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
+/** After everything was closed nothing keeps the process alive; what does is a bug, and must not keep it. */
+const LINGER_MS_MAX = 2_000;
+
+export interface RunDaemonOptions {
+  /** The config file. */
+  readonly config: string;
+  /** Instead of the config's. */
+  readonly runDir?: string;
+  readonly stateDir?: string;
+}
+
+/**
+ * Runs a daemon until it is told to end. Resolves when everything is closed; rejects with a NetbusError where it cannot start. Takes over the
+ * process: its signals, and what is thrown past everybody.
+ */
+export async function runDaemon(options: RunDaemonOptions): Promise<void> {
+  const loaded = loadConfig(options.config);
+  const { runDir = loaded.runDir, stateDir = loaded.stateDir } = options;
+  const config: Config = { ...loaded, runDir, stateDir };
+  const log = createLog({ host: config.host, level: config.log.level });
+  const removeHandler = endOnBug(log);
+  const signals = new Signals(log);
+  try {
+    const daemon = await startDaemon({ config, log, clock: systemClock, release: packageJson.version });
+    const signal = await signals.first;
+    log.info({ signal }, 'daemon stopping');
+    await daemon.close();
+    log.info({}, 'daemon stopped');
+  } finally {
+    signals.close();
+    removeHandler();
+  }
+  const timer = setTimeout(() => {
+    log.error({ resources: process.getActiveResourcesInfo() }, 'something was left open: the process is ended');
+    process.exit(0);
+  }, LINGER_MS_MAX);
+  timer.unref();
+}
+
+class Signals {
+  /** Resolves with the first one. */
+  readonly first: Promise<string>;
+  readonly #log: Log;
+  #tell!: (signal: string) => void;
+  #told = false;
+
+  constructor(log: Log) {
+    this.#log = log;
+    this.first = new Promise((resolve) => {
+      this.#tell = resolve;
+    });
+    for (const signal of endSignals) process.on(signal, this.#received);
+  }
+
+  close(): void {
+    for (const signal of endSignals) process.off(signal, this.#received);
+  }
+
+  #received = (signal: string): void => {
+    if (this.#told) {
+      this.#log.warn({ signal }, 'second signal: the daemon ends now');
+      process.exit(1);
+    }
+    this.#told = true;
+    this.#tell(signal);
+  };
+}
+
+/** A state that nobody foresaw is not one to go on in: the record and the guests' rings are where a new start finds them. */
+function endOnBug(log: Log): () => void {
+  const end = (error: unknown, origin: string) => {
+    log.error({ error, origin }, 'a bug: the daemon ends');
+    process.exit(1);
+  };
+  process.on('uncaughtException', end);
+  return () => process.off('uncaughtException', end);
+}

@@ -1,0 +1,36 @@
+/** Where things are in the run folder: the same on every host, so that a VM finds its devices after it moved. */
+import { join } from 'node:path';
+import { NetbusError } from '../device/errors.ts';
+
+/** `sun_path` has 108 bytes with its terminating zero (unix(7)). */
+export const SOCKET_PATH_BYTES_MAX = 107;
+
+export function controlSocketPath(runDir: string): string {
+  return checkedSocketPath(join(runDir, 'netbus.sock'), { 'the run folder': runDir });
+}
+
+/** The folder of a VM's device sockets. */
+export function vmFolder(runDir: string, vm: string): string {
+  return join(runDir, vm);
+}
+
+export function deviceSocketPath(runDir: string, vm: string, name: string): string {
+  return join(vmFolder(runDir, vm), `${name}.sock`);
+}
+
+/** Throws `usage` where the path is too long for a socket, and says what to shorten. */
+export function checkDeviceSocketPath(runDir: string, vm: string, name: string): void {
+  const parts = { 'the run folder': runDir, "the VM's name": vm, "the virtual device's name (--as NAME)": name };
+  checkedSocketPath(deviceSocketPath(runDir, vm, name), parts);
+}
+
+function checkedSocketPath(path: string, parts: Record<string, string>): string {
+  const bytes = Buffer.byteLength(path);
+  if (bytes <= SOCKET_PATH_BYTES_MAX) return path;
+  const [longest] = Object.entries(parts).sort(([, a], [, b]) => Buffer.byteLength(b) - Buffer.byteLength(a))[0];
+  const excess = bytes - SOCKET_PATH_BYTES_MAX;
+  throw new NetbusError(
+    'usage',
+    `the socket path ${path} has ${bytes} bytes and a socket's path has at most ${SOCKET_PATH_BYTES_MAX}: make ${longest} ${excess} bytes shorter`,
+  );
+}

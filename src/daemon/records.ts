@@ -1,0 +1,60 @@
+/** What is on stable storage: one file per export, per attachment at the device's host, per virtual device at the VM's host. */
+import { z } from 'zod';
+import { nameSchema } from '../api/types.ts';
+import { profileSchema } from '../device/profile.ts';
+
+const timeSchema = z.string().max(64);
+
+/** An export of this host. */
+export const exportRecordSchema = z.strictObject({
+  version: z.literal(1),
+  name: nameSchema,
+  disk: z.string().startsWith('/'),
+  readOnly: z.boolean(),
+  direct: z.boolean(),
+  allow: z.array(nameSchema),
+  /**
+   * How often it was opened anew after a flush had failed: what was acknowledged before may be lost, so that is another instance, and
+   * nobody may go on as if it were the same.
+   */
+  reopened: z.number().int().min(0),
+  createdAt: timeSchema,
+});
+export type ExportRecord = Readonly<z.infer<typeof exportRecordSchema>>;
+
+/** An attachment to an export of this host: the authority on who may write, and what the guest's driver was promised. */
+export const attachmentRecordSchema = z.strictObject({
+  version: z.literal(1),
+  id: z.uuid(),
+  export: nameSchema,
+  /** Where the VM is: the only host that may open sessions of it. */
+  host: nameSchema,
+  vm: nameSchema,
+  name: nameSchema,
+  /** Frozen; the capacity alone may change, upwards, by `grow`. */
+  profile: profileSchema,
+  /** The driver's choice by SET_CONFIG; null = it made none. */
+  writeCache: z.boolean().nullable(),
+  lease: z.strictObject({ epoch: z.number().int().min(0), holder: nameSchema.nullable() }),
+  /** Counts the devices that stood behind it: a swap makes the next one. */
+  generation: z.number().int().min(1),
+  createdAt: timeSchema,
+});
+export type AttachmentRecord = Readonly<z.infer<typeof attachmentRecordSchema>>;
+
+/** A virtual device of a VM on this host: enough to be there for the guest while the device's host is away. */
+export const virtualDeviceRecordSchema = z.strictObject({
+  version: z.literal(1),
+  vm: nameSchema,
+  name: nameSchema,
+  /** The device's host, which may be this one. */
+  host: nameSchema,
+  export: nameSchema,
+  attachment: z.uuid(),
+  profile: profileSchema,
+  /** Most requests in flight. */
+  depth: z.number().int().min(1).max(4096),
+  writeCache: z.boolean().nullable(),
+  createdAt: timeSchema,
+});
+export type VirtualDeviceRecord = Readonly<z.infer<typeof virtualDeviceRecordSchema>>;

@@ -1,0 +1,77 @@
+/** A host far away that has a device: calls on the control link, and a session of its own per attachment: docs/protocol.md, 4 and 7. */
+import { z } from 'zod';
+import { nameSchema } from '../api/types.ts';
+import type { Bus } from '../bus/bus.ts';
+import type { Target } from '../bus/dial.ts';
+import { NetbusError } from '../device/errors.ts';
+import { type Profile, profileSchema } from '../device/profile.ts';
+import type { OpenSession } from '../device/source.ts';
+import type { DeviceHost } from './device-host.ts';
+import type { CreatedAttachment, ExportListing } from './exports.ts';
+
+const createdSchema = z.object({ attachment: z.uuid(), profile: profileSchema, depth: z.number().int().min(1).max(4096) });
+const grownSchema = z.object({ profile: profileSchema, grown: z.boolean() });
+const listSchema = z.object({
+  exports: z.array(
+    z.object({
+      name: nameSchema,
+      class: z.literal('disk'),
+      capacityBytes: z.number(),
+      readOnly: z.boolean(),
+      shared: z.boolean(),
+      // Version 1 of the protocol does not ask for it.
+      state: z.enum(['ready', 'waiting', 'failed']).default('ready'),
+      inUseBy: z.array(z.string()),
+    }),
+  ),
+});
+
+export class RemoteDeviceHost implements DeviceHost {
+  readonly #bus: Bus;
+  readonly #target: Target;
+
+  constructor(bus: Bus, target: Target) {
+    this.#bus = bus;
+    this.#target = target;
+  }
+
+  attach(request: { export: string; vm: string; name: string }): Promise<CreatedAttachment> {
+    return this.#ask('attachment.create', request, createdSchema);
+  }
+
+  async detach(attachment: string): Promise<void> {
+    await this.#call('attachment.remove', { attachment });
+  }
+
+  grow(attachment: string): Promise<{ profile: Profile; grown: boolean }> {
+    return this.#ask('attachment.grow', { attachment }, grownSchema);
+  }
+
+  async setWriteCache(attachment: string, enabled: boolean): Promise<void> {
+    await this.#call('attachment.writeCache', { attachment, enabled });
+  }
+
+  async list(): Promise<ExportListing[]> {
+    return (await this.#ask('exports.list', {}, listSchema)).exports;
+  }
+
+  openSession(attachment: string, signal: AbortSignal): OpenSession {
+    return (onEnded) => this.#bus.openSession({ target: this.#target, attachment, signal }, onEnded);
+  }
+
+  #call(method: string, params: object): Promise<unknown> {
+    return this.#bus.links.call(this.#target.host, method, params);
+  }
+
+  /** The peer is outside: what it answers is checked before anything is made of it. */
+  async #ask<Schema extends z.ZodType>(method: string, params: object, schema: Schema): Promise<z.output<Schema>> {
+    const result = schema.safeParse(await this.#call(method, params));
+    if (result.success) return result.data as z.output<Schema>;
+    const { path, message } = result.error.issues[0];
+    const where = path.map(String).join('.') || 'value';
+    throw new NetbusError(
+      'protocol',
+      `host ${this.#target.host} answered ${method} with something else (${where}: ${message})`,
+    );
+  }
+}

@@ -1,0 +1,89 @@
+/** The control API's paths. Each answers with what the parts of the daemon say; a NetbusError becomes its HTTP status. */
+import { type Context, Hono } from 'hono';
+import { bodyLimit } from 'hono/body-limit';
+import type { ContentfulStatusCode } from 'hono/utils/http-status';
+import type { z } from 'zod';
+import { attachRequestSchema, type Devices, type ErrorBody, exportRequestSchema, type Status } from '../api/types.ts';
+import { type ErrorCode, errorCodes, NetbusError } from '../device/errors.ts';
+import type { Log } from '../lib/log.ts';
+import type { Attachments } from './attachments.ts';
+import type { Exports } from './exports.ts';
+import type { Metrics } from './metrics.ts';
+
+const REQUEST_BYTES_MAX = 256 * 1024;
+
+export interface RoutesOptions {
+  readonly exports: Exports;
+  readonly attachments: Attachments;
+  readonly metrics: Metrics;
+  readonly status: () => Promise<Status>;
+  readonly devices: () => Promise<Devices>;
+  /** Why the daemon is not ready for work; undefined = it is. */
+  readonly notReady: () => string | undefined;
+  readonly log: Log;
+}
+
+export function createRoutes(options: RoutesOptions): Hono {
+  const { exports, attachments, metrics, log } = options;
+  const app = new Hono();
+  const tooLong = (context: Context) => failure(context, 'limit', `a request has at most ${REQUEST_BYTES_MAX} bytes`);
+  app.use(bodyLimit({ maxSize: REQUEST_BYTES_MAX, onError: tooLong }));
+
+  app.get('/v1/status', async (context) => context.json(await options.status()));
+  app.get('/v1/devices', async (context) => context.json(await options.devices()));
+
+  app.post('/v1/exports', async (context) => context.json(await exports.add(await body(context, exportRequestSchema))));
+  app.delete('/v1/exports/:name', async (context) => {
+    await exports.remove(context.req.param('name'));
+    return context.json({});
+  });
+
+  app.post('/v1/attachments', async (context) =>
+    context.json(await attachments.attach(await body(context, attachRequestSchema))),
+  );
+  app.delete('/v1/attachments/:vm/:name', async (context) => {
+    const { vm, name } = context.req.param();
+    const force = context.req.query('force') === 'true';
+    return context.json({ warnings: await attachments.detach(vm, name, force) });
+  });
+  app.post('/v1/attachments/:vm/:name/grow', async (context) => {
+    const { vm, name } = context.req.param();
+    return context.json(await attachments.grow(vm, name));
+  });
+
+  app.get('/metrics', async (context) => context.text(await metrics.text(), 200, { 'content-type': metrics.contentType }));
+  app.get('/healthz', (context) => context.text('alive\n'));
+  app.get('/readyz', (context) => {
+    const reason = options.notReady();
+    return reason === undefined ? context.text('ready\n') : context.text(`not ready: ${reason}\n`, 503);
+  });
+
+  app.notFound((context) => failure(context, 'not_found', `there is no ${context.req.method} ${context.req.path} in this API`));
+  app.onError((thrown, context) => {
+    const error = NetbusError.from(thrown);
+    const request = `${context.req.method} ${context.req.path}`;
+    if (error.code === 'internal') log.error({ request, error: error.cause ?? error }, 'a request failed by a bug');
+    else log.info({ request, code: error.code, reason: error.message }, 'request refused');
+    return failure(context, error.code, error.message);
+  });
+  return app;
+}
+
+/** The body as the schema wants it. Throws `usage` with what is wrong. */
+async function body<Schema extends z.ZodType>(context: Context, schema: Schema): Promise<z.output<Schema>> {
+  let value: unknown;
+  try {
+    value = await context.req.json();
+  } catch {
+    throw new NetbusError('usage', "the request's body is not JSON");
+  }
+  const result = schema.safeParse(value);
+  if (result.success) return result.data as z.output<Schema>;
+  const problems = result.error.issues.map(({ path, message }) => `${path.map(String).join('.') || 'body'}: ${message}`);
+  throw new NetbusError('usage', problems.join('; '));
+}
+
+function failure(context: Context, code: ErrorCode, message: string): Response {
+  const answer: ErrorBody = { error: { code, message } };
+  return context.json(answer, errorCodes[code].http as ContentfulStatusCode);
+}

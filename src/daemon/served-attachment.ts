@@ -1,0 +1,54 @@
+/** An attachment at the device's host: its record, and the lease that lets one session at a time through to the device. */
+import type { NetbusError } from '../device/errors.ts';
+import { Lease } from '../device/lease.ts';
+import type { DiskProfile, Profile } from '../device/profile.ts';
+import type { BackendSource, Session } from '../device/source.ts';
+import type { StoredRecord } from './record.ts';
+import type { AttachmentRecord } from './records.ts';
+
+export class ServedAttachment {
+  readonly #record: StoredRecord<AttachmentRecord>;
+  readonly #lease: Lease;
+  /** Being removed, or the daemon ends: no more grants. */
+  #refusal: NetbusError | undefined;
+
+  constructor(record: StoredRecord<AttachmentRecord>, source: BackendSource, bootId: string) {
+    this.#record = record;
+    this.#lease = new Lease({
+      source,
+      bootId,
+      state: record.value.lease,
+      store: async (lease) => {
+        if (this.#refusal !== undefined) throw this.#refusal;
+        await record.change((value) => ({ ...value, lease: { epoch: lease.epoch, holder: lease.holder } }));
+      },
+    });
+  }
+
+  get profile(): Profile {
+    return this.#record.value.profile;
+  }
+
+  /** A session has the device open. */
+  get active(): boolean {
+    return this.#lease.active;
+  }
+
+  session(host: string, onEnded: (cause: NetbusError) => void): Session {
+    return this.#lease.session(host, onEnded);
+  }
+
+  /** Ends the session that has the device, waits for its I/O, and grants no more. */
+  async end(cause: NetbusError): Promise<void> {
+    this.#refusal ??= cause;
+    await this.#lease.revoke(cause);
+  }
+
+  /** Takes the device's present capacity into the record where it is more; false where it is not. */
+  async grow(present: DiskProfile): Promise<boolean> {
+    if (present.capacityBytes <= this.profile.capacityBytes) return false;
+    const { capacityBytes } = present;
+    await this.#record.change((value) => ({ ...value, profile: { ...value.profile, capacityBytes } }));
+    return true;
+  }
+}

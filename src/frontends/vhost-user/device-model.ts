@@ -1,0 +1,26 @@
+import type { Ring } from './ring.ts';
+
+/** What a class of device adds to a vhost-user session: one per connection. */
+export interface DeviceModel {
+  /** Feature bits of the class. */
+  readonly features: bigint;
+  /** Configuration space from byte 0 on; what is beyond it reads as zeroes. */
+  readConfig(): Uint8Array;
+  /** Undefined, or why the driver may not write this. */
+  writeConfig(offset: number, data: Uint8Array): string | undefined;
+  /** What driver and front-end accepted; again for each negotiation. */
+  featuresAccepted(features: bigint): void;
+  /** The ring has a queue now. */
+  ringStarted(ring: Ring): void;
+  /** There may be work: a kick came, or a ring was enabled. */
+  wake(): void;
+  /**
+   * The ring is stopping. Resolves when all that was taken from it is answered, or at the bound of the device; then nothing more reaches guest
+   * memory for it. Never rejects.
+   */
+  stopRing(ring: Ring): Promise<void>;
+  /** The connection has gone. Resolves when nothing more reaches the rings, within a bound; never rejects. */
+  end(): Promise<void>;
+  /** Resolves when everything is free, after `end`: the device's last work in the kernel, too. */
+  readonly closed: Promise<void>;
+}

@@ -1,0 +1,222 @@
+/** One ring of a vhost-user device: what the front-end has said about it, and where it is. */
+import { native } from '../../../native/index.ts';
+import { NetbusError } from '../../device/errors.ts';
+import type { RingAddresses } from '../../protocols/vhost-user/index.ts';
+import {
+  type AddressMap,
+  AVAILABLE_ALIGN,
+  availableBytes,
+  DESCRIPTORS_ALIGN,
+  descriptorBytes,
+  isQueueSize,
+  QUEUE_SIZE_MAX,
+  type QueueMemory,
+  SplitQueue,
+  USED_ALIGN,
+  usedBytes,
+} from '../../protocols/virtqueue/index.ts';
+import type { MappedRegion } from './mapped-region.ts';
+import type { MemoryGeneration } from './memory.ts';
+
+/** Where a queue was when it stopped: if it goes on from there, what was unfinished goes on, too. */
+export interface StopPoint {
+  readonly size: number;
+  readonly nextAvailable: number;
+  readonly usedIndex: number;
+}
+
+export type RingState =
+  /** Not started, or stopped by GET_VRING_BASE. */
+  | { readonly name: 'stopped' }
+  /** Kicked, but its memory is not in the table: it starts when that comes. */
+  | { readonly name: 'waiting' }
+  /** From the first kick on. Taken from only while the ring is enabled. */
+  | { readonly name: 'running'; readonly queue: SplitQueue }
+  /** GET_VRING_BASE came: nothing more is taken, replies are put until all are there. */
+  | { readonly name: 'stopping'; readonly queue: SplitQueue }
+  /** The driver did something wrong: nothing more is taken until the ring is stopped and set up again. */
+  | { readonly name: 'broken'; readonly queue: SplitQueue | undefined; readonly reason: string };
+
+const NONE = -1;
+
+export class Ring {
+  readonly index: number;
+  /** Set by SET_VRING_NUM, SET_VRING_BASE, SET_VRING_ADDR. */
+  size = 0;
+  base = 0;
+  addresses: RingAddresses | undefined;
+  /** Separate from started: a ring may be kicked before it is enabled, and disabled while it runs. */
+  enabled = false;
+  state: RingState = { name: 'stopped' };
+  /** The memory that the queue is in and that its descriptors are translated with; undefined while there is no queue. */
+  generation: MemoryGeneration | undefined;
+  stopPoint: StopPoint | undefined;
+  /** False while the ring's own memory is missing from the table: QEMU takes a region out and puts it back, grown. */
+  #mapped = false;
+  #kickFd = NONE;
+  #kickWatch = NONE;
+  #callFd = NONE;
+  #errFd = NONE;
+  readonly #onKick: (ring: Ring) => void;
+
+  constructor(index: number, onKick: (ring: Ring) => void) {
+    this.index = index;
+    this.#onKick = onKick;
+  }
+
+  /** The queue, while there is one. */
+  get queue(): SplitQueue | undefined {
+    return 'queue' in this.state ? this.state.queue : undefined;
+  }
+
+  /** Has begun and is not being stopped. */
+  get started(): boolean {
+    return this.state.name !== 'stopping' && this.queue !== undefined;
+  }
+
+  /** The queue, while chains may be taken from it. */
+  get open(): SplitQueue | undefined {
+    return this.enabled && this.#mapped && this.state.name === 'running' ? this.state.queue : undefined;
+  }
+
+  /** Takes the eventfd over. The first kick starts the ring, also one that is there already. */
+  setKick(fd: number): void {
+    this.#endKick();
+    this.#kickFd = fd;
+    this.#kickWatch = native.watch(fd, { readable: true, writable: false }, (error) => {
+      if (error < 0) return this.#endKick();
+      native.drainEvent(fd);
+      this.#onKick(this);
+    });
+  }
+
+  /** Takes the eventfd over; -1 = the driver looks for itself. */
+  setCall(fd: number): void {
+    if (this.#callFd !== NONE) native.close(this.#callFd);
+    this.#callFd = fd;
+    // A call that went to the old descriptor while it was replaced may have been lost; one too many does no harm.
+    if (this.state.name !== 'stopped') this.call();
+  }
+
+  setErr(fd: number): void {
+    if (this.#errFd !== NONE) native.close(this.#errFd);
+    this.#errFd = fd;
+  }
+
+  /** Interrupts the driver. */
+  call(): void {
+    if (this.#callFd !== NONE) native.signalEvent(this.#callFd);
+  }
+
+  /**
+   * Makes the queue, or waits where memory does not have it yet (undefined). Throws a `protocol` error where what the front-end said
+   * about it is incomplete or wrong.
+   */
+  start(generation: MemoryGeneration, features: { indirect: boolean; eventIndex: boolean }): SplitQueue | undefined {
+    const memory = locateQueue(this, generation);
+    if (memory === undefined) {
+      this.state = { name: 'waiting' };
+      return undefined;
+    }
+    const queue = new SplitQueue({ index: this.index, size: this.size, base: this.base, ...features, memory });
+    this.#hold(generation);
+    this.#mapped = true;
+    this.state = { name: 'running', queue };
+    return queue;
+  }
+
+  /** The memory table changed. The old mapping serves until the new table has the ring, too. */
+  remap(generation: MemoryGeneration): void {
+    if (this.queue === undefined) return;
+    const memory = locateQueue(this, generation);
+    this.#mapped = memory !== undefined;
+    if (memory === undefined) return;
+    this.queue.remap(memory);
+    this.#hold(generation);
+  }
+
+  /** From here on nothing is taken; the queue stays for the replies. */
+  beginStop(): void {
+    const { queue } = this;
+    this.#endKick();
+    this.state = queue === undefined ? { name: 'stopped' } : { name: 'stopping', queue };
+  }
+
+  /** Ends the queue. The next start goes on from here, unless the front-end says otherwise. */
+  endStop(): void {
+    const { queue } = this;
+    if (queue === undefined) return;
+    this.base = queue.nextAvailable;
+    this.stopPoint = { size: this.size, nextAvailable: queue.nextAvailable, usedIndex: queue.usedIndex };
+    this.state = { name: 'stopped' };
+    this.#hold(undefined);
+  }
+
+  /** Puts the ring out of use, and tells the front-end where it asked for that. */
+  break(reason: string): void {
+    this.state = { name: 'broken', queue: this.queue, reason };
+    if (this.#errFd !== NONE) native.signalEvent(this.#errFd);
+  }
+
+  close(): void {
+    this.#endKick();
+    this.setCall(NONE);
+    this.setErr(NONE);
+    this.state = { name: 'stopped' };
+    this.#hold(undefined);
+  }
+
+  #hold(generation: MemoryGeneration | undefined): void {
+    generation?.retain();
+    this.generation?.release();
+    this.generation = generation;
+  }
+
+  #endKick(): void {
+    if (this.#kickFd === NONE) return;
+    native.unwatch(this.#kickWatch);
+    native.close(this.#kickFd);
+    this.#kickFd = NONE;
+  }
+}
+
+/** The queue's parts in a generation of memory, or undefined where it does not have them whole. Throws for what cannot be right in any. */
+function locateQueue(ring: Ring, generation: MemoryGeneration): QueueMemory | undefined {
+  const { index, size, addresses } = ring;
+  if (!isQueueSize(size)) throw wrong(index, `has ${size} entries, which is no power of two up to ${QUEUE_SIZE_MAX}`);
+  if (addresses === undefined) throw wrong(index, 'was kicked before SET_VRING_ADDR');
+  checkAlignment(index, 'descriptor table', addresses.descriptors, DESCRIPTORS_ALIGN);
+  checkAlignment(index, 'available ring', addresses.available, AVAILABLE_ALIGN);
+  checkAlignment(index, 'used ring', addresses.used, USED_ALIGN);
+  const descriptors = locate(generation.user, addresses.descriptors, descriptorBytes(size), DESCRIPTORS_ALIGN);
+  const available = locate(generation.user, addresses.available, availableBytes(size), AVAILABLE_ALIGN);
+  const used = locate(generation.user, addresses.used, usedBytes(size), USED_ALIGN);
+  if (descriptors === undefined || available === undefined || used === undefined) return undefined;
+  return {
+    map: generation.guest,
+    descriptors,
+    available: available.region.window(available.offset, availableBytes(size)),
+    used: used.region.window(used.offset, usedBytes(size)),
+  };
+}
+
+function checkAlignment(index: number, what: string, address: number, align: number): void {
+  if (address % align !== 0) throw wrong(index, `has its ${what} at 0x${address.toString(16)}, not a multiple of ${align}`);
+}
+
+/** A part that is whole inside one range; its place in the file must be aligned, too, as Atomics go there. */
+function locate(
+  map: AddressMap,
+  address: number,
+  length: number,
+  align: number,
+): { region: MappedRegion; offset: number } | undefined {
+  const range = map.find(address);
+  if (range < 0 || map.left(range, address) < length) return undefined;
+  const offset = map.offset(range, address);
+  return offset % align === 0 ? { region: map.region(range) as MappedRegion, offset } : undefined;
+}
+
+function wrong(index: number, what: string): NetbusError {
+  return new NetbusError('protocol', `vhost-user: ring ${index} ${what}`);
+}

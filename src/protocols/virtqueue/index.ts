@@ -1,0 +1,4 @@
+/** Split virtqueues from the device's side, over an abstract guest memory. No I/O. */
+export { CHAIN_DESCRIPTORS_MAX, Chain } from './chain.ts';
+export { AddressMap, type GuestRegion, type MemoryRange } from './memory.ts';
+export * from './split-queue.ts';

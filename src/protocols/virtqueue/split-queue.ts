@@ -1,0 +1,294 @@
+/**
+ * A split virtqueue (virtio 1.2, 2.7), seen from the device. The driver on the other side is not to be trusted, and changes what it
+ * has written whenever it likes: each field is read once, checked, and only then used.
+ *
+ * Indexes count modulo 2^16. Those that both sides look at are accessed with Atomics: sequentially consistent, so that storing an index
+ * and then loading the other side's event has the full fence between them that notification needs (2.7.7, 2.7.10).
+ */
+import { CHAIN_DESCRIPTORS_MAX, type Chain } from './chain.ts';
+import type { AddressMap, GuestRegion } from './memory.ts';
+
+/** Largest queue: QEMU's own limit, and a bound on the descriptors that one look at the queue can meet. */
+export const QUEUE_SIZE_MAX = 1024;
+
+const DESCRIPTOR_BYTES = 16;
+/** Descriptor flags (2.7.5). */
+const NEXT = 1;
+const WRITE = 2;
+const INDIRECT = 4;
+/** Flag of the available ring: no call, please. Without EVENT_IDX only (2.7.6). */
+const NO_INTERRUPT = 1;
+/** Flag of the used ring: no kick, please. Without EVENT_IDX only (2.7.8). */
+const NO_NOTIFY = 1;
+
+/** Where the parts of a queue are. */
+export interface QueueMemory {
+  /** Translates the addresses in descriptors. */
+  readonly map: AddressMap;
+  /** The descriptor table: `offset` in `region`. */
+  readonly descriptors: { readonly region: GuestRegion; readonly offset: number };
+  /** Windows straight over the rings, `availableBytes` and `usedBytes` long. */
+  readonly available: ArrayBuffer;
+  readonly used: ArrayBuffer;
+}
+
+export const descriptorBytes = (size: number): number => size * DESCRIPTOR_BYTES;
+/** Flags, index, ring, used_event. */
+export const availableBytes = (size: number): number => 6 + 2 * size;
+/** Flags, index, ring, avail_event. */
+export const usedBytes = (size: number): number => 6 + 8 * size;
+/** Alignment of the three parts (2.7). */
+export const DESCRIPTORS_ALIGN = 16;
+export const AVAILABLE_ALIGN = 2;
+export const USED_ALIGN = 4;
+
+export function isQueueSize(size: number): boolean {
+  return Number.isInteger(size) && size >= 1 && size <= QUEUE_SIZE_MAX && (size & (size - 1)) === 0;
+}
+
+export interface SplitQueueOptions {
+  /** For messages. */
+  readonly index: number;
+  /** A power of two up to QUEUE_SIZE_MAX. */
+  readonly size: number;
+  /** The available index to go on from. */
+  readonly base: number;
+  readonly indirect: boolean;
+  readonly eventIndex: boolean;
+  readonly memory: QueueMemory;
+}
+
+export class SplitQueue {
+  readonly index: number;
+  readonly size: number;
+  readonly #indirect: boolean;
+  readonly #eventIndex: boolean;
+  readonly #mask: number;
+  /** Per head: the device has it. A driver that makes it available again meanwhile is broken. */
+  readonly #inFlight: Uint8Array;
+  #inFlightCount = 0;
+  #map!: AddressMap;
+  #table!: GuestRegion;
+  #tableOffset = 0;
+  #available!: Uint16Array;
+  #used16!: Uint16Array;
+  #used32!: Uint32Array;
+  /** Next available entry to take. */
+  #nextAvailable: number;
+  /** Next used entry to write, and the index that the driver has seen. */
+  #nextUsed = 0;
+  #published = 0;
+  /** The driver was called, or did not want to be, up to here; unknown until the first time. */
+  #called = -1;
+  #fault: string | undefined;
+
+  /** Throws a RangeError for a size that is none: the caller has checked it. */
+  constructor(options: SplitQueueOptions) {
+    if (!isQueueSize(options.size)) throw new RangeError(`a queue cannot have ${options.size} entries`);
+    this.index = options.index;
+    this.size = options.size;
+    this.#mask = options.size - 1;
+    this.#indirect = options.indirect;
+    this.#eventIndex = options.eventIndex;
+    this.#inFlight = new Uint8Array(options.size);
+    this.#nextAvailable = options.base;
+    this.remap(options.memory);
+    this.#nextUsed = Atomics.load(this.#used16, 1);
+    this.#published = this.#nextUsed;
+  }
+
+  /** The same queue at another place: the memory table changed. */
+  remap(memory: QueueMemory): void {
+    this.#map = memory.map;
+    this.#table = memory.descriptors.region;
+    this.#tableOffset = memory.descriptors.offset;
+    this.#available = new Uint16Array(memory.available, 0, availableBytes(this.size) / 2);
+    this.#used16 = new Uint16Array(memory.used, 0, usedBytes(this.size) / 2);
+    this.#used32 = new Uint32Array(memory.used, 0, 1 + 2 * this.size);
+  }
+
+  /** What the driver did wrong, in words for people; the queue gives no chain any more. */
+  get fault(): string | undefined {
+    return this.#fault;
+  }
+
+  /** The index of the next entry to take: what GET_VRING_BASE answers. */
+  get nextAvailable(): number {
+    return this.#nextAvailable;
+  }
+
+  get usedIndex(): number {
+    return this.#nextUsed;
+  }
+
+  /** Chains that were taken and not put back. */
+  get inFlight(): number {
+    return this.#inFlightCount;
+  }
+
+  /** Puts the queue out of use; for what a layer above finds wrong with a chain, too. The first reason stays. */
+  fail(reason: string): void {
+    this.#fault ??= `queue ${this.index}, ${reason}`;
+  }
+
+  /** Entries that wait to be taken. */
+  pending(): number {
+    if (this.#fault !== undefined) return 0;
+    const index = Atomics.load(this.#available, 1);
+    const count = (index - this.#nextAvailable) & 0xffff;
+    if (count > this.size) {
+      this.fail(`available index ${index} is ${count} entries ahead of ${this.#nextAvailable}, the queue has ${this.size}`);
+      return 0;
+    }
+    return count;
+  }
+
+  /** Takes the next chain. False where there is none, or where the driver did something wrong: see `fault`. */
+  take(chain: Chain): boolean {
+    if (this.pending() === 0) return false;
+    const head = this.#available[2 + (this.#nextAvailable & this.#mask)];
+    if (head >= this.size) {
+      this.fail(`available entry ${this.#nextAvailable & this.#mask}: head ${head} is not in the queue of ${this.size}`);
+      return false;
+    }
+    if (this.#inFlight[head] !== 0) {
+      this.fail(`head ${head}: made available again before it was used`);
+      return false;
+    }
+    if (!this.#walk(head, chain)) return false;
+    this.#inFlight[head] = 1;
+    this.#inFlightCount++;
+    this.#nextAvailable = (this.#nextAvailable + 1) & 0xffff;
+    return true;
+  }
+
+  /** Gives the chain that was taken last back to the available ring, as if it had not been looked at. In reverse order of taking. */
+  untake(head: number): void {
+    this.#inFlight[head] = 0;
+    this.#inFlightCount--;
+    this.#nextAvailable = (this.#nextAvailable - 1) & 0xffff;
+  }
+
+  /** Notes that a chain below `base` is still in flight: it was taken before the queue was stopped and goes on now. */
+  resume(head: number): void {
+    this.#inFlight[head] = 1;
+    this.#inFlightCount++;
+  }
+
+  /** Puts a chain into the used ring; the driver sees it after `publish`. `length` is the count of bytes written into it. */
+  put(head: number, length: number): void {
+    const entry = 1 + 2 * (this.#nextUsed & this.#mask);
+    this.#used32[entry] = head;
+    this.#used32[entry + 1] = length;
+    this.#nextUsed = (this.#nextUsed + 1) & 0xffff;
+    this.#inFlight[head] = 0;
+    this.#inFlightCount--;
+  }
+
+  /** Shows the driver everything that was put. True where it wants a call. */
+  publish(): boolean {
+    const index = this.#nextUsed;
+    if (index === this.#published) return false;
+    Atomics.store(this.#used16, 1, index);
+    this.#published = index;
+    if (!this.#eventIndex) return (Atomics.load(this.#available, 0) & NO_INTERRUPT) === 0;
+    const event = Atomics.load(this.#available, 2 + this.size);
+    const called = this.#called;
+    this.#called = index;
+    return called === -1 || passed(event, index, called);
+  }
+
+  /** No kicks, please, while the queue is being emptied anyway. With EVENT_IDX there is nothing to say: the event is in the past. */
+  disarm(): void {
+    if (!this.#eventIndex) Atomics.store(this.#used16, 0, NO_NOTIFY);
+  }
+
+  /** Asks for a kick with the next entry, then looks once more: false where one came in between and there will be no kick for it. */
+  arm(): boolean {
+    if (this.#eventIndex) Atomics.store(this.#used16, 2 + 4 * this.size, this.#nextAvailable);
+    else Atomics.store(this.#used16, 0, 0);
+    return this.pending() === 0;
+  }
+
+  /** Reads the descriptors from `head` on into `chain`; false after a fault. */
+  #walk(head: number, chain: Chain): boolean {
+    let table = this.#table;
+    let tableOffset = this.#tableOffset;
+    let entries = this.size;
+    let indirect = false;
+    let index = head;
+    let seen = 0;
+    chain.begin(head);
+    for (;;) {
+      // More descriptors than the table has means that one comes twice.
+      if (seen++ === entries) return this.#refuse(head, index, `the chain loops or is longer than ${entries} descriptors`);
+      const at = tableOffset + index * DESCRIPTOR_BYTES;
+      const address = table.readU32(at) + table.readU32(at + 4) * 0x1_0000_0000;
+      const length = table.readU32(at + 8);
+      const flags = table.readU16(at + 12);
+      const next = table.readU16(at + 14);
+      if ((flags & INDIRECT) !== 0) {
+        const reason = this.#checkIndirect(indirect, flags, address, length);
+        if (reason !== undefined) return this.#refuse(head, index, reason);
+        const range = this.#map.find(address);
+        table = this.#map.region(range);
+        tableOffset = this.#map.offset(range, address);
+        entries = length / DESCRIPTOR_BYTES;
+        indirect = true;
+        index = 0;
+        seen = 0;
+        continue;
+      }
+      const reason = this.#addPart(chain, address, length, (flags & WRITE) !== 0);
+      if (reason !== undefined) return this.#refuse(head, index, reason);
+      if ((flags & NEXT) === 0) return true;
+      if (next >= entries) return this.#refuse(head, index, `the next descriptor ${next} is not in the table of ${entries}`);
+      index = next;
+    }
+  }
+
+  #refuse(head: number, descriptor: number, reason: string): false {
+    this.fail(`head ${head}, descriptor ${descriptor}: ${reason}`);
+    return false;
+  }
+
+  #checkIndirect(nested: boolean, flags: number, address: number, length: number): string | undefined {
+    if (!this.#indirect) return 'it is indirect, which was not negotiated';
+    if (nested) return 'it is indirect inside an indirect table';
+    if ((flags & NEXT) !== 0) return 'it is indirect and has a next one';
+    if (length === 0 || length % DESCRIPTOR_BYTES !== 0)
+      return `its indirect table has ${length} bytes, not a multiple of ${DESCRIPTOR_BYTES}`;
+    if (length > CHAIN_DESCRIPTORS_MAX * DESCRIPTOR_BYTES)
+      return `its indirect table has more than ${CHAIN_DESCRIPTORS_MAX} descriptors`;
+    const range = this.#map.find(address);
+    if (range < 0 || this.#map.left(range, address) < length)
+      return `its indirect table at ${hex(address)} is outside guest memory`;
+    return undefined;
+  }
+
+  /** A buffer may go on from one range of memory into the next. */
+  #addPart(chain: Chain, address: number, length: number, writable: boolean): string | undefined {
+    if (length === 0) return 'its buffer is empty';
+    if (!writable && chain.writableBytes > 0) return 'its buffer is readable after a writable one';
+    while (length > 0) {
+      const range = this.#map.find(address);
+      if (range < 0) return `its buffer at ${hex(address)} is outside guest memory`;
+      const take = Math.min(length, this.#map.left(range, address));
+      if (!chain.add(this.#map.region(range), this.#map.offset(range, address), take, writable)) {
+        return `the chain has more than ${CHAIN_DESCRIPTORS_MAX} parts`;
+      }
+      address += take;
+      length -= take;
+    }
+    return undefined;
+  }
+}
+
+/** Whether `event` lies in what was put since the last call (2.7.10.1: vring_need_event). */
+function passed(event: number, index: number, before: number): boolean {
+  return ((index - event - 1) & 0xffff) < ((index - before) & 0xffff);
+}
+
+function hex(address: number): string {
+  return `0x${address.toString(16)}`;
+}

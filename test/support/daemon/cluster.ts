@@ -1,0 +1,102 @@
+/** Daemons of several hosts in this process, on loopback addresses, each with folders of its own. */
+import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { ControlClient } from '../../../src/api/client.ts';
+import { loadConfig } from '../../../src/daemon/config.ts';
+import { type Daemon, startDaemon } from '../../../src/daemon/daemon.ts';
+import { writeAuthority, writeIdentity } from '../../../src/directory/identity-files.ts';
+import { issueAuthority, issueHost } from '../../../src/directory/identity-issue.ts';
+import { systemClock } from '../../../src/lib/clock.ts';
+import type { Log } from '../../../src/lib/log.ts';
+import { freePort } from '../port.ts';
+
+/** A line of a daemon's log. */
+export interface LogLine {
+  readonly level: 'debug' | 'info' | 'warn' | 'error';
+  readonly message: string;
+  readonly fields: Record<string, unknown>;
+}
+
+export class ClusterHost {
+  readonly name: string;
+  readonly folder: string;
+  readonly client: ControlClient;
+  readonly lines: LogLine[] = [];
+  #daemon: Daemon | undefined;
+
+  constructor(name: string, folder: string) {
+    this.name = name;
+    this.folder = folder;
+    this.client = new ControlClient({ socketPath: join(folder, 'run', 'netbus.sock') });
+  }
+
+  get config(): string {
+    return join(this.folder, 'netbus.yaml');
+  }
+
+  async start(): Promise<void> {
+    const log = recordLog(this.lines);
+    this.#daemon = await startDaemon({ config: loadConfig(this.config), log, clock: systemClock, release: '0.0.0' });
+  }
+
+  async stop(): Promise<void> {
+    await this.#daemon?.close();
+    this.#daemon = undefined;
+  }
+
+  /** An image file of `bytes`, all holes. */
+  image(name: string, bytes: number): string {
+    const path = join(this.folder, name);
+    writeFileSync(path, '');
+    truncateSync(path, bytes);
+    return path;
+  }
+}
+
+export class Cluster {
+  readonly folder: string;
+  readonly hosts = new Map<string, ClusterHost>();
+
+  private constructor(folder: string) {
+    this.folder = folder;
+  }
+
+  /** Makes certificates and configs; nothing runs yet. */
+  static async make(...names: string[]): Promise<Cluster> {
+    const cluster = new Cluster(mkdtempSync(join(tmpdir(), 'netbus-')));
+    const authority = await issueAuthority({ cluster: 'lab', clock: systemClock });
+    const ports = await Promise.all(names.map(() => freePort('127.0.0.1')));
+    const members = names.map((name, i) => `  ${name}: { address: "127.0.0.1:${ports[i]}" }\n`).join('');
+    for (const [i, name] of names.entries()) {
+      const folder = join(cluster.folder, name);
+      mkdirSync(folder);
+      const identity = await issueHost({ authority, cluster: 'lab', host: name, clock: systemClock });
+      await writeIdentity({ certificate: join(folder, 'host.crt'), key: join(folder, 'host.key') }, identity);
+      await writeAuthority(join(folder, 'ca.crt'), authority.certificate);
+      const own = `cluster: lab\nhost: ${name}\nlisten: "127.0.0.1:${ports[i]}"\nhosts:\n${members}`;
+      const pki = 'pki: { ca: ca.crt, certificate: host.crt, key: host.key }\nrunDir: run\nstateDir: state\n';
+      writeFileSync(join(folder, 'netbus.yaml'), own + pki);
+      cluster.hosts.set(name, new ClusterHost(name, folder));
+    }
+    return cluster;
+  }
+
+  host(name: string): ClusterHost {
+    return this.hosts.get(name)!;
+  }
+
+  /** Stops all daemons and removes everything. */
+  async close(): Promise<void> {
+    for (const host of this.hosts.values()) await host.stop();
+    rmSync(this.folder, { recursive: true });
+  }
+}
+
+function recordLog(lines: LogLine[]): Log {
+  const to = (level: LogLine['level']) => (fields: object, message: string) => {
+    lines.push({ level, message, fields: fields as Record<string, unknown> });
+    if (process.env.NETBUS_TEST_LOG) console.error(level, message, fields);
+  };
+  return { debug: to('debug'), info: to('info'), warn: to('warn'), error: to('error') };
+}
