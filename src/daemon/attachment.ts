@@ -8,9 +8,11 @@ import { NetbusError } from '../device/errors.ts';
 import type { Source } from '../device/source.ts';
 import { VirtualDevice, type VirtualDeviceState } from '../device/virtual-device.ts';
 import type { DiskStatistics } from '../frontends/vhost-user/disk-statistics.ts';
+import type { Left } from '../frontends/vhost-user/left-requests.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import type { DeviceHost } from './device-host.ts';
+import { GuestGuard } from './guest-guard.ts';
 import { checkDeviceSocketPath, deviceSocketPath, vmFolder } from './paths.ts';
 import { qemuArguments } from './qemu.ts';
 import type { StoredRecord } from './record.ts';
@@ -24,6 +26,8 @@ const FOLDER_MODE = 0o750;
 /** What stands at the socket. */
 export interface Frontend {
   readonly statistics: DiskStatistics;
+  /** What connections that have ended left behind. */
+  readonly left: Left;
   status(): { readonly connected: boolean; readonly inFlight: number; readonly vmm?: { readonly pid: number } };
   /** The source's profile has a new capacity: tells the guest. */
   profileChanged(): void;
@@ -38,6 +42,7 @@ export interface FrontendOptions {
   readonly depth: number;
   /** The driver's last choice; left out = it made none. */
   readonly writeCache?: boolean;
+  readonly left: Left;
   readonly onWriteCache: (enabled: boolean) => void;
   readonly onConnection: (connected: boolean) => void;
   readonly clock: Clock;
@@ -61,6 +66,7 @@ export interface AttachmentOptions {
 export class Attachment {
   readonly #options: AttachmentOptions;
   readonly #device: VirtualDevice;
+  readonly #guard: GuestGuard;
   readonly #turns = new Turns();
   readonly #closing = new AbortController();
   readonly #log: Log;
@@ -77,10 +83,11 @@ export class Attachment {
     this.#options = options;
     this.#log = log;
     this.#since = clock.wallTime();
+    this.#guard = new GuestGuard(record);
     this.#device = new VirtualDevice({
       profile: record.value.profile,
       depth: record.value.depth,
-      openSession: deviceHost.openSession(record.value.attachment, this.#closing.signal),
+      openSession: this.#guard.guard(deviceHost.openSession(record.value.attachment, this.#closing.signal)),
       clock,
       onState: (state) => this.#become(state),
     });
@@ -195,7 +202,8 @@ export class Attachment {
         depth,
         ...(writeCache !== null && { writeCache }),
         onWriteCache: (enabled) => void this.#keepWriteCache(enabled),
-        onConnection: (connected) => this.#log.info(this.#fields(), connected ? 'VMM connected' : 'VMM disconnected'),
+        left: this.#guard.left,
+        onConnection: (connected) => this.#connectionChanged(connected),
         clock,
         log: this.#log,
       });
@@ -218,6 +226,7 @@ export class Attachment {
     switch (state.name) {
       case 'active':
         this.#log.info({ ...this.#fields(), epoch: state.epoch }, 'attachment active');
+        this.#keep(this.#guard.accepted());
         if (this.#writeCacheUntold) void this.#tellWriteCache();
         break;
       case 'connecting':
@@ -235,6 +244,24 @@ export class Attachment {
         this.#log.info(this.#fields(), 'attachment idle');
         break;
     }
+  }
+
+  #connectionChanged(connected: boolean): void {
+    const { vmm } = this.#frontend?.status() ?? {};
+    this.#log.info({ ...this.#fields(), ...(vmm && { pid: vmm.pid }) }, connected ? 'VMM connected' : 'VMM disconnected');
+    if (!connected) {
+      if (this.#frontend !== undefined) this.#keep(this.#guard.disconnected(this.#frontend.left));
+    } else if (vmm !== undefined && this.#guard.connected(vmm.pid)) {
+      // Another start of the VM: for its guest, all that was before was one power cut.
+      this.#device.newGuest();
+    }
+  }
+
+  /** What is not in the record errs on the safe side after a restart: the guest waits. */
+  #keep(change: Promise<void>): void {
+    change.catch((thrown: unknown) => {
+      this.#log.warn({ ...this.#fields(), reason: NetbusError.from(thrown).message }, "the guest's state was not stored");
+    });
   }
 
   async #keepWriteCache(enabled: boolean): Promise<void> {

@@ -15,6 +15,7 @@ import { RecordStore } from './store.ts';
 /** Stands for a VMM's socket: a file at its place. */
 class FakeFrontend implements Frontend {
   readonly statistics = new DiskStatistics();
+  readonly left = 'nothing';
   connected = false;
   changes = 0;
   closed = false;

@@ -144,7 +144,7 @@ export class Attachments {
     const { clock, log } = this.#options;
     const created = await deviceHost.attach({ export: place.export, vm: place.vm, name: place.name });
     const createdAt = new Date(clock.wallTime()).toISOString();
-    const attachment = this.#make({ version: 1, ...place, ...created, writeCache: null, createdAt }, deviceHost);
+    const attachment = this.#make({ version: 1, ...place, ...created, guest: null, writeCache: null, createdAt }, deviceHost);
     try {
       await attachment.save();
       await attachment.open();

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync, truncateSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
@@ -113,16 +113,48 @@ describe('two daemons', () => {
 
   test('the VM’s host restarts, with the device’s host away, and its guest goes on', { timeout: 20_000 }, async () => {
     const { socket } = await m2.client.attach({ device: 'm1/data', vm: 'web' });
-    const vm = await VhostUserFrontend.connect(socket);
+    const vm = await VhostUserFrontend.connect(socket, { reconnects: true });
     await vm.write(0, pattern(4));
+    await m1.stop();
+    // Unanswered when this daemon ends, and asked again by the next one.
+    const late = [vm.read(0, 4096), vm.write(8, pattern(5)), vm.read(0, 4096)];
+    await waitFor('the requests', async () => (await m2.client.status()).attachments[0].inFlight === 3);
     await m2.stop();
     assert.equal(existsSync(socket), false);
-    await m1.stop();
     await m2.start();
     await vm.reconnect();
-    const late = vm.read(0, 4096);
     await m1.start();
-    assert.deepEqual(await late, pattern(4));
+    assert.deepEqual(await late[0], pattern(4));
+    await Promise.all(late);
+    assert.deepEqual(await vm.read(8, 4096), pattern(5));
+    vm.close();
+  });
+
+  test('a guest whose daemon died in the middle is not served until its driver starts anew', { timeout: 20_000 }, async () => {
+    const { socket } = await m2.client.attach({ device: 'm1/data', vm: 'web' });
+    const vm = await VhostUserFrontend.connect(socket, { reconnects: true });
+    await vm.write(0, pattern(6));
+    const record = join(m2.folder, 'state', 'virtual-devices', 'web~data.json');
+    const atItsDeath = readFileSync(record);
+    const restart = async () => {
+      await m2.stop();
+      writeFileSync(record, atItsDeath);
+      await m2.start();
+    };
+    await restart();
+    await vm.reconnect();
+    // Nothing is unanswered, so it goes on.
+    await waitFor('the ring', async () => (await m2.client.status()).attachments[0].state === 'active');
+    assert.deepEqual(await vm.read(0, 4096), pattern(6));
+    await restart();
+    const late = vm.read(0, 4096).catch((error: Error) => error);
+    await vm.reconnect();
+    await waitFor('the refusal', () =>
+      m2.lines.some(({ message }) => /ring 0 cannot start: requests of this guest/.test(message)),
+    );
+    await vm.restart();
+    assert.ok((await late) instanceof Error);
+    assert.deepEqual(await vm.read(0, 4096), pattern(6));
     vm.close();
   });
 

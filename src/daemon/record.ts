@@ -23,14 +23,18 @@ export class StoredRecord<Value> {
 
   /** Stores the value as it is. */
   save(): Promise<void> {
-    return this.change((value) => value);
+    return this.change((value) => ({ ...value }));
   }
 
-  /** Stores what `change` makes of the value; the value is the old one until that is durable. Throws `ended` once the record was removed. */
+  /**
+   * Stores what `change` makes of the value; the value is the old one until that is durable. The same object means that there is nothing to store.
+   * Throws `ended` once the record was removed.
+   */
   change(change: (value: Value) => Value): Promise<void> {
     return this.#turns.run(async () => {
       if (this.#removed) throw new NetbusError('ended', `the record ${this.#key} was removed`);
       const next = change(this.#value);
+      if (next === this.#value) return;
       await this.#store.put(this.#key, next);
       this.#value = next;
     });

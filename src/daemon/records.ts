@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { nameSchema } from '../api/types.ts';
 import { profileSchema } from '../device/profile.ts';
+import { leftStates } from '../frontends/vhost-user/left-requests.ts';
 
 const timeSchema = z.string().max(64);
 
@@ -54,6 +55,17 @@ export const virtualDeviceRecordSchema = z.strictObject({
   profile: profileSchema,
   /** Most requests in flight. */
   depth: z.number().int().min(1).max(4096),
+  /** The guest that used it last: see guest-guard.ts. */
+  guest: z
+    .strictObject({
+      /** Process of the VMM. */
+      process: z.string().max(64),
+      /** What it left unanswered. While it is connected: `unknown`. */
+      left: z.enum(leftStates),
+      /** What its writes went to. */
+      device: z.strictObject({ bootId: z.string().max(64), instance: z.string().max(64) }).nullable(),
+    })
+    .nullable(),
   writeCache: z.boolean().nullable(),
   createdAt: timeSchema,
 });

@@ -9,6 +9,7 @@ import type { Source } from '../../device/source.ts';
 import { abortAfter, type Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
 import { DeviceGuest } from './device-guest.ts';
+import type { LeftRequests } from './left-requests.ts';
 import type { RequestRows } from './request-rows.ts';
 import type { Ring } from './ring.ts';
 import type { RingPump } from './ring-pump.ts';
@@ -26,6 +27,8 @@ export interface DeviceUseOptions {
   readonly log: Log;
   /** Of the class: what a device that is gone answers. */
   readonly failedStatus: number;
+  /** Of earlier connections, and of this one at its end. */
+  readonly left: LeftRequests;
   /** The bound of all stops together, until a ring starts again. */
   readonly quiesceMsMax: number;
   /** The last use of the source is over. */
@@ -69,6 +72,7 @@ export class DeviceUse {
   }
 
   ringStarted(ring: Ring): void {
+    this.#options.left.start(ring.index, ring.queue!);
     this.#waitLeftMs = this.#options.quiesceMsMax;
     switch (this.#state.name) {
       case 'idle':
@@ -119,6 +123,7 @@ export class DeviceUse {
     cancel();
     const kept = this.#kept;
     this.#kept = [];
+    for (const row of kept) this.#options.left.add(this.#rows.ring[row], this.#rows.followsUsed(row));
     // The device may use guest memory until it is closed.
     this.#closed = this.#closed.then(() => {
       for (const row of kept) this.#rows.release(row);

@@ -8,6 +8,7 @@ import type { Log } from '../../lib/log.ts';
 import { diskFeatureNames } from '../../protocols/virtio-blk/index.ts';
 import { DiskModel, type WriteCache } from './disk-model.ts';
 import { DiskStatistics } from './disk-statistics.ts';
+import { type Left, LeftRequests } from './left-requests.ts';
 import { Listener } from './listener.ts';
 import type { Ring, RingState } from './ring.ts';
 import { Session } from './session.ts';
@@ -33,6 +34,8 @@ export interface DiskFrontendOptions {
   readonly onConnection?: (connected: boolean) => void;
   /** The driver's last choice, as it was recorded; true = write-back. */
   readonly writeCache?: boolean;
+  /** What connections of before left behind, as `left` said at the end; `nothing` by default. */
+  readonly left?: Left;
   /** The driver chose: to be recorded, as the VMM does not say it again. */
   readonly onWriteCache?: (enabled: boolean) => void;
 }
@@ -74,6 +77,7 @@ export class DiskFrontend {
   readonly #options: DiskFrontendOptions;
   readonly #listener: Listener;
   readonly #writeCache: WriteCache;
+  readonly #left: LeftRequests;
   #connection: Connection | undefined;
   /** Came while the one before was being put in order. */
   #waiting: number | undefined;
@@ -85,12 +89,18 @@ export class DiskFrontend {
   constructor(options: DiskFrontendOptions) {
     this.#options = options;
     this.#writeCache = { enabled: options.writeCache ?? true, onChange: (enabled) => options.onWriteCache?.(enabled) };
+    this.#left = new LeftRequests(options.source.profile.queues, options.left ?? 'nothing');
     this.#listener = new Listener({
       path: options.path,
       mode: options.mode ?? SOCKET_MODE,
       onConnection: (fd) => this.#connected(fd),
       onError: (cause) => options.log.error({ code: cause.code }, cause.message),
     });
+  }
+
+  /** What connections that have ended left behind: to be recorded for a later frontend of the same guest. */
+  get left(): Left {
+    return this.#left.worst;
   }
 
   /** The source's capacity has changed: the guest is told. */
@@ -174,6 +184,7 @@ export class DiskFrontend {
         log,
         statistics: this.statistics,
         writeCache: this.#writeCache,
+        left: this.#left,
         quiesceMsMax,
         previous,
       });

@@ -16,6 +16,7 @@ import type { DeviceModel } from './device-model.ts';
 import { DeviceUse } from './device-use.ts';
 import { DiskRequests } from './disk-requests.ts';
 import type { DiskStatistics } from './disk-statistics.ts';
+import type { LeftRequests } from './left-requests.ts';
 import { RequestRows } from './request-rows.ts';
 import type { Ring } from './ring.ts';
 import { RingPump } from './ring-pump.ts';
@@ -36,6 +37,8 @@ export interface DiskModelOptions {
   readonly log: Log;
   readonly statistics: DiskStatistics;
   readonly writeCache: WriteCache;
+  /** Of earlier connections, and of this one at its end. */
+  readonly left: LeftRequests;
   /** The bound of a stop. */
   readonly quiesceMsMax: number;
   /** The last use of the source is over. */

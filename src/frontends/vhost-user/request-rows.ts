@@ -86,6 +86,13 @@ export class RequestRows {
     return true;
   }
 
+  /** Whether the row is among the entries that a front-end takes again that goes on from the used index, and nothing else is among them. */
+  followsUsed(row: number): boolean {
+    const position = this.#position[row];
+    if (position === NO_POSITION) return false;
+    return ((position - this.#queue[row]!.usedIndex) & 0xffff) < this.inFlight[this.ring[row]];
+  }
+
   isOf(row: number, queue: SplitQueue): boolean {
     return this.#queue[row] === queue;
   }

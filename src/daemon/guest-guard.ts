@@ -1,0 +1,112 @@
+/**
+ * What has to be known of a guest when this daemon starts again while the guest lives on: whether requests of it may have been cut off, and
+ * which device its unflushed writes went to. It is in the record before the guest's first request goes out.
+ */
+import { readFileSync } from 'node:fs';
+import { NetbusError } from '../device/errors.ts';
+import type { Grant, OpenSession } from '../device/source.ts';
+import type { Left } from '../frontends/vhost-user/left-requests.ts';
+import type { StoredRecord } from './record.ts';
+import type { VirtualDeviceRecord } from './records.ts';
+
+type GuestRecord = NonNullable<VirtualDeviceRecord['guest']>;
+
+const OTHER_DEVICE =
+  'the device host or its export was restarted while this daemon was away, and what the guest had not flushed may be lost: the guest waits until the VM is started again';
+
+export class GuestGuard {
+  readonly #record: StoredRecord<VirtualDeviceRecord>;
+  /** The VMM that is, or was last, connected. */
+  #process: string | undefined;
+  /** This daemon gave the guest a device, so its virtual device remembers more than the record. */
+  #seen = false;
+  #granted: GuestRecord['device'] = null;
+
+  constructor(record: StoredRecord<VirtualDeviceRecord>) {
+    this.#record = record;
+  }
+
+  /** What the last daemon left behind. */
+  get left(): Left {
+    return this.#record.value.guest?.left ?? 'nothing';
+  }
+
+  /** A VMM is there. True where it is another one than this daemon saw before: its guest knows nothing of what was. */
+  connected(pid: number): boolean {
+    const before = this.#process;
+    this.#process = processIdentity(pid);
+    const isOther = before !== undefined && before !== this.#process;
+    if (isOther) this.#seen = false;
+    return isOther;
+  }
+
+  /** It has gone, and left this behind. */
+  async disconnected(left: Left): Promise<void> {
+    await this.#change((guest) => guest && { ...guest, left });
+  }
+
+  /** The virtual device goes on with what was granted last. */
+  async accepted(): Promise<void> {
+    const device = this.#granted;
+    await this.#change((guest) => (guest && !sameDevice(guest.device, device) ? { ...guest, device } : guest));
+  }
+
+  /** Sessions that are opened once the record says so, and granted devices only where the guest may go on with them. */
+  guard(open: OpenSession): OpenSession {
+    return async (onEnded) => {
+      await this.#use();
+      const session = await open(onEnded);
+      return {
+        activate: async () => {
+          const grant = await session.activate();
+          const { bootId, instance } = grant;
+          await this.#check(grant);
+          this.#granted = { bootId, instance };
+          this.#seen = true;
+          return grant;
+        },
+        quiesced: () => session.quiesced(),
+        close: () => session.close(),
+      };
+    };
+  }
+
+  /** From now on a daemon that ends without a word leaves requests behind that nobody knows. */
+  async #use(): Promise<void> {
+    const process = this.#process ?? 'unknown';
+    await this.#change((guest) => {
+      const device = guest?.process === process ? guest.device : null;
+      const isSame = guest?.process === process && guest.left === 'unknown';
+      return isSame ? guest : { process, left: 'unknown', device };
+    });
+  }
+
+  async #check(grant: Grant): Promise<void> {
+    const before = this.#record.value.guest?.device ?? null;
+    if (this.#seen || before === null || sameDevice(before, grant)) return;
+    await grant.device.close();
+    throw new NetbusError('device', OTHER_DEVICE);
+  }
+
+  async #change(change: (guest: GuestRecord | null) => GuestRecord | null): Promise<void> {
+    await this.#record.change((value) => {
+      const guest = change(value.guest);
+      return guest === value.guest ? value : { ...value, guest };
+    });
+  }
+}
+
+function sameDevice(a: GuestRecord['device'], b: GuestRecord['device']): boolean {
+  return a?.bootId === b?.bootId && a?.instance === b?.instance;
+}
+
+/** A process that ended gives its number to another one, but not its start time (proc(5): field 22 of stat, after the name in parentheses). */
+function processIdentity(pid: number): string {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    return `${pid}-${stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]}`;
+  } catch {
+    // Gone already, or in a container of its own: taken for the same one each time, which is the safe side.
+    return 'unknown';
+  }
+}
