@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { type BusPair, busPair, pairAuthority } from '../../test/support/bus-pair.ts';
-import { eventually } from '../../test/support/eventually.ts';
 import { frame } from '../../test/support/frames.ts';
 import { TlsPeer } from '../../test/support/tls-peer.ts';
+import { waitFor } from '../../test/support/wait.ts';
 import { NetbusError } from '../device/errors.ts';
 import { ManualClock } from '../lib/clock.ts';
 import { FrameType } from '../protocols/netbus/frame.ts';
@@ -40,7 +40,7 @@ test('calls go both ways, each host by its certificate', async () => {
   assert.deepEqual(await m1.links.call('m2', 'test.echo', { b: [2] }), { peer: 'm1', b: [2] });
   const [status] = other.links.status(['m1']);
   assert.equal(status.state, 'up');
-  await eventually(() => other.links.status()[0].rttMs !== undefined, 'a round trip');
+  await waitFor('a round trip', () => other.links.status()[0].rttMs !== undefined);
   assert.deepEqual(
     other.links.status(['m1', 'm3']).map(({ peer, state }) => [peer, state]),
     [
@@ -128,12 +128,12 @@ test('a link that is lost rejects its calls, is shown as down, and comes back by
   await pause(20);
   await m1.close();
   await rejected;
-  await eventually(() => other.links.status()[0].state === 'down', 'down');
+  await waitFor('down', () => other.links.status()[0].state === 'down');
   assert.match(other.links.status()[0].error!, /netbusd of m1 stops/);
   // Nobody listens there now.
   await assert.rejects(other.links.call('m1', 'test.echo', {}), { code: 'unreachable', message: /refused the connection/ });
   clock.advance(500);
-  await eventually(() => other.links.status()[0].state !== 'connecting', 'tried again');
+  await waitFor('tried again', () => other.links.status()[0].state !== 'connecting');
   assert.match(other.links.status()[0].error!, /refused the connection/);
   const lines = first.log.lines.filter((line) => line.includes('control link with m1 is down'));
   assert.equal(lines.length, 2, 'one line a reason');
@@ -161,6 +161,6 @@ test('a peer that calls and never reads its results is cut at the bound', async 
   await peer.received(FrameType.welcome);
   peer.socket.pause();
   for (let id = 0; id < CALLS_MAX; id++) peer.send({ type: FrameType.call, id }, { method: 'test.big' });
-  await eventually(() => log.lines.some((line) => line.includes('does not read')), 'cut');
+  await waitFor('cut', () => log.lines.some((line) => line.includes('does not read')));
   peer.socket.destroy();
 });

@@ -3,10 +3,10 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { TestAuthority, TestLog, TestSessionHost, TestStaging } from '../../test/support/bus-host.ts';
-import { eventually } from '../../test/support/eventually.ts';
 import { type Frame, frame } from '../../test/support/frames.ts';
 import { HeldDevice } from '../../test/support/held-device.ts';
 import { TlsPeer } from '../../test/support/tls-peer.ts';
+import { waitFor } from '../../test/support/wait.ts';
 import { openNullSource } from '../backends/null/null.ts';
 import { DiskKind, DiskStatus } from '../device/disk.ts';
 import { NetbusError } from '../device/errors.ts';
@@ -92,7 +92,7 @@ test('each violation ends that session with BYE protocol, frees its staging and 
     const bye = await peer.bye();
     assert.equal(bye.code, 'protocol', what);
     assert.match(bye.message, message, what);
-    await eventually(() => peer.closed && staging.regions === before, `${what}: closed and free`);
+    await waitFor(`${what}: closed and free`, () => peer.closed && staging.regions === before);
   }
   other.send(read(0));
   assert.equal((await other.received(reply)).payload.length, 4096);
@@ -118,7 +118,7 @@ test('what does not fit the profile is answered, its payload is not kept, and th
   peer.send({ type: request, kind: DiskKind.read, id: 3, inLength: 512, extent: 1024, payload });
   peer.send(read(4));
   const replies = () => peer.collector.frames.filter(({ type }) => type === reply);
-  await eventually(() => replies().length === 5, 'five replies');
+  await waitFor('five replies', () => replies().length === 5);
   const { ioError, unsupported, ok } = DiskStatus;
   assert.deepEqual(
     replies()
@@ -148,7 +148,7 @@ test('a peer that sends a byte at a time is served like any other', async () => 
     peer.socket.write(bytes.subarray(i, i + 1));
     if (i % 100 === 0) await pause(1);
   }
-  await eventually(() => peer.collector.frames.filter(({ type }) => type === reply).length === 2, 'two replies');
+  await waitFor('two replies', () => peer.collector.frames.filter(({ type }) => type === reply).length === 2);
   peer.socket.destroy();
 });
 
@@ -167,7 +167,7 @@ test('a peer that never reads costs its staging and one buffer, and its session 
   assert.ok(grown < 8 * MIB, `${grown} bytes more`);
   assert.equal(bus.exporter.sessions.length, 1);
   peer.socket.destroy();
-  await eventually(() => bus.exporter.sessions.length === 0 && staging.regions === 0, 'the session is over');
+  await waitFor('the session is over', () => bus.exporter.sessions.length === 0 && staging.regions === 0);
 });
 
 test('PINGs that do not wait for PONG are bounded', async () => {
@@ -177,7 +177,7 @@ test('PINGs that do not wait for PONG are bounded', async () => {
   const pings = Buffer.concat(Array.from({ length: 100 }, (_, id) => frame({ type: FrameType.ping, id })));
   peer.socket.write(pings);
   assert.match((await peer.bye()).message, /more than 64 PINGs without waiting for PONG/);
-  await eventually(() => log.lines.some((line) => line.includes('more than 64 PINGs')), 'it is logged');
+  await waitFor('it is logged', () => log.lines.some((line) => line.includes('more than 64 PINGs')));
 });
 
 test('a session that is cut while the device works: staging stays until the last I/O has finished', async () => {
@@ -189,14 +189,14 @@ test('a session that is cut while the device works: staging stays until the last
   await peer.activate('late');
   device.hold();
   peer.send(read(0));
-  await eventually(() => device.taken.length === 1, 'the device has it');
+  await waitFor('the device has it', () => device.taken.length === 1);
   peer.socket.destroy();
-  await eventually(() => device.closed, 'the device is told');
+  await waitFor('the device is told', () => device.closed);
   await pause(20);
   assert.equal(staging.regions, 1);
   assert.equal(lease.active, true);
   device.release();
-  await eventually(() => staging.regions === 0 && !lease.active, 'all is free');
+  await waitFor('all is free', () => staging.regions === 0 && !lease.active);
 });
 
 test('a new session of the same host displaces the old one, which is told', async () => {
@@ -269,7 +269,7 @@ test('a peer that goes while its session is being opened leaves nothing behind',
   peer.socket.destroy();
   await pause(20);
   go();
-  await eventually(() => closed && bus.exporter.sessions.length === 0, 'the session is closed');
+  await waitFor('the session is closed', () => closed && bus.exporter.sessions.length === 0);
 });
 
 test('the smallest credit is one message of the largest size', () => {
@@ -288,9 +288,9 @@ test('the lease is refused in words, and the session stays in standby', async ()
   assert.equal(answer.id, 9);
   assert.equal(JSON.parse(Buffer.from(answer.payload).toString()).error.code, 'in_use');
   holder.send({ type: state, kind: 2, id: 2 });
-  await eventually(() => holder.collector.frames.filter(({ type }) => type === stated).length === 2, 'given back');
+  await waitFor('given back', () => holder.collector.frames.filter(({ type }) => type === stated).length === 2);
   peer.send({ type: state, kind: 1, id: 10 });
-  await eventually(() => peer.collector.frames.filter(({ type }) => type === stated).length === 2, 'granted');
+  await waitFor('granted', () => peer.collector.frames.filter(({ type }) => type === stated).length === 2);
   assert.ok(host.depth > 0);
   for (const one of [peer, holder]) one.socket.destroy();
 });

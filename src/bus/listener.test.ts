@@ -5,8 +5,8 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { after, test } from 'node:test';
 import { type ConnectionOptions, connect as connectTls, createServer as createTlsServer, type TLSSocket } from 'node:tls';
 import { TestAuthority, TestLog } from '../../test/support/bus-host.ts';
-import { eventually } from '../../test/support/eventually.ts';
 import { FrameCollector, frame } from '../../test/support/frames.ts';
+import { waitFor } from '../../test/support/wait.ts';
 import { ManualClock, systemClock } from '../lib/clock.ts';
 import { FrameType } from '../protocols/netbus/frame.ts';
 import { HANDSHAKE_MS_MAX, UNFINISHED_CONNECTIONS_MAX } from '../protocols/netbus/limits.ts';
@@ -75,7 +75,7 @@ async function secure(target: Target, options: ConnectionOptions = {}): Promise<
   return Object.assign(socket, { collector });
 }
 
-const told = (log: TestLog, text: RegExp) => eventually(() => log.lines.some((line) => text.test(line)), String(text));
+const told = (log: TestLog, text: RegExp) => waitFor(String(text), () => log.lines.some((line) => text.test(line)));
 const byeOf = (socket: { collector: FrameCollector }) =>
   socket.collector.frames.filter(({ type }) => type === FrameType.bye).map(({ payload }) => JSON.parse(payload.toString()));
 const hello = (versions = [1, 1]) =>
@@ -142,7 +142,7 @@ test('no certificate at all', async () => {
   const { ca } = m2;
   const socket = await secure(target, { ca, cert: '', key: '' });
   await told(log, /no certificate was presented/);
-  await eventually(() => byeOf(socket).length === 1, 'BYE');
+  await waitFor('BYE', () => byeOf(socket).length === 1);
   assert.equal(byeOf(socket)[0].code, 'denied');
 });
 
@@ -257,7 +257,7 @@ test('inside TLS: garbage, frames before HELLO, a truncated HELLO, a bad one', a
     const socket = await secure(target);
     socket.write(bytes);
     await told(log, message);
-    await eventually(() => byeOf(socket).length === 1, `BYE after ${message}`);
+    await waitFor(`BYE after ${message}`, () => byeOf(socket).length === 1);
     assert.equal(byeOf(socket)[0].code, 'protocol');
     assert.match(byeOf(socket)[0].message, message);
   }
@@ -287,7 +287,7 @@ test('no more than 64 unfinished connections: the newest is closed, and members 
   await once(one, 'close');
   await told(log, /64 others have not finished their handshake/);
   for (const socket of sockets) socket.destroy();
-  await eventually(() => log.lines.length > 1, 'the strangers are gone');
+  await waitFor('the strangers are gone', () => log.lines.length > 1);
   await dialFrom({}, target);
 });
 

@@ -4,11 +4,11 @@ import { after, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { TestAuthority, TestStaging } from '../../test/support/bus-host.ts';
 import { type BusPair, busPair } from '../../test/support/bus-pair.ts';
-import { eventually } from '../../test/support/eventually.ts';
 import { type Frame, frame } from '../../test/support/frames.ts';
 import { HeldDevice } from '../../test/support/held-device.ts';
 import { MemoryRegion } from '../../test/support/memory-region.ts';
 import { TlsPeer } from '../../test/support/tls-peer.ts';
+import { waitFor } from '../../test/support/wait.ts';
 import { openNullSource } from '../backends/null/null.ts';
 import { Batch, type Replies } from '../device/batch.ts';
 import type { Device, Guest } from '../device/device.ts';
@@ -136,7 +136,7 @@ test('a session: standby, the lease, requests, the lease given back and asked fo
     guest.begin(grant.device);
     guest.region.bytes(0, guest.region.size).fill(1);
     for (let row = 0; row < 16; row++) guest.read(row, row * 4096);
-    await eventually(() => guest.answers.length === 16, 'all answers');
+    await waitFor('all answers', () => guest.answers.length === 16);
     assert.equal(guest.region.bytes(0, guest.region.size).indexOf(1), -1);
     assert.deepEqual(await grant.device.quiesce(new AbortController().signal), { outcome: 'clean' });
     if (epoch === 2) await grant.device.close();
@@ -195,7 +195,7 @@ test("a host's bad answers end the session: the guest is told once, what is wron
     assert.equal(bye.code, 'protocol', what);
     assert.match(bye.message, message, what);
     assert.match(guest.lostCauses[0].message, message, what);
-    await eventually(() => ended.length === 1, `${what}: told`);
+    await waitFor(`${what}: told`, () => ended.length === 1);
     assert.equal(guest.lostCauses.length, 1, what);
     assert.deepEqual(await guest.device!.quiesce(new AbortController().signal), { outcome: 'cut', unfinished: [3] }, what);
     await guest.device!.close();
@@ -205,7 +205,7 @@ test("a host's bad answers end the session: the guest is told once, what is wron
 test('a reply that is cut off within its payload is no reply', async () => {
   const { guest, peer, ended } = await hostile();
   peer.socket.end(frame({ type: reply, id: 0, payload: new Uint8Array(4096) }).subarray(0, 2000));
-  await eventually(() => ended.length === 1, 'the end');
+  await waitFor('the end', () => ended.length === 1);
   assert.equal(guest.lostCauses.length, 1);
   assert.match(ended[0].message, /closed by the peer within a frame/);
   assert.deepEqual(guest.answers, []);
@@ -216,7 +216,7 @@ test('after a cut no byte of a reply that is on its way reaches the guest', asyn
   guest.region.bytes(0, guest.region.size).fill(0xa5);
   const bytes = frame({ type: reply, id: 0, payload: new Uint8Array(4096) });
   peer.socket.write(bytes.subarray(0, 1000));
-  await eventually(() => guest.region.bytes(3 * 4096, 1)[0] === 0, 'the first piece');
+  await waitFor('the first piece', () => guest.region.bytes(3 * 4096, 1)[0] === 0);
   const bound = new AbortController();
   const quiescing = guest.device!.quiesce(bound.signal);
   await turn();
@@ -224,7 +224,7 @@ test('after a cut no byte of a reply that is on its way reaches the guest', asyn
   guest.region.bytes(0, guest.region.size).fill(0xa5);
   peer.socket.write(bytes.subarray(1000));
   assert.deepEqual(await quiescing, { outcome: 'cut', unfinished: [3] });
-  await eventually(() => peer.closed, 'the connection is gone');
+  await waitFor('the connection is gone', () => peer.closed);
   assert.equal(
     guest.region.bytes(0, guest.region.size).findIndex((byte) => byte !== 0xa5),
     -1,
@@ -236,14 +236,14 @@ test('events come in order, and their credit goes back', async () => {
   const { guest, peer, session } = await hostile();
   for (let i = 0; i < 200; i++) {
     peer.send({ type: event, kind: DiskKind.capacityChanged, argument: i });
-    if (i % 50 === 49) await eventually(() => guest.events.length === i + 1, `event ${i}`);
+    if (i % 50 === 49) await waitFor(`event ${i}`, () => guest.events.length === i + 1);
   }
   assert.deepEqual(
     guest.events,
     Array.from({ length: 200 }, (_, i) => i),
   );
   const credits = () => peer.collector.frames.filter(({ type }) => type === credit);
-  await eventually(() => credits().reduce((sum, { id }) => sum + id, 0) === 200, 'all credit');
+  await waitFor('all credit', () => credits().reduce((sum, { id }) => sum + id, 0) === 200);
   session.close();
 });
 
@@ -254,7 +254,7 @@ test('a host that falls silent is cut after 15 s, and hears PING before', async 
   await peer.received(FrameType.ping);
   assert.equal(ended.length, 0);
   clock.advance(1);
-  await eventually(() => ended.length === 1, 'the cut');
+  await waitFor('the cut', () => ended.length === 1);
   assert.equal(ended[0].code, 'unreachable');
   assert.match(ended[0].message, /^the connection with m1 \(127\.0\.0\.1:\d+\) was cut: nothing was heard for 15 s$/);
   assert.equal(guest.lostCauses.length, 1);
@@ -266,11 +266,11 @@ test('PONG gives the round trip, and keeps the connection', async () => {
   for (let i = 0; i < 10; i++) {
     const before = peer.collector.frames.length;
     clock.advance(5_000);
-    await eventually(() => peer.collector.frames.length > before, 'PING');
+    await waitFor('PING', () => peer.collector.frames.length > before);
     clock.advance(3);
     const { id } = peer.collector.frames.at(-1)!;
     peer.send({ type: FrameType.pong, id });
-    await eventually(() => session.rttMs === 3, 'PONG');
+    await waitFor('PONG', () => session.rttMs === 3);
     peer.send({ type: event, kind: DiskKind.capacityChanged, argument: i });
   }
   assert.equal(ended.length, 0);
@@ -280,7 +280,7 @@ test('BYE says why, and ends the session once', async () => {
   const { guest, peer, ended, session } = await hostile();
   peer.send({ type: FrameType.bye }, { code: 'ended', message: 'the export was\nremoved' });
   peer.socket.end();
-  await eventually(() => ended.length === 1, 'the end');
+  await waitFor('the end', () => ended.length === 1);
   assert.match(ended[0].message, /^m1 \(.*\) ended the connection: the export was removed$/);
   assert.equal(guest.lostCauses.length, 1);
   session.close();
@@ -292,7 +292,7 @@ test('a device that is closed while it has requests ends its session', async () 
   const { guest, peer, ended } = await hostile();
   await guest.device!.close();
   await guest.device!.close();
-  await eventually(() => peer.closed && ended.length === 1, 'the end');
+  await waitFor('the end', () => peer.closed && ended.length === 1);
   assert.equal(ended[0].code, 'ended');
   assert.equal(guest.lostCauses.length, 0);
 });
@@ -313,13 +313,13 @@ test('a capacity that grew at the other end reaches the guest, and the new bytes
   const guest = new SmallGuest();
   guest.begin(remote);
   guest.read(0, 16 * MIB);
-  await eventually(() => guest.answers.length === 1, 'refused');
+  await waitFor('refused', () => guest.answers.length === 1);
   assert.equal(guest.answers[0][1], DiskStatus.ioError);
   profile = { ...profile, capacityBytes: 32 * MIB };
   device.changeCapacity(32 * MIB);
-  await eventually(() => guest.events.length === 1, 'the event');
+  await waitFor('the event', () => guest.events.length === 1);
   assert.deepEqual(guest.events, [32 * MIB]);
   guest.read(1, 16 * MIB);
-  await eventually(() => device.taken.length + guest.answers.length >= 2, 'let through');
+  await waitFor('let through', () => device.taken.length + guest.answers.length >= 2);
   session.close();
 });

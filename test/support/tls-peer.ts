@@ -5,8 +5,8 @@ import { connect, createServer, type TLSSocket } from 'node:tls';
 import type { Target } from '../../src/bus/dial.ts';
 import type { EndpointOptions } from '../../src/bus/endpoint.ts';
 import { FrameType } from '../../src/protocols/netbus/frame.ts';
-import { eventually } from './eventually.ts';
 import { type Frame, FrameCollector, frame } from './frames.ts';
+import { waitFor } from './wait.ts';
 
 type Identity = EndpointOptions['identity'];
 
@@ -53,7 +53,7 @@ export class TlsPeer {
   /** The first frame of a type, once it is there. */
   async received(type: number): Promise<Required<Frame>> {
     const find = () => this.collector.frames.find((candidate) => candidate.type === type);
-    await eventually(() => find() !== undefined, `a frame of type ${type}`);
+    await waitFor(`a frame of type ${type}`, () => find() !== undefined);
     return find()!;
   }
 

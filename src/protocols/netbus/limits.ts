@@ -7,10 +7,9 @@ export type VersionRange = readonly [lowest: number, highest: number];
 
 /** TLS's application-layer protocol name (RFC 7301). */
 export const NETBUS_ALPN = 'netbus';
-export const NETBUS_PORT = 7443;
 
 /** HELLO, WELCOME, BYE, STATED. */
-export const HANDSHAKE_PAYLOAD_BYTES_MAX = 64 * 1024;
+const HANDSHAKE_PAYLOAD_BYTES_MAX = 64 * 1024;
 /** CALL, RESULT. */
 export const CONTROL_PAYLOAD_BYTES_MAX = 1024 * 1024;
 /** REQUEST, REPLY, EVENT; also the most room that a request may ask for its reply. */
