@@ -503,12 +503,12 @@ test('a file that is shorter than its region is refused', () =>
     const region = { guestAddress: 2 ** 40, size: 8192, userAddress: 2 ** 40, mmapOffset: 0 };
     const fd = native.createMemoryFile('short', 4096);
     await assert.rejects(vm.control.tell({ name: 'addMemReg', region }, [fd], true), /refused addMemReg/);
-    native.close(fd);
     assert.match(
       complaints.join(),
       /ADD_MEM_REG is refused.*8192 bytes at guest address 0x10000000000: its file cannot be mapped/,
     );
     await assert.rejects(vm.control.tell({ name: 'addMemReg', region: { ...region, guestAddress: 0 } }, [fd], true));
+    native.close(fd);
     await vm.write(0, pattern(512, 0));
   }));
 
