@@ -34,7 +34,8 @@ export class NativeRegion {
       throw new RangeError(`a view of ${length} bytes at ${offset} is not inside a region of ${this.size} bytes`);
     }
     if (this.#released) throw new Error('a view of a region that was released');
-    const window = Math.floor(offset / WINDOW_STRIDE_BYTES);
+    // The end of a region whose size is whole strides belongs to the window before.
+    const window = Math.floor(Math.min(offset, this.size - 1) / WINDOW_STRIDE_BYTES);
     return new Uint8Array(this.#windows[window] ?? this.#open(window), offset - window * WINDOW_STRIDE_BYTES, length);
   }
 

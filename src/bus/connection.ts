@@ -14,11 +14,13 @@ import { type FrameSource, makeFrame, Outgoing, UNSENT_BYTES_MAX } from './outgo
 
 /** How long a connection that is being closed may take to send BYE. */
 const CLOSE_MS_MAX = 1_000;
+/** RFC 8446, 5.1: plaintext of one record. */
+const TLS_RECORD_BYTES_MAX = 16 * 1024;
 const NOTHING = new Uint8Array();
 
-/** Who a connection's frames go to. It sees every frame except BYE, PING and PONG; what it throws is a violation by the peer. */
+/** Who a connection's frames go to. It sees every frame except BYE and, after WELCOME, PING and PONG; what it throws is a violation by the peer. */
 export interface ConnectionOwner extends FrameHandler {
-  /** Everything that arrived in this turn of the event loop has been handed on. */
+  /** What arrived together has been handed on: time to act on it. */
   arrived(): void;
   /** The connection is over, other than by `close`: told once, and nothing comes after it. */
   ended(cause: NetbusError): void;
@@ -38,6 +40,10 @@ export class Connection {
   readonly #heartbeat: Heartbeat;
   #owner: ConnectionOwner;
   #state: 'open' | 'closing' | 'closed' = 'open';
+  /** The handshake is over. */
+  #begun = false;
+  /** Whether frames were received that the owner was not told to act on. */
+  #arrivals: 'none' | 'waiting' = 'none';
   #arrivalScheduled = false;
   #pingId = 0;
   #pingSentAt = 0;
@@ -68,6 +74,7 @@ export class Connection {
   /** WELCOME was sent or received: frames go to `owner` from the next one on, and the heartbeat begins. */
   begin(owner: ConnectionOwner): void {
     this.#owner = owner;
+    this.#begun = true;
     if (this.#state === 'open') this.#heartbeat.start();
   }
 
@@ -129,23 +136,36 @@ export class Connection {
       this.#fail(told, error);
       return;
     }
-    if (this.#arrivalScheduled) return;
-    this.#arrivalScheduled = true;
-    setImmediate(this.#arrived);
+    // Chunks come one a TLS record. After a full one there is more to come, most likely: what they bring is acted on together.
+    if (chunk.length < TLS_RECORD_BYTES_MAX) this.#arrived();
+    else this.#arriveLater();
   }
 
-  /** Chunks come one a TLS record; their frames are acted on together, once all that was there has been read. */
-  #arrived = (): void => {
-    this.#arrivalScheduled = false;
+  #arriveLater(): void {
+    this.#arrivals = 'waiting';
+    if (this.#arrivalScheduled) return;
+    this.#arrivalScheduled = true;
+    setImmediate(() => {
+      this.#arrivalScheduled = false;
+      if (this.#arrivals === 'waiting') this.#arrived();
+    });
+  }
+
+  #arrived(): void {
+    this.#arrivals = 'none';
     if (this.#state !== 'open') return;
+    // What the owner schedules from here is flushed right after.
+    this.#outgoing.hold();
     this.#owner.arrived();
     this.#outgoing.flush();
-  };
+  }
 
   #frames(): FrameHandler {
     return {
       begin: (frame) => {
-        if (frame.type > FrameType.pong || frame.type < FrameType.bye) this.#owner.begin(frame);
+        const ours =
+          frame.type === FrameType.bye || (this.#begun && (frame.type === FrameType.ping || frame.type === FrameType.pong));
+        if (!ours) this.#owner.begin(frame);
       },
       payload: (frame, bytes, offset, length, position) => this.#owner.payload(frame, bytes, offset, length, position),
       end: (frame, text) => {

@@ -19,6 +19,10 @@ export class EventSender implements FrameSource {
   /** Bytes of the oldest frame that are sent. */
   #sent = 0;
 
+  get waiting(): boolean {
+    return this.#count > 0;
+  }
+
   get midFrame(): boolean {
     return this.#sent > 0;
   }

@@ -50,6 +50,10 @@ class Frames implements FrameSource {
     for (let left = this.#left.length, i = 0; i < frames.length; left -= frames[i++].length) this.#boundaries.add(left);
   }
 
+  get waiting(): boolean {
+    return this.#left.length > 0;
+  }
+
   get midFrame(): boolean {
     return !this.#boundaries.has(this.#left.length);
   }

@@ -17,6 +17,8 @@ export interface FrameSource {
    * the middle of a payload, and then goes on there next time.
    */
   fill(buffer: SendBuffer, offset: number): number;
+  /** True where `fill` would write something. */
+  readonly waiting: boolean;
   /** True where the last `fill` ended within a frame: no other frame may come now. */
   readonly midFrame: boolean;
 }
@@ -33,9 +35,7 @@ export class Outgoing {
   /** Bytes of the first frame that are written already. */
   #frameOffset = 0;
   #buffer: SendBuffer | undefined;
-  #writing = false;
-  #scheduled = false;
-  #closed = false;
+  #state: 'idle' | 'held' | 'scheduled' | 'writing' | 'closed' = 'idle';
 
   /** `onSent` is told with each write, for the heartbeat. */
   constructor(socket: Writable, pool: SendBufferPool, onSent: () => void) {
@@ -51,37 +51,41 @@ export class Outgoing {
 
   /** Queues one frame outside the data path. */
   send(type: number, kind: number, id: number, argument: number, payload: Uint8Array): void {
-    if (this.#closed) return;
+    if (this.#state === 'closed') return;
     const frame = makeFrame(type, kind, id, argument, payload);
     this.#frames.push(frame);
     this.#unsentBytes += frame.length;
     this.schedule();
   }
 
-  /** Something waits: it goes out at the end of this turn of the event loop, together with whatever comes until then. */
+  /** Something waits: it goes out when what runs now is done, together with whatever comes until then. */
   schedule(): void {
-    if (this.#scheduled || this.#writing || this.#closed) return;
-    this.#scheduled = true;
-    setImmediate(this.#flushScheduled);
+    if (this.#state === 'idle') {
+      this.#state = 'scheduled';
+      queueMicrotask(this.#flushScheduled);
+    }
   }
 
-  /** Writes now. */
+  /** The caller will flush itself: nothing needs to be scheduled until then. */
+  hold(): void {
+    if (this.#state === 'idle') this.#state = 'held';
+  }
+
+  /** Writes now, unless a write is under way, which then goes on with what waits. */
   flush(): void {
-    if (this.#writing || this.#closed) return;
+    if (this.#state === 'writing' || this.#state === 'closed') return;
+    this.#state = 'idle';
+    if (this.#frames.length === 0 && this.source?.waiting !== true) return;
     this.#buffer ??= this.#pool.take();
     const end = this.#fill(this.#buffer);
-    if (end === 0) {
-      this.#release();
-      return;
-    }
-    this.#writing = true;
+    this.#state = 'writing';
     this.#onSent();
     this.#socket.write(this.#buffer.bytes.subarray(0, end), this.#written);
   }
 
   /** Sends the frames that wait, then `last`, then the stream's end. Data frames are left out: whoever closes wants no more of them. */
   finish(last: Uint8Array | undefined): void {
-    if (this.#closed) return;
+    if (this.#state === 'closed') return;
     if (this.source?.midFrame !== true) {
       const frames = last === undefined ? this.#frames : [...this.#frames, last];
       const rest = Buffer.concat(frames).subarray(this.#frameOffset);
@@ -93,23 +97,30 @@ export class Outgoing {
 
   /** Nothing is taken from the source any more. */
   close(): void {
-    this.#closed = true;
+    // A write that is under way still uses the buffer; its callback gives it back.
+    if (this.#state !== 'writing') this.#release();
+    this.#state = 'closed';
     this.source = undefined;
     this.#frames = [];
     this.#unsentBytes = 0;
-    if (!this.#writing) this.#release();
   }
 
   #flushScheduled = (): void => {
-    this.#scheduled = false;
-    this.flush();
+    if (this.#state === 'scheduled') this.flush();
   };
 
   #written = (): void => {
-    this.#writing = false;
-    if (this.#closed) this.#release();
-    else this.flush();
+    if (this.#state === 'writing') {
+      this.#state = 'idle';
+      this.flush();
+    }
+    // Kept while there is more to send.
+    if (!this.#writing) this.#release();
   };
+
+  get #writing(): boolean {
+    return this.#state === 'writing';
+  }
 
   #fill(buffer: SendBuffer): number {
     const { source } = this;

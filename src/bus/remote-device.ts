@@ -220,6 +220,10 @@ export class RemoteDevice implements Device, FrameSource {
 
   // --- FrameSource -----------------------------------------------------------------------------------------------------
 
+  get waiting(): boolean {
+    return this.#sendQueue.count > 0 || this.#sending >= 0 || this.#eventSender.waiting;
+  }
+
   get midFrame(): boolean {
     return this.#sending >= 0 || this.#eventSender.midFrame;
   }

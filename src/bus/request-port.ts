@@ -181,6 +181,10 @@ export class RequestPort implements Guest, FrameSource {
 
   // --- FrameSource -----------------------------------------------------------------------------------------------------------
 
+  get waiting(): boolean {
+    return this.#answers.count > 0 || this.#sending >= 0 || this.#eventSender.waiting;
+  }
+
   get midFrame(): boolean {
     return this.#sending >= 0 || this.#eventSender.midFrame;
   }

@@ -20,7 +20,7 @@ import { NetbusError } from '../device/errors.ts';
 import type { Clock } from '../lib/clock.ts';
 import { isNetbusName, NAME_CHARACTERS_MAX, netbusUri } from '../protocols/netbus/names.ts';
 
-export const CA_VALID_DAYS = 3650;
+const CA_VALID_DAYS = 3650;
 export const HOST_VALID_DAYS = 30;
 const DAY_MS = 24 * 60 * 60 * 1000;
 /** Hosts' clocks differ a little: a certificate is valid from this long before it was issued. */

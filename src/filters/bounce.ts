@@ -14,7 +14,7 @@ import { copySegments } from './copy-segments.ts';
 /** What the smallest request stages, and the alignment that direct I/O gets. */
 const CHUNK_BYTES = 16 * 1024;
 /** Staging of one device, taken from the system only as far as it is used. At the bound the guest waits. */
-export const BOUNCE_BYTES_DEFAULT = 32 * 1024 * 1024;
+const BOUNCE_BYTES_DEFAULT = 32 * 1024 * 1024;
 
 /** `stagingBytes` is at least the largest transfer, DISK_TRANSFER_BYTES_MAX. */
 export function bounce(stagingBytes: number = BOUNCE_BYTES_DEFAULT): Filter {

@@ -22,13 +22,13 @@ export const BLOCK_BYTES = 4096;
 /** One device under test, freshly made, not started. Its capacity is at least 1 MiB. */
 export interface DeviceFixture {
   readonly device: Device;
-  /** Memory for payloads, at least 1 MiB. */
+  /** Memory for payloads, at least 8 MiB. */
   readonly region: Region;
   /** What comes back: the data that was written, zeroes, or nothing but `ioError`. */
   readonly content: 'kept' | 'zeroes' | 'failed';
   /**
    * From when on guest memory is left alone: from the cut, as the contract has it, or from the moment that `close` resolves, which is as
-   * much as a device whose I/O is in the kernel can promise (docs/decisions/0003).
+   * much as a device whose I/O is in the kernel can promise (docs/decisions/0005).
    */
   readonly quietAt: 'cut' | 'close';
   /** Called after `start`, for devices that need a push from outside to begin. */

@@ -1,7 +1,13 @@
+import { NativeRegion } from '../../native/region.ts';
+import { openDiskSource } from '../../src/backends/disk/disk.ts';
 import { openNullSource } from '../../src/backends/null/null.ts';
+import type { AllocateStaging } from '../../src/bus/staging.ts';
 import { NetbusError } from '../../src/device/errors.ts';
 import type { BackendSource } from '../../src/device/source.ts';
+import { systemClock } from '../../src/lib/clock.ts';
+import { silentLog } from '../../src/lib/log.ts';
 import { busPair } from '../support/bus-pair.ts';
+import { makeImage } from '../support/disk-image.ts';
 import { HeldDevice } from '../support/held-device.ts';
 import { MemoryRegion } from '../support/memory-region.ts';
 import { type DeviceFixture, deviceCompliance } from './device-compliance.ts';
@@ -9,8 +15,8 @@ import { type DeviceFixture, deviceCompliance } from './device-compliance.ts';
 const MIB = 1024 * 1024;
 
 /** A session over loopback TLS, its lease granted; what stands at the other end is `source`. */
-async function remote(source: BackendSource, depth: number): Promise<DeviceFixture> {
-  const pair = await busPair();
+async function remote(source: BackendSource, depth: number, allocate?: AllocateStaging): Promise<DeviceFixture> {
+  const pair = await busPair(allocate && { allocate });
   pair.host.depth = depth;
   const lease = pair.host.add('a1', source);
   const session = await pair.open('a1');
@@ -48,3 +54,22 @@ deviceCompliance('remote, a device with less depth than the session', () =>
   remote(openNullSource({ capacityBytes: 8 * MIB, depth: 3 }), 64),
 );
 deviceCompliance('remote, over a device that can be held', held);
+
+/** Over a real disk image; staging is what the kernel's I/O needs. */
+async function overDisk(direct: boolean): Promise<DeviceFixture> {
+  const image = await makeImage(8 * MIB);
+  const source = await openDiskSource({ path: image.path, clock: systemClock, log: silentLog, direct });
+  const fixture = await remote(source, 64, (bytes) => NativeRegion.allocate(bytes));
+  return {
+    ...fixture,
+    content: 'kept',
+    dispose: async () => {
+      await fixture.dispose?.();
+      await source.close();
+      await image.remove();
+    },
+  };
+}
+
+deviceCompliance('remote, over a disk', () => overDisk(false));
+deviceCompliance('remote, over a disk, direct', () => overDisk(true));

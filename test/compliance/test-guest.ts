@@ -7,7 +7,8 @@ import { FreeRows, MessageTable } from '../../src/device/message-table.ts';
 import type { Region } from '../../src/device/region.ts';
 import { gather, scatter } from '../../src/device/segments.ts';
 
-const CHUNK_BYTES = 4096;
+/** Large enough that the largest transfer has few segments. */
+const CHUNK_BYTES = 32 * 1024;
 /** Turns of the event loop after which a device that should be silent is believed to be. */
 const SILENT_TURNS = 20;
 

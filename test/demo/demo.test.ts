@@ -66,7 +66,9 @@ async function assertNothingLeft(namespaces: readonly string[]): Promise<void> {
     [],
   );
   assert.ok(!readFileSync('/proc/self/mounts', 'utf8').includes(folder));
-  assert.deepEqual(readdirSync(folder), []);
+  // What compiles the demo's source keeps its cache there.
+  const left = readdirSync(folder).filter((name) => !name.startsWith('tsx-'));
+  assert.deepEqual(left, []);
 }
 
 describe('the demo', () => {

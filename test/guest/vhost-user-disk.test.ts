@@ -65,7 +65,10 @@ describe('a real guest on the vhost-user frontend', () => {
     await guest.succeed('echo "write through" >/sys/block/vda/cache_type && echo hello >/mnt/note && sync');
     assert.equal(frontend.status().writeCache, false);
     assert.ok(disk.seen.some(({ flags }) => (flags & DiskFlag.durable) !== 0));
-    assert.ok(disk.seen.some(({ kind }) => kind === DiskKind.discard), 'mounted with discard');
+    assert.ok(
+      disk.seen.some(({ kind }) => kind === DiskKind.discard),
+      'mounted with discard',
+    );
     assert.ok(disk.seen.some(({ kind }) => kind === DiskKind.flush));
     await guest.powerOff();
 

@@ -10,7 +10,7 @@ import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { type Log, silentLog } from '../../src/lib/log.ts';
 import { MemoryRegion } from './memory-region.ts';
 
-export const TEST_CLUSTER = 'lab';
+const TEST_CLUSTER = 'lab';
 
 /** Who may be asked for a certificate: a cluster of the tests. */
 export class TestAuthority {

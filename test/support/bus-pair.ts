@@ -4,10 +4,12 @@ import type { ControlHandlers } from '../../src/bus/control-link.ts';
 import type { Target } from '../../src/bus/dial.ts';
 import type { EndpointOptions } from '../../src/bus/endpoint.ts';
 import type { RemoteSession } from '../../src/bus/remote-session.ts';
+import type { AllocateStaging } from '../../src/bus/staging.ts';
 import type { NetbusError } from '../../src/device/errors.ts';
 import { TestAuthority, TestLog, TestSessionHost, TestStaging } from './bus-host.ts';
 
-const authority = new TestAuthority();
+/** The CA of every pair, for a third host. */
+export const pairAuthority = new TestAuthority();
 
 export interface BusPair {
   readonly m1: Bus;
@@ -21,7 +23,12 @@ export interface BusPair {
 }
 
 export async function busPair(
-  options: { m1?: Partial<EndpointOptions>; m2?: Partial<EndpointOptions>; handlers?: ControlHandlers } = {},
+  options: {
+    m1?: Partial<EndpointOptions>;
+    m2?: Partial<EndpointOptions>;
+    handlers?: ControlHandlers;
+    allocate?: AllocateStaging;
+  } = {},
 ): Promise<BusPair> {
   const host = new TestSessionHost();
   const staging = new TestStaging();
@@ -31,10 +38,10 @@ export async function busPair(
     sessionHost: host,
     handlers: options.handlers ?? {},
     targetOf: (name: string) => targets.get(name),
-    allocate: staging.allocate,
+    allocate: options.allocate ?? staging.allocate,
   };
-  const m1 = new Bus({ ...(await authority.endpointOptions('m1', { log, ...options.m1 })), ...common });
-  const m2 = new Bus({ ...(await authority.endpointOptions('m2', { log, ...options.m2 })), ...common });
+  const m1 = new Bus({ ...(await pairAuthority.endpointOptions('m1', { log, ...options.m1 })), ...common });
+  const m2 = new Bus({ ...(await pairAuthority.endpointOptions('m2', { log, ...options.m2 })), ...common });
   for (const [name, bus] of [
     ['m1', m1],
     ['m2', m2],

@@ -3,7 +3,7 @@
  *
  * Work in the kernel cannot be recalled. So after a cut or `close` this device says nothing more at once, but memory that was
  * lent to it is left alone only when `close` has resolved. Whoever lends a guest's own memory puts `filters/bounce.ts` above;
- * whoever stages payloads anyway keeps the staging until then (docs/decisions/0003).
+ * whoever stages payloads anyway keeps the staging until then (docs/decisions/0005).
  */
 import { IO_COMPLETION_WORDS, IoOp } from '../../../native/index.ts';
 import { Batch, Replies } from '../../device/batch.ts';
@@ -18,7 +18,7 @@ import type { Image } from './image.ts';
 import { Operations } from './operations.ts';
 
 /** Most requests that one device holds. */
-export const DISK_DEPTH = 1024;
+const DISK_DEPTH = 1024;
 /** Completions that are taken from the engine at a time. */
 const COMPLETIONS_PER_REAP = 256;
 /** The tag of the flush; all other tags are rows. */

@@ -415,6 +415,51 @@ test('what the device has not taken yet goes back to the ring when it stops', ()
   );
 });
 
+test('what cannot go back to the ring is pushed and answered before the stop is', () => {
+  const disk = new MemoryDisk({}, 1);
+  const clock = new TestClock();
+  return withFrontend(
+    async ({ connect }) => {
+      const vm = await connect();
+      disk.holding = true;
+      const work = [vm.write(0, pattern(512, 0)), vm.write(1, pattern(512, 1)), vm.getId()];
+      // It is answered at once, and lies behind a write that the device has not taken.
+      await work[2];
+      const stop = vm.stopRing(0);
+      await waitFor('the stop to begin', () => clockHasTimer(clock));
+      disk.holding = false;
+      disk.device!.release(1);
+      assert.equal(await stop, 3);
+      await Promise.all(work);
+    },
+    { disk, clock },
+  );
+});
+
+test('a ring that is kicked before its memory is there starts when that comes', () =>
+  withFrontend(async ({ open, complaints }) => {
+    const vm = open({ memoryStyle: 'table' });
+    for (const step of vm.handshake()) if (step.name !== 'setMemTable') await step.run();
+    const write = vm.write(0, pattern(512, 0));
+    await waitFor('the kick', () => complaints.length > 0);
+    assert.match(complaints[0], /ring 0 is not inside one region of guest memory and waits for one/);
+    await setMemoryTable(vm.control, vm.memory);
+    await write;
+  }));
+
+test('kick and call must be eventfds', () =>
+  withFrontend(async ({ connect, complaints }) => {
+    const vm = await connect();
+    const [one, other] = native.socketPair();
+    for (const name of ['setVringKick', 'setVringCall', 'setVringErr'] as const) {
+      await assert.rejects(vm.control.tell({ name, index: 0, hasFd: true }, [one], true), /refused/);
+    }
+    native.close(one);
+    native.close(other);
+    assert.match(complaints[0], /ring 0 was given a descriptor that is no eventfd: socket/);
+    await vm.write(0, pattern(512, 0));
+  }));
+
 test('a memory table that changes does not wait for the device, and the old mapping serves what is in flight', () =>
   withFrontend(async ({ disk, connect, frontend }) => {
     const vm = await connect({ memoryStyle: 'table' });
@@ -458,12 +503,12 @@ test('a file that is shorter than its region is refused', () =>
     const region = { guestAddress: 2 ** 40, size: 8192, userAddress: 2 ** 40, mmapOffset: 0 };
     const fd = native.createMemoryFile('short', 4096);
     await assert.rejects(vm.control.tell({ name: 'addMemReg', region }, [fd], true), /refused addMemReg/);
-    native.close(fd);
     assert.match(
       complaints.join(),
       /ADD_MEM_REG is refused.*8192 bytes at guest address 0x10000000000: its file cannot be mapped/,
     );
     await assert.rejects(vm.control.tell({ name: 'addMemReg', region: { ...region, guestAddress: 0 } }, [fd], true));
+    native.close(fd);
     await vm.write(0, pattern(512, 0));
   }));
 

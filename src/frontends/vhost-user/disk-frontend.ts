@@ -14,9 +14,9 @@ import type { Ring, RingState } from './ring.ts';
 import { Session } from './session.ts';
 
 /** How long a VMM that stops its rings may be kept waiting, in all. */
-export const QUIESCE_MS_MAX = 10_000;
+const QUIESCE_MS_MAX = 10_000;
 /** Owner and group may connect: the VMM runs as another user of the device's group. */
-export const SOCKET_MODE = 0o660;
+const SOCKET_MODE = 0o660;
 
 export interface DiskFrontendOptions {
   /** Of the socket; its directory exists. At most 107 bytes. */

@@ -1,4 +1,5 @@
 /** One ring of a vhost-user device: what the front-end has said about it, and where it is. */
+import { readlinkSync } from 'node:fs';
 import { native } from '../../../native/index.ts';
 import { NetbusError } from '../../device/errors.ts';
 import type { RingAddresses } from '../../protocols/vhost-user/index.ts';
@@ -18,8 +19,8 @@ import {
 import type { MappedRegion } from './mapped-region.ts';
 import type { MemoryGeneration } from './memory.ts';
 
-/** Where a queue was when it stopped: if it goes on from there, what was unfinished goes on, too. */
-export interface StopPoint {
+/** Where a queue was when it stopped. */
+interface StopPoint {
   readonly size: number;
   readonly nextAvailable: number;
   readonly usedIndex: number;
@@ -50,7 +51,7 @@ export class Ring {
   state: RingState = { name: 'stopped' };
   /** The memory that the queue is in and that its descriptors are translated with; undefined while there is no queue. */
   generation: MemoryGeneration | undefined;
-  stopPoint: StopPoint | undefined;
+  #stopPoint: StopPoint | undefined;
   /** False while the ring's own memory is missing from the table: QEMU takes a region out and puts it back, grown. */
   #mapped = false;
   #kickFd = NONE;
@@ -79,12 +80,16 @@ export class Ring {
     return this.enabled && this.#mapped && this.state.name === 'running' ? this.state.queue : undefined;
   }
 
-  /** Takes the eventfd over. The first kick starts the ring, also one that is there already. */
+  /** Takes the eventfd over. The first kick starts the ring, also one that is there already. Throws for what is no eventfd, as all three. */
   setKick(fd: number): void {
+    checkEventFd(this.index, fd);
     this.#endKick();
     this.#kickFd = fd;
     this.#kickWatch = native.watch(fd, { readable: true, writable: false }, (error) => {
-      if (error < 0) return this.#endKick();
+      if (error < 0) {
+        this.#endKick();
+        return;
+      }
       native.drainEvent(fd);
       this.#onKick(this);
     });
@@ -92,6 +97,7 @@ export class Ring {
 
   /** Takes the eventfd over; -1 = the driver looks for itself. */
   setCall(fd: number): void {
+    if (fd !== NONE) checkEventFd(this.index, fd);
     if (this.#callFd !== NONE) native.close(this.#callFd);
     this.#callFd = fd;
     // A call that went to the old descriptor while it was replaced may have been lost; one too many does no harm.
@@ -99,6 +105,7 @@ export class Ring {
   }
 
   setErr(fd: number): void {
+    if (fd !== NONE) checkEventFd(this.index, fd);
     if (this.#errFd !== NONE) native.close(this.#errFd);
     this.#errFd = fd;
   }
@@ -147,9 +154,17 @@ export class Ring {
     const { queue } = this;
     if (queue === undefined) return;
     this.base = queue.nextAvailable;
-    this.stopPoint = { size: this.size, nextAvailable: queue.nextAvailable, usedIndex: queue.usedIndex };
+    this.#stopPoint = { size: this.size, nextAvailable: queue.nextAvailable, usedIndex: queue.usedIndex };
     this.state = { name: 'stopped' };
     this.#hold(undefined);
+  }
+
+  /** Whether the queue is at the very point where this ring stopped last. */
+  goesOn(queue: SplitQueue): boolean {
+    const point = this.#stopPoint;
+    if (point === undefined) return false;
+    const { size, nextAvailable, usedIndex } = queue;
+    return point.size === size && point.nextAvailable === nextAvailable && point.usedIndex === usedIndex;
   }
 
   /** Puts the ring out of use, and tells the front-end where it asked for that. */
@@ -215,6 +230,16 @@ function locate(
   if (range < 0 || map.left(range, address) < length) return undefined;
   const offset = map.offset(range, address);
   return offset % align === 0 ? { region: map.region(range) as MappedRegion, offset } : undefined;
+}
+
+/** A pipe or a file could block the process in a write, or in a read. Makes sure that an eventfd does not, either. */
+function checkEventFd(index: number, fd: number): void {
+  const kind = readlinkSync(`/proc/self/fd/${fd}`);
+  if (!kind.startsWith('anon_inode:[eventfd')) {
+    native.close(fd);
+    throw wrong(index, `was given a descriptor that is no eventfd: ${kind}`);
+  }
+  native.setNonBlocking(fd);
 }
 
 function wrong(index: number, what: string): NetbusError {

@@ -7,10 +7,9 @@ export type VersionRange = readonly [lowest: number, highest: number];
 
 /** TLS's application-layer protocol name (RFC 7301). */
 export const NETBUS_ALPN = 'netbus';
-export const NETBUS_PORT = 7443;
 
 /** HELLO, WELCOME, BYE, STATED. */
-export const HANDSHAKE_PAYLOAD_BYTES_MAX = 64 * 1024;
+const HANDSHAKE_PAYLOAD_BYTES_MAX = 64 * 1024;
 /** CALL, RESULT. */
 export const CONTROL_PAYLOAD_BYTES_MAX = 1024 * 1024;
 /** REQUEST, REPLY, EVENT; also the most room that a request may ask for its reply. */
@@ -31,9 +30,9 @@ export const HEARTBEAT_IDLE_MS = 5_000;
 /** A side that has received nothing for so long takes the connection for cut. */
 export const HEARTBEAT_CUT_MS = 15_000;
 
-/** Credit of a session that its WELCOME may name; `bytes` is at least one message of the largest size. */
+/** Credit of a session that its WELCOME may name: at least one message of the largest size with the largest reply. */
 export const DEPTH_MAX = 4096;
-export const CREDIT_BYTES_MIN = DATA_PAYLOAD_BYTES_MAX;
+export const CREDIT_BYTES_MIN = 2 * DATA_PAYLOAD_BYTES_MAX;
 export const CREDIT_BYTES_MAX = 1024 * 1024 * 1024;
 /** What the device's side gives unless it is told otherwise. */
 export const CREDIT_BYTES_DEFAULT = 8 * 1024 * 1024;

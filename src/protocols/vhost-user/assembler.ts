@@ -4,7 +4,7 @@ import { HEADER_BYTES, PAYLOAD_BYTES_MAX } from './numbers.ts';
 import { malformed } from './wire.ts';
 
 /** Most descriptors of one message: a memory table's, rounded up to what one control message is received with. */
-export const MESSAGE_FDS_MAX = 16;
+const MESSAGE_FDS_MAX = 16;
 
 /** A message that is complete but not yet looked at. */
 export interface RawMessage {

@@ -2,14 +2,11 @@
 export * from './assembler.ts';
 export * from './backend-messages.ts';
 export * from './frontend-messages.ts';
-export { decodeHeader, type Header } from './header.ts';
+export { decodeHeader } from './header.ts';
 export * from './numbers.ts';
-export {
-  type ConfigWindow,
-  INFLIGHT_REGION_BYTES,
-  type InflightRegion,
-  type MemoryRegion,
-  RING_FLAG_LOG,
-  type RingAddresses,
+export type {
+  InflightRegion,
+  MemoryRegion,
+  RingAddresses,
 } from './payloads.ts';
 export * from './replies.ts';

@@ -71,8 +71,6 @@ export interface RingAddresses {
 }
 
 export const RING_ADDRESSES_BYTES = 40;
-/** Flag of RingAddresses. */
-export const RING_FLAG_LOG = 1;
 
 export function readRingAddresses(reader: PayloadReader, title: string): RingAddresses {
   const index = reader.u32();

@@ -1,6 +1,6 @@
 /** What the back-end answers, as values: encode for its role, decode for the front-end's. */
 import { beginMessage, type Header } from './header.ts';
-import { HEADER_BYTES, Request, requestTitle } from './numbers.ts';
+import { Request, requestTitle } from './numbers.ts';
 import {
   CONFIG_HEADER_BYTES,
   type ConfigWindow,
@@ -81,6 +81,3 @@ function read(request: number, reader: PayloadReader, title: string): Reply {
       return { name: 'u64', request, value: reader.u64() };
   }
 }
-
-/** Bytes of the longest reply. */
-export const REPLY_BYTES_MAX = HEADER_BYTES + CONFIG_HEADER_BYTES + 256;
