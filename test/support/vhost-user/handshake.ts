@@ -172,15 +172,10 @@ export async function setMemoryTable(control: ControlChannel, memory: GuestMemor
 }
 
 /** ADD_MEM_REG for each region of `memory`. */
-export async function addMemoryRegions(control: ControlChannel, memory: GuestMemory): Promise<void> {
+async function addMemoryRegions(control: ControlChannel, memory: GuestMemory): Promise<void> {
   for (const region of memory.regions) {
     await control.tell({ name: 'addMemReg', region: asMemoryRegion(region) }, [region.fd], true);
   }
-}
-
-/** REM_MEM_REG for each region of `memory`. */
-export async function removeMemoryRegions(control: ControlChannel, memory: GuestMemory): Promise<void> {
-  for (const region of memory.regions) await control.tell({ name: 'remMemReg', region: asMemoryRegion(region) }, [], true);
 }
 
 /** The first time the back-end makes the region; from then on, also on a new connection, it gets the same one back. */
