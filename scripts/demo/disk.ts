@@ -104,10 +104,9 @@ export async function netbus(story: Story, cluster: Cluster, host: string, ...ar
 }
 
 async function attach(story: Story, cluster: Cluster, device: string, vm: string): Promise<AttachmentEntry> {
-  story.command('m2', `netbus attach ${device} --vm ${vm} --json`);
-  const entry = await cluster.ask<AttachmentEntry>('m2', 'attach', device, '--vm', vm);
-  story.output(`socket ${entry.socket}\nQEMU arguments ${entry.qemuArguments.join(' ')}`);
-  return entry;
+  await netbus(story, cluster, 'm2', 'attach', device, '--vm', vm);
+  const { attachments } = await cluster.client('m2').status();
+  return attachments.find((entry) => entry.vm === vm && entry.device === device)!;
 }
 
 async function inGuest(story: Story, guest: Guest, commands: string): Promise<void> {

@@ -10,7 +10,7 @@ import type { Story } from './story.ts';
 
 /** A shell on the guest's second serial port. */
 const SHELL_LOOP =
-  'setsid sh -c "while :; do setsid cttyhack sh -i </dev/ttyS1 >/dev/ttyS1 2>&1; sleep 1; done" </dev/null >/dev/null 2>&1 &';
+  'setsid sh -c "while :; do setsid -c sh -i </dev/ttyS1 >/dev/ttyS1 2>&1; sleep 1; done" </dev/null >/dev/null 2>&1 &';
 
 /** Resolves never: the process ends by a signal, which cleans up. */
 export async function explore(story: Story, cleanup: Cleanup, cluster: Cluster): Promise<never> {

@@ -17,7 +17,7 @@ export function tellSummary(story: Story, { remote, local, verifiedBytes, files 
       ],
     ),
   );
-  story.title('What happened:');
+  story.title('\nWhat happened:');
   story.say(
     `The guest on m2 had a disk that is a file on m1, and saw nothing of it: its own driver, its own filesystem.
 Everything between the hosts went through mutual TLS 1.3. ${files} files, ${verifiedBytes} bytes, were found

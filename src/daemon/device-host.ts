@@ -13,7 +13,7 @@ export interface DeviceHost {
   detach(attachment: string): Promise<void>;
   grow(attachment: string): Promise<{ profile: Profile; grown: boolean }>;
   setWriteCache(attachment: string, enabled: boolean): Promise<void>;
-  /** The exports that this host may use. */
+  /** The exports that this host may use; of its own ones all. */
   list(): Promise<ExportListing[]>;
   /** `signal` gives up sessions that are being opened. */
   openSession(attachment: string, signal: AbortSignal): OpenSession;

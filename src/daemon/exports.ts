@@ -218,9 +218,10 @@ export class Exports {
     };
   }
 
-  /** The exports that `host` may use; sizes are looked at anew. */
+  /** The exports that `host` may use, and for this host all of them; sizes are looked at anew. */
   async list(host: string): Promise<ExportListing[]> {
-    const visible = [...this.#exports.values()].filter((candidate) => mayUse(candidate, host));
+    const own = host === this.#options.host;
+    const visible = [...this.#exports.values()].filter((candidate) => own || mayUse(candidate, host));
     return Promise.all(
       visible.map(async (candidate) => {
         const { name, class: kind, capacityBytes, readOnly, shared, state } = await describeExport(candidate);

@@ -33,8 +33,9 @@ export function formatSince(iso: string, nowMs: number): string {
 /** Columns aligned by spaces, headings first; cells that are empty show a dash, columns that are empty everywhere go away. */
 export function formatTable(headings: readonly string[], rows: readonly (readonly string[])[], style: Style = plain): string {
   const used = headings.map((_, column) => rows.some((row) => visible(row[column] ?? '') !== ''));
-  const lines = [headings.map((heading) => style.dim(heading)), ...rows].map((row) =>
-    headings.flatMap((_, column) => (used[column] ? [row[column] || '-'] : [])),
+  const cells = rows.map((row) => headings.map((_, column) => row[column] || '-'));
+  const lines = [headings.map((heading) => style.dim(heading)), ...cells].map((line) =>
+    line.filter((_, column) => used[column]),
   );
   const widths = (lines[0] ?? []).map((_, column) => Math.max(...lines.map((line) => visible(line[column]).length)));
   return lines

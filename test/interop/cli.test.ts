@@ -194,6 +194,8 @@ describe('what a user may get wrong', () => {
     assertFails(await cluster.netbus('m3', 'attach', 'm1/mine', '--vm', 'web'), 6, /does not allow host m3/);
     assertFails(await cluster.netbus('m1', 'attach', 'm1/mine', '--vm', 'web'), 6, /does not allow host m1/);
     assert.ok(!(await cluster.ask<Devices>('m3', 'ls')).devices.some(({ name }) => name === 'mine'));
+    const own = (await cluster.ask<Devices>('m1', 'ls')).devices.map(({ host, name }) => `${host}/${name}`);
+    assert.deepEqual(own, ['m1/mine'], 'a host sees all that it exports, also what its own VMs may not use');
     await cluster.ask('m2', 'attach', 'm1/mine', '--vm', 'first');
     assertFails(await cluster.netbus('m2', 'attach', 'm1/mine', '--vm', 'second'), 4, /m2:first\/mine/);
     await cluster.ask('m2', 'detach', 'first/mine');
