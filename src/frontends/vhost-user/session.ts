@@ -19,16 +19,15 @@ import {
   type Reply,
   Request,
   type RequestName,
-  type RingAddresses,
   requestTitle,
   VirtioFeature,
 } from '../../protocols/vhost-user/index.ts';
-import { isQueueSize, QUEUE_SIZE_MAX } from '../../protocols/virtqueue/index.ts';
 import { Channel } from './channel.ts';
 import { Descriptors } from './descriptors.ts';
 import type { DeviceModel } from './device-model.ts';
 import { GuestMemory, MEMORY_SLOTS_MAX } from './memory.ts';
 import { Ring } from './ring.ts';
+import { refused, ringOf, setRing } from './ring-messages.ts';
 
 /** What every class offers beside its own. */
 const TRANSPORT_FEATURES = featureBits(
@@ -243,7 +242,10 @@ export class Session<Model extends DeviceModel = DeviceModel> {
       case 'setVringKick':
       case 'setVringCall':
       case 'setVringErr':
-        return this.#setRing(message, descriptors);
+        setRing(this.#ring(ringOf(message)), message, descriptors);
+        // A ring that was disabled may have something to take.
+        if (message.name === 'setVringEnable' && message.enabled) this.model.wake();
+        return 'done';
       default:
         return unsupportedAnswer(message);
     }
@@ -268,57 +270,6 @@ export class Session<Model extends DeviceModel = DeviceModel> {
   }
 
   // --- rings ----------------------------------------------------------------------------------------------------------
-
-  #setRing(
-    message: Extract<
-      FrontendMessage,
-      {
-        name:
-          | 'setVringNum'
-          | 'setVringBase'
-          | 'setVringAddr'
-          | 'setVringEnable'
-          | 'setVringKick'
-          | 'setVringCall'
-          | 'setVringErr';
-      }
-    >,
-    descriptors: Descriptors,
-  ): Outcome {
-    const ring = this.#ring(message.name === 'setVringAddr' ? message.addresses.index : message.index);
-    switch (message.name) {
-      case 'setVringNum':
-        stopped(ring, 'SET_VRING_NUM');
-        if (!isQueueSize(message.size))
-          throw refused(`ring ${ring.index} cannot have ${message.size} entries: a power of two up to ${QUEUE_SIZE_MAX}`);
-        ring.size = message.size;
-        return 'done';
-      case 'setVringBase':
-        stopped(ring, 'SET_VRING_BASE');
-        ring.base = message.base;
-        return 'done';
-      case 'setVringAddr':
-        // A migration sends it again to a running ring, to change the flag of the dirty log.
-        if (ring.queue !== undefined && !sameAddresses(ring.addresses, message.addresses))
-          stopped(ring, 'SET_VRING_ADDR with other addresses');
-        ring.addresses = message.addresses;
-        return 'done';
-      case 'setVringEnable':
-        ring.enabled = message.enabled;
-        if (message.enabled) this.model.wake();
-        return 'done';
-      case 'setVringKick':
-        if (!message.hasFd) throw refused(`ring ${ring.index} cannot be polled: SET_VRING_KICK needs a descriptor`);
-        ring.setKick(descriptors.take());
-        return 'done';
-      case 'setVringCall':
-        ring.setCall(message.hasFd ? descriptors.take() : -1);
-        return 'done';
-      case 'setVringErr':
-        ring.setErr(message.hasFd ? descriptors.take() : -1);
-        return 'done';
-    }
-  }
 
   #ring(index: number): Ring {
     const ring = this.rings[index];
@@ -390,16 +341,4 @@ function subset(features: bigint, offered: bigint, title: string): bigint {
   const extra = features & ~offered;
   if (extra !== 0n) throw refused(`${title} has bits that were not offered: 0x${extra.toString(16)}`);
   return features;
-}
-
-function stopped(ring: Ring, title: string): void {
-  if (ring.queue !== undefined) throw refused(`${title} for ring ${ring.index}, which is running`);
-}
-
-function sameAddresses(a: RingAddresses | undefined, b: RingAddresses): boolean {
-  return a !== undefined && a.descriptors === b.descriptors && a.used === b.used && a.available === b.available;
-}
-
-function refused(message: string): NetbusError {
-  return new NetbusError('protocol', message);
 }
