@@ -7,7 +7,7 @@ import type { Endpoint } from './endpoint.ts';
 
 /**
  * Checks the peer straight after the TLS handshake, before a byte of it is read, and returns its name. Throws `denied` with a
- * reason that fits behind "…: ". Sockets are made with `rejectUnauthorized: false`, so this is the one gate: docs/decisions/0010.
+ * reason that fits behind "…: ". Sockets are made with `rejectUnauthorized: false`, so this is the one gate: docs/decisions/0007.
  */
 export function checkPeer(socket: TLSSocket, endpoint: Endpoint): string {
   if (!socket.authorized) throw denied(refusal(socket, endpoint));

@@ -1,6 +1,6 @@
 /**
  * Issues identities: the cluster's CA, and a certificate for each host that names it by a URI (docs/protocol.md, 1). What
- * `netbus init` and `netbus join` call. Node's own crypto issues no certificates: docs/decisions/0010.
+ * `netbus init` and `netbus join` call. Node's own crypto issues no certificates: docs/decisions/0007.
  */
 import 'reflect-metadata';
 import { webcrypto } from 'node:crypto';
