@@ -2,7 +2,7 @@
 
 /**
  * Large enough that a write carries many replies, small enough that the peer decrypts the first part of a batch while the rest of it is
- * encrypted: with 256 KiB the two hosts took turns, and 4 KiB reads at depth 32 lost a quarter.
+ * encrypted. Chosen among 32, 64, 144 and 256 KiB by few and noisy runs: docs/performance.md.
  */
 export const SEND_BUFFER_BYTES = 64 * 1024;
 /** Buffers that are kept for the next connection that has something to send. */

@@ -239,6 +239,23 @@ test('descriptors that change while they are read are checked as they were read'
   assert.equal(chain.writableBytes, 16);
 });
 
+test("parts that overlap are taken as they are: what they spoil is the guest's own", () => {
+  const guest = new ModelGuest(4);
+  guest.describe(0, { address: DATA_START, length: 512, flags: NEXT | WRITE, next: 1 });
+  guest.describe(1, { address: DATA_START + 256, length: 512, flags: NEXT | WRITE, next: 2 });
+  guest.describe(2, { address: DATA_START + 300, length: 1, flags: WRITE, next: 0 });
+  guest.offer(0);
+  guest.publish();
+  const chain = new Chain();
+  assert.ok(guest.queue.take(chain));
+  assert.deepEqual(parts(chain), [
+    [2, 0, 512],
+    [2, 256, 512],
+    [2, 300, 1],
+  ]);
+  assert.equal(guest.queue.fault, undefined);
+});
+
 test('sizes that are none', () => {
   assert.deepEqual([0, 1, 2, 3, 6, 512, 1024, 1025, 2048, -4, 1.5].filter(isQueueSize), [1, 2, 512, 1024]);
   assert.throws(() => new SplitQueue({ index: 0, size: 3 } as never), RangeError);
