@@ -43,6 +43,8 @@ void handle_table_free(struct handle_table *table);
 
 /* ---- environment (module.c) -------------------------------------------------------------------------------------- */
 
+struct tls_scratch;
+
 /* One JavaScript thread that has loaded the addon. Everything here belongs to that thread. */
 struct environment {
   napi_env env;
@@ -57,6 +59,9 @@ struct environment {
   struct handle_table regions;
   struct handle_table watches;
   struct handle_table engines;
+  struct handle_table tls_contexts;
+  struct handle_table tls_connections;
+  struct tls_scratch *tls_scratch; /* NULL until the first connection. */
 };
 
 /* Holds the event loop, or lets it go. Calls are counted. */
@@ -78,6 +83,9 @@ extern const struct native_function window_functions[];
 extern const struct native_function descriptor_functions[];
 extern const struct native_function watch_functions[];
 extern const struct native_function unix_socket_functions[];
+extern const struct native_function tcp_socket_functions[];
+extern const struct native_function tls_context_functions[];
+extern const struct native_function tls_functions[];
 extern const struct native_function message_functions[];
 extern const struct native_function file_functions[];
 extern const struct native_function io_functions[];
@@ -167,5 +175,7 @@ uint64_t fault_guard_count(int guard);
 
 void watches_close(struct environment *environment);
 void engines_close(struct environment *environment);
+void tls_connections_close(struct environment *environment);
+void tls_contexts_close(struct environment *environment);
 
 #endif

@@ -1,5 +1,5 @@
 /**
- * The system calls that Node does not have. No policy lives here: every function does one thing, checks its bounds in C,
+ * The system calls that Node does not have, and TLS on a socket (docs/decisions/0009). No policy lives here: every function does one thing, checks its bounds in C,
  * and leaves decisions to the caller.
  *
  * Two styles of failure, by how often a function is called:
@@ -65,6 +65,9 @@ export const IO_COMPLETION_WORDS = 2;
 /** Most segments of one operation (IOV_MAX). */
 export const IO_SEGMENTS_MAX = 1024;
 
+/** Least room of `tlsRead`: twice what a record may have left unfinished. */
+export const TLS_READ_BYTES_MIN = 2 * (16_384 + 256 + 5);
+
 /** Result of `blockDevice`. */
 export interface BlockDeviceInfo {
   sizeBytes: number;
@@ -74,7 +77,7 @@ export interface BlockDeviceInfo {
 }
 
 /**
- * The addon's functions. Handles (of regions, watches and engines) are positive 31-bit integers of the calling thread's
+ * The addon's functions. Handles (of regions, watches, engines and TLS) are positive 31-bit integers of the calling thread's
  * environment, at most 16384 of each kind at a time, and no handle is ever given twice: a stale one is a RangeError.
  */
 export interface Native {
@@ -144,7 +147,7 @@ export interface Native {
    */
   listenUnix(path: string, mode: number): number;
   /** Next connection (non-blocking, close-on-exec), or a negative errno (-EAGAIN: none). */
-  acceptUnix(listener: number): number;
+  acceptConnection(listener: number): number;
   /** Connects at once, never waits; the result is non-blocking. Throws EAGAIN where the listener's backlog is full. */
   connectUnix(path: string): number;
   /** socketpair(AF_UNIX, SOCK_STREAM), both ends non-blocking. */
@@ -158,6 +161,64 @@ export interface Native {
   receiveMessage(fd: number, buffer: Uint8Array, offset: number, length: number): ReceivedMessage;
   /** SO_PEERCRED. */
   peerCredentials(fd: number): { pid: number; uid: number; gid: number };
+
+  // --- TCP ---------------------------------------------------------------------------------------------------------
+  /** A non-blocking listener at an IP address ("::" takes IPv4, too); port 0: a free one. Throws EADDRINUSE, EADDRNOTAVAIL, EACCES; EINVAL for a name. */
+  listenTcp(address: string, port: number): number;
+  /** A socket that connects to an IP address: writable when it has, an error of `watch` where it cannot. Throws what is known at once (ENETUNREACH …). */
+  connectTcp(address: string, port: number): number;
+  /** TCP_NODELAY, and keep-alive probes after so many seconds of silence (3 of them, 5 s apart). */
+  setTcpOptions(fd: number, keepAliveAfterS: number): void;
+  /** shutdown(SHUT_WR). Returns 0 or a negative errno (-ENOTCONN: the peer has cut it). */
+  endSocket(fd: number): number;
+  localAddress(fd: number): { address: string; port: number };
+  /** Throws ENOTCONN where the peer has gone. */
+  peerAddress(fd: number): { address: string; port: number };
+
+  // --- TLS ---------------------------------------------------------------------------------------------------------
+  /**
+   * An SSL_CTX of Node's own OpenSSL: TLS 1.3 only, no resumption, for both roles. Certificates (the host's own first, then its chain;
+   * `authority`: whom it trusts) and key are PEM texts; empty for a peer without one. Asks the peer for a certificate and refuses
+   * none: read `tlsPeer` before anything else. `protocol` is the one ALPN: a client that offers only others is refused. Throws
+   * an Error with code ERR_SSL that says which part OpenSSL does not take.
+   */
+  createTlsContext(options: {
+    certificate: string;
+    key: string;
+    authority: string;
+    /** For TLS 1.3, best first: "TLS_AES_128_GCM_SHA256:…". */
+    ciphers: string;
+    protocol: string;
+  }): number;
+  /** Connections that were opened with it live on. */
+  destroyTlsContext(context: number): void;
+  /** TLS on a connected socket, which stays the caller's. `server`: 1 or 0. */
+  openTls(context: number, fd: number, server: number): number;
+  /**
+   * Goes on with the handshake: 0 when it is done, -EAGAIN when the peer has to say something, -EPROTO where it failed (see
+   * `tlsFailure`), -ECONNRESET where the peer closed. Read right after it is done: what came along does not make the socket readable.
+   */
+  tlsHandshake(tls: number): number;
+  /**
+   * Hot. One recv, and everything that it brought as plaintext: bytes, 0 at the peer's end (with or without close_notify), -EAGAIN where
+   * no whole record is there, -EPROTO (see `tlsFailure`) or the socket's error. `length` at least TLS_READ_BYTES_MIN. Nothing that was
+   * received waits outside the socket afterwards, except for the rest of a record.
+   */
+  tlsRead(tls: number, buffer: Uint8Array, offset: number, length: number): number;
+  /**
+   * Hot. Takes all bytes, 64 KiB at most, and sends what the socket takes. Returns how many bytes of ciphertext wait in memory, which
+   * `tlsFlush` sends; until they have gone nothing is taken (-EAGAIN).
+   */
+  tlsWrite(tls: number, buffer: Uint8Array, offset: number, length: number): number;
+  /** Sends what waits; returns what still does. */
+  tlsFlush(tls: number): number;
+  /** close_notify, behind everything else. Returns what waits. The socket's own end is `endSocket`. */
+  tlsEnd(tls: number): number;
+  /** After the handshake: the peer's certificate (DER; absent: none), the X509_V_… verdict on its chain with OpenSSL's words, the agreed ALPN ("" : none). */
+  tlsPeer(tls: number): { certificate?: Uint8Array; verdict: number; reason: string; protocol: string; resumed: boolean };
+  /** OpenSSL's reason for the first -EPROTO, "wrong version number"; empty where there was none. */
+  tlsFailure(tls: number): string;
+  closeTls(tls: number): void;
 
   // --- files -------------------------------------------------------------------------------------------------------
   /**

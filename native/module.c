@@ -7,6 +7,7 @@
 static const struct native_function *const function_tables[] = {
     region_functions,      window_functions,  descriptor_functions, watch_functions,
     unix_socket_functions, message_functions, file_functions,       io_functions,
+    tcp_socket_functions,  tls_context_functions, tls_functions,
 };
 
 void environment_hold(struct environment *environment) {
@@ -36,6 +37,8 @@ void environment_handle_closed(struct environment *environment) {
   handle_table_free(&environment->regions);
   handle_table_free(&environment->watches);
   handle_table_free(&environment->engines);
+  handle_table_free(&environment->tls_connections);
+  handle_table_free(&environment->tls_contexts);
   free(environment);
   napi_remove_async_cleanup_hook(hook);
 }
@@ -49,6 +52,8 @@ static void environment_close(napi_async_cleanup_hook_handle hook, void *data) {
   environment->closing = true;
   watches_close(environment);
   engines_close(environment);
+  tls_connections_close(environment);
+  tls_contexts_close(environment);
   napi_async_destroy(environment->env, environment->async_context);
   uv_close((uv_handle_t *)&environment->keepalive, keepalive_closed);
 }

@@ -45,7 +45,7 @@ static napi_value listen_unix(napi_env env, napi_callback_info info) {
   return fail(env, fd, failed, address.sun_path);
 }
 
-static napi_value accept_unix(napi_env env, napi_callback_info info) {
+static napi_value accept_connection(napi_env env, napi_callback_info info) {
   struct call call;
   int listener;
   if (!call_begin(&call, env, info, 1) || !call_descriptor(&call, 0, &listener)) return NULL;
@@ -101,7 +101,7 @@ static napi_value peer_credentials(napi_env env, napi_callback_info info) {
 }
 
 const struct native_function unix_socket_functions[] = {
-    {"listenUnix", listen_unix},   {"acceptUnix", accept_unix}, {"connectUnix", connect_unix},
+    {"listenUnix", listen_unix},   {"acceptConnection", accept_connection}, {"connectUnix", connect_unix},
     {"socketPair", socket_pair}, {"peerCredentials", peer_credentials},
     {NULL, NULL},
 };

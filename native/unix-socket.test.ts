@@ -26,11 +26,11 @@ test('listen, connect, accept, and who is there', (context) => {
   const path = join(temporaryDirectory(context), 'socket');
   const listener = native.listenUnix(path, 0o640);
   assert.equal(statSync(path).mode & 0o7777, 0o640);
-  assert.equal(native.acceptUnix(listener), -EAGAIN);
+  assert.equal(native.acceptConnection(listener), -EAGAIN);
   const client = native.connectUnix(path);
-  const server = native.acceptUnix(listener);
+  const server = native.acceptConnection(listener);
   assert.ok(server >= 0);
-  assert.equal(native.acceptUnix(listener), -EAGAIN);
+  assert.equal(native.acceptConnection(listener), -EAGAIN);
   assert.equal(receive(server).bytes, -EAGAIN);
   assert.equal(send(client, 'hello'), 5);
   assert.deepEqual(receive(server), { text: 'hello', bytes: 5, fds: [] });
@@ -202,7 +202,7 @@ test('a message with more than 16 descriptors is refused, and none of them stays
 test('descriptor errors are answers on the data path, exceptions elsewhere', () => {
   const file = native.createMemoryFile('no socket', 1);
   const ENOTSOCK = 88;
-  assert.equal(native.acceptUnix(file), -ENOTSOCK);
+  assert.equal(native.acceptConnection(file), -ENOTSOCK);
   assert.equal(send(file, 'x'), -ENOTSOCK);
   assert.equal(receive(file).bytes, -ENOTSOCK);
   assert.throws(() => native.peerCredentials(file), systemError('ENOTSOCK', 'getsockopt'));

@@ -54,6 +54,7 @@ export class Bus {
     this.#listener.close();
     this.links.close();
     await this.exporter.close();
+    this.#endpoint.close();
   }
 
   #accept(incoming: Incoming): void {

@@ -2,20 +2,18 @@
  * One connection with another host, after TLS: bytes to frames and back, heartbeat, BYE. What the frames mean is its owner's
  * business: the handshake first, then a control link or one end of a session.
  */
-import type { Duplex } from 'node:stream';
 import { NetbusError } from '../device/errors.ts';
 import { type FrameHeader, FrameType, frameTypeName } from '../protocols/netbus/frame.ts';
 import { type FrameHandler, FrameParser } from '../protocols/netbus/frame-parser.ts';
 import { HEARTBEAT_CUT_MS, PINGS_UNANSWERED_MAX } from '../protocols/netbus/limits.ts';
 import { decodeError, decodeMessage, encodeError, encodeMessage, wireErrorSchema } from '../protocols/netbus/messages.ts';
+import type { ByteStream, StreamUser } from './byte-stream.ts';
 import type { Endpoint } from './endpoint.ts';
 import { Heartbeat } from './heartbeat.ts';
 import { type FrameSource, makeFrame, Outgoing, UNSENT_BYTES_MAX } from './outgoing.ts';
 
 /** How long a connection that is being closed may take to send BYE. */
 const CLOSE_MS_MAX = 1_000;
-/** RFC 8446, 5.1: plaintext of one record. */
-const TLS_RECORD_BYTES_MAX = 16 * 1024;
 const NOTHING = new Uint8Array();
 
 /** Who a connection's frames go to. It sees every frame except BYE and, after WELCOME, PING and PONG; what it throws is a violation by the peer. */
@@ -26,7 +24,7 @@ export interface ConnectionOwner extends FrameHandler {
   ended(cause: NetbusError): void;
 }
 
-export class Connection {
+export class Connection implements StreamUser {
   /** The peer for people: "m1 (192.0.2.1:7443)". */
   readonly peerText: string;
   readonly endpoint: Endpoint;
@@ -34,7 +32,7 @@ export class Connection {
   readonly peer: string;
   /** The last round trip of PING and PONG; undefined until there was one. */
   rttMs: number | undefined;
-  readonly #socket: Duplex;
+  readonly #stream: ByteStream;
   readonly #outgoing: Outgoing;
   readonly #parser: FrameParser;
   readonly #heartbeat: Heartbeat;
@@ -42,29 +40,23 @@ export class Connection {
   #state: 'open' | 'closing' | 'closed' = 'open';
   /** The handshake is over. */
   #begun = false;
-  /** Whether frames were received that the owner was not told to act on. */
-  #arrivals: 'none' | 'waiting' = 'none';
-  #arrivalScheduled = false;
   #pingId = 0;
   #pingSentAt = 0;
   #pongsWaiting = 0;
   #cancelClose: (() => void) | undefined;
 
-  /** Takes the socket over, TLS and peer checked; `address` is for people. */
-  constructor(options: { endpoint: Endpoint; socket: Duplex; peer: string; address: string; owner: ConnectionOwner }) {
-    const { endpoint, socket } = options;
+  /** The stream's user from now on, TLS and peer checked; `address` is for people. */
+  constructor(options: { endpoint: Endpoint; stream: ByteStream; peer: string; address: string; owner: ConnectionOwner }) {
+    const { endpoint, stream } = options;
     this.endpoint = endpoint;
     this.peer = options.peer;
     this.peerText = `${options.peer} (${options.address})`;
-    this.#socket = socket;
+    this.#stream = stream;
     this.#owner = options.owner;
     this.#heartbeat = new Heartbeat(endpoint.clock, { idle: () => this.ping(), silent: () => this.#silent() });
-    this.#outgoing = new Outgoing(socket, endpoint.sendBuffers, () => this.#heartbeat.sent());
+    this.#outgoing = new Outgoing(stream, endpoint.sendBuffer, () => this.#heartbeat.sent());
     this.#parser = new FrameParser(this.#frames());
-    socket.on('data', (chunk: Uint8Array) => this.#received(chunk));
-    socket.on('error', (error: NodeJS.ErrnoException) => this.#cut(error.code ?? error.message));
-    socket.on('end', () => this.#cut(this.#parser.atBoundary ? 'closed by the peer' : 'closed by the peer within a frame'));
-    socket.on('close', () => this.#cut('closed'));
+    stream.use(this);
   }
 
   get open(): boolean {
@@ -114,17 +106,19 @@ export class Connection {
     if (this.#state !== 'open') return;
     this.#stop('closing');
     this.#outgoing.finish(makeFrame(FrameType.bye, 0, 0, 0, encodeMessage(encodeError(reason))));
-    this.#cancelClose = this.endpoint.clock.after(CLOSE_MS_MAX, () => this.#socket.destroy());
+    this.#cancelClose = this.endpoint.clock.after(CLOSE_MS_MAX, () => this.#stream.destroy());
   }
 
   /** Closes at once, without a word; after the call no byte that arrived is looked at. */
   destroy(): void {
     if (this.#state === 'open') this.#stop('closed');
     this.#outgoing.close();
-    this.#socket.destroy();
+    this.#stream.destroy();
   }
 
-  #received(chunk: Uint8Array): void {
+  // --- StreamUser ------------------------------------------------------------------------------------------------------
+
+  received(chunk: Uint8Array): void {
     if (this.#state !== 'open') return;
     this.#heartbeat.received();
     try {
@@ -136,29 +130,26 @@ export class Connection {
       this.#fail(told, error);
       return;
     }
-    // Chunks come one a TLS record. After a full one there is more to come, most likely: what they bring is acted on together.
-    if (chunk.length < TLS_RECORD_BYTES_MAX) this.#arrived();
-    else this.#arriveLater();
-  }
-
-  #arriveLater(): void {
-    this.#arrivals = 'waiting';
-    if (this.#arrivalScheduled) return;
-    this.#arrivalScheduled = true;
-    setImmediate(() => {
-      this.#arrivalScheduled = false;
-      if (this.#arrivals === 'waiting') this.#arrived();
-    });
-  }
-
-  #arrived(): void {
-    this.#arrivals = 'none';
     if (this.#state !== 'open') return;
     // What the owner schedules from here is flushed right after.
     this.#outgoing.hold();
     this.#owner.arrived();
     this.#outgoing.flush();
   }
+
+  writable(): void {
+    this.#outgoing.writable();
+  }
+
+  ended(): void {
+    this.#cut(this.#parser.atBoundary ? 'closed by the peer' : 'closed by the peer within a frame');
+  }
+
+  failed(code: string): void {
+    this.#cut(code);
+  }
+
+  // --- inside ----------------------------------------------------------------------------------------------------------
 
   #frames(): FrameHandler {
     return {
@@ -199,20 +190,20 @@ export class Connection {
     const error = decodeError(decodeMessage(wireErrorSchema, text, 'BYE'));
     this.#finish(new NetbusError(error.code, `${this.peerText} ended the connection: ${error.message}`));
     this.#outgoing.finish(undefined);
-    this.#cancelClose = this.endpoint.clock.after(CLOSE_MS_MAX, () => this.#socket.destroy());
+    this.#cancelClose = this.endpoint.clock.after(CLOSE_MS_MAX, () => this.#stream.destroy());
   }
 
   #silent(): void {
     this.#cut(`nothing was heard for ${HEARTBEAT_CUT_MS / 1000} s`);
   }
 
-  /** The socket is of no more use, in either direction. */
+  /** The stream is of no more use, in either direction. */
   #cut(reason: string): void {
     this.#finish(new NetbusError('unreachable', `the connection with ${this.peerText} was cut: ${reason}`));
     this.#state = 'closed';
     this.#cancelClose?.();
     this.#outgoing.close();
-    this.#socket.destroy();
+    this.#stream.destroy();
   }
 
   /** Ends a connection whose peer is at fault: `reason` goes into its BYE. */

@@ -1,15 +1,20 @@
 /** Opens a connection to another host: TCP, TLS, the peer's identity, HELLO and WELCOME, all within one deadline. */
-import { isIP } from 'node:net';
-import { connect, type TLSSocket } from 'node:tls';
+import { native } from '../../native/index.ts';
 import { NetbusError } from '../device/errors.ts';
 import { FrameType } from '../protocols/netbus/frame.ts';
-import { HANDSHAKE_MS_MAX, NETBUS_ALPN } from '../protocols/netbus/limits.ts';
+import { HANDSHAKE_MS_MAX } from '../protocols/netbus/limits.ts';
 import type { Welcome } from '../protocols/netbus/messages.ts';
 import { Connection, type ConnectionOwner, unexpected } from './connection.ts';
 import type { Endpoint } from './endpoint.ts';
 import { makeHello, type Purpose, readWelcome } from './handshake.ts';
 import { checkPeer } from './peer-identity.ts';
-import { addressText, setSocketOptions } from './socket.ts';
+import { addressText, resolveHost } from './socket.ts';
+import { type Securing, type TlsPeer, TlsStream } from './tls-stream.ts';
+
+/** How long one of several addresses of a host is tried, before the next one. */
+const ADDRESS_MS_MAX = 2_000;
+/** The next address may do better. */
+const NOBODY_THERE = new Set(['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT', 'EADDRNOTAVAIL']);
 
 /** Where a host is. */
 export interface Target {
@@ -31,84 +36,104 @@ export async function dial<T extends ConnectionOwner>(
   makeOwner: (connection: Connection, welcome: Welcome) => T,
   signal?: AbortSignal,
 ): Promise<T> {
-  const address = addressText(target);
-  const where = `${target.host} (${address})`;
-  let resolve!: (owner: T) => void;
-  let reject!: (error: NetbusError) => void;
-  const promise = new Promise<T>((...settle) => ([resolve, reject] = settle));
-  const socket = connect({
-    host: target.address,
-    port: target.port,
-    secureContext: endpoint.secureContext,
-    ALPNProtocols: [NETBUS_ALPN],
-    // A name is sent as SNI by default; hosts have no DNS names, and the certificate is checked by its URI.
-    ...(isIP(target.address) === 0 && { servername: '' }),
-    rejectUnauthorized: false,
-    checkServerIdentity: () => undefined,
-  });
-  setSocketOptions(socket);
-  const giveUp = (error: NetbusError) => {
-    socket.destroy();
-    reject(error);
-  };
+  const where = `${target.host} (${addressText(target)})`;
+  const ending = new AbortController();
   const cancelDeadline = endpoint.clock.after(HANDSHAKE_MS_MAX, () => {
-    giveUp(
-      new NetbusError('timeout', `${where} did not answer within ${HANDSHAKE_MS_MAX / 1000} s: is netbusd running there?`),
-    );
+    const text = `${where} did not answer within ${HANDSHAKE_MS_MAX / 1000} s: is netbusd running there?`;
+    ending.abort(new NetbusError('timeout', text));
   });
-  const onAbort = () => giveUp(new NetbusError('ended', `the connection to ${where} was given up`));
+  const onAbort = () => ending.abort(new NetbusError('ended', `the connection to ${where} was given up`));
   signal?.addEventListener('abort', onAbort);
   if (signal?.aborted) onAbort();
-  const onError = (error: NodeJS.ErrnoException) => giveUp(dialError(error, where));
-  socket.once('error', onError);
-  socket.once('secureConnect', () => {
-    const opener = new Opener(purpose, makeOwner, resolve, reject);
-    try {
-      opener.open(socket, endpoint, target, address);
-      socket.off('error', onError);
-    } catch (thrown) {
-      giveUp(NetbusError.from(thrown));
-    }
-  });
   try {
-    return await promise;
+    const addresses = await unlessAborted(ending.signal, resolveHost(target.address));
+    return await dialFirst(addresses, (address, last) => {
+      return new Promise((resolve, reject) => {
+        const opener = new Opener({ endpoint, target, purpose, makeOwner, resolve, reject });
+        opener.open(address, ending.signal, last ? undefined : ADDRESS_MS_MAX);
+      });
+    });
+  } catch (thrown) {
+    throw thrown instanceof NetbusError ? thrown : dialError(thrown as NodeJS.ErrnoException, where);
   } finally {
     cancelDeadline();
     signal?.removeEventListener('abort', onAbort);
   }
 }
 
-/** The opener's side of the handshake. */
-class Opener<T extends ConnectionOwner> implements ConnectionOwner {
-  readonly #purpose: Purpose;
-  readonly #makeOwner: (connection: Connection, welcome: Welcome) => T;
-  readonly #resolve: (owner: T) => void;
-  readonly #reject: (error: NetbusError) => void;
-  #connection!: Connection;
+/** A name may stand for several addresses of a host: the first one where somebody answers is taken. */
+async function dialFirst<T>(addresses: readonly string[], attempt: (address: string, last: boolean) => Promise<T>): Promise<T> {
+  for (const address of addresses.slice(0, -1)) {
+    try {
+      return await attempt(address, false);
+    } catch (thrown) {
+      if (!NOBODY_THERE.has((thrown as NodeJS.ErrnoException).code ?? '')) throw thrown;
+    }
+  }
+  return attempt(addresses.at(-1)!, true);
+}
 
-  constructor(
-    purpose: Purpose,
-    makeOwner: (connection: Connection, welcome: Welcome) => T,
-    resolve: (owner: T) => void,
-    reject: (error: NetbusError) => void,
-  ) {
-    this.#purpose = purpose;
-    this.#makeOwner = makeOwner;
-    this.#resolve = resolve;
-    this.#reject = reject;
+interface OpenerOptions<T extends ConnectionOwner> {
+  readonly endpoint: Endpoint;
+  readonly target: Target;
+  readonly purpose: Purpose;
+  readonly makeOwner: (connection: Connection, welcome: Welcome) => T;
+  readonly resolve: (owner: T) => void;
+  /** With a NetbusError, or with whatever has the code of a system call or of TLS. */
+  readonly reject: (error: Error) => void;
+}
+
+/** The opener's side of the handshake, from TCP on. */
+class Opener<T extends ConnectionOwner> implements Securing, ConnectionOwner {
+  readonly #options: OpenerOptions<T>;
+  #stream: TlsStream | undefined;
+  #connection: Connection | undefined;
+  #settle: (() => void) | undefined;
+
+  constructor(options: OpenerOptions<T>) {
+    this.#options = options;
   }
 
-  open(socket: TLSSocket, endpoint: Endpoint, target: Target, address: string): void {
-    const connection = new Connection({ endpoint, socket, peer: target.host, address, owner: this });
+  /** Connects to an IP address; `signal` gives up with its reason, `boundMs` with ETIMEDOUT while nobody has answered. */
+  open(address: string, signal: AbortSignal, boundMs: number | undefined): void {
+    const { endpoint, target } = this.#options;
+    try {
+      signal.throwIfAborted();
+      const fd = native.connectTcp(address, target.port);
+      const { tlsContext: context, receiveBuffer: buffer } = endpoint;
+      this.#stream = new TlsStream({ context, fd, role: 'client', buffer, securing: this });
+    } catch (thrown) {
+      this.#reject(thrown as Error);
+      return;
+    }
+    const onAbort = () => this.#giveUp(signal.reason);
+    signal.addEventListener('abort', onAbort);
+    const cancelBound =
+      boundMs === undefined ? undefined : endpoint.clock.after(boundMs, () => this.#giveUp(codeError('ETIMEDOUT')));
+    this.#settle = () => {
+      signal.removeEventListener('abort', onAbort);
+      cancelBound?.();
+    };
+  }
+
+  secured(): void {
+    const { endpoint, target, purpose } = this.#options;
+    const stream = this.#stream!;
+    const address = addressText(target);
+    const connection = new Connection({ endpoint, stream, peer: target.host, address, owner: this });
     this.#connection = connection;
-    const refusal = whyNot(socket, endpoint, target);
+    const refusal = whyNot(stream.peer, endpoint, target);
     if (refusal !== undefined) {
       connection.close(new NetbusError('denied', `${endpoint.host} refuses this host: ${refusal}`));
       this.#reject(new NetbusError('denied', `${connection.peerText} is not the host it should be: ${refusal}`));
       return;
     }
-    connection.send(FrameType.hello, {}, makeHello(endpoint, this.#purpose));
+    connection.send(FrameType.hello, {}, makeHello(endpoint, purpose));
     connection.flush();
+  }
+
+  failed(code: string): void {
+    this.#reject(codeError(code));
   }
 
   begin(frame: Parameters<ConnectionOwner['begin']>[0]): void {
@@ -118,11 +143,13 @@ class Opener<T extends ConnectionOwner> implements ConnectionOwner {
   payload(): void {}
 
   end(_frame: unknown, text: Uint8Array | undefined): void {
-    const connection = this.#connection;
-    const welcome = readWelcome(connection.endpoint, this.#purpose.purpose, text!);
-    const owner = this.#makeOwner(connection, welcome);
+    const { endpoint, purpose, makeOwner, resolve } = this.#options;
+    const connection = this.#connection!;
+    const welcome = readWelcome(endpoint, purpose.purpose, text!);
+    const owner = makeOwner(connection, welcome);
     connection.begin(owner);
-    this.#resolve(owner);
+    this.#settle?.();
+    resolve(owner);
   }
 
   arrived(): void {}
@@ -130,12 +157,41 @@ class Opener<T extends ConnectionOwner> implements ConnectionOwner {
   ended(cause: NetbusError): void {
     this.#reject(cause);
   }
+
+  #giveUp(error: Error): void {
+    if (this.#connection === undefined) this.#stream!.destroy();
+    else this.#connection.destroy();
+    this.#reject(error);
+  }
+
+  #reject(error: Error): void {
+    this.#settle?.();
+    this.#options.reject(error);
+  }
+}
+
+function codeError(code: string): Error {
+  return Object.assign(new Error(code), { code });
+}
+
+async function unlessAborted<Value>(signal: AbortSignal, promise: Promise<Value>): Promise<Value> {
+  let onAbort: (() => void) | undefined;
+  const aborted = new Promise<never>((_resolve, reject) => {
+    onAbort = () => reject(signal.reason);
+    if (signal.aborted) onAbort();
+    else signal.addEventListener('abort', onAbort);
+  });
+  try {
+    return await Promise.race([aborted, promise]);
+  } finally {
+    signal.removeEventListener('abort', onAbort!);
+  }
 }
 
 /** Why the peer is not the one that was meant; undefined where it is. */
-function whyNot(socket: TLSSocket, endpoint: Endpoint, target: Target): string | undefined {
+function whyNot(peer: TlsPeer, endpoint: Endpoint, target: Target): string | undefined {
   try {
-    const host = checkPeer(socket, endpoint);
+    const host = checkPeer(peer, endpoint);
     if (host === target.host) return undefined;
     return `it is host ${host}, not ${target.host}: correct the address of ${target.host} in the config of ${endpoint.host}`;
   } catch (thrown) {

@@ -1,9 +1,10 @@
 /** What all connections of this host share: its identity, clock, log and memory. Made once, by the composition root. */
-import { createSecureContext, type SecureContext, type SecureContextOptions } from 'node:tls';
+import { native } from '../../native/index.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
-import { PROTOCOL_VERSIONS, type VersionRange } from '../protocols/netbus/limits.ts';
-import { SendBufferPool } from './send-buffer.ts';
+import { NETBUS_ALPN, PROTOCOL_VERSIONS, type VersionRange } from '../protocols/netbus/limits.ts';
+import { makeSendBuffer } from './send-buffer.ts';
+import { makeReceiveBuffer } from './tls-stream.ts';
 
 /** TLS 1.3 only; AES-128-GCM first, because it is the fastest where the processor has AES instructions, and every one of ours has. */
 const CIPHERS = 'TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384';
@@ -41,11 +42,11 @@ export class Endpoint {
   readonly isMember: (host: string) => boolean;
   readonly versions: VersionRange;
   readonly features: readonly string[];
-  /** For a listener, which makes its own context of them. */
-  readonly secureOptions: SecureContextOptions;
-  /** For dialling. */
-  readonly secureContext: SecureContext;
-  readonly sendBuffers = new SendBufferPool();
+  /** The addon's TLS context, for both roles. */
+  readonly tlsContext: number;
+  readonly sendBuffer = makeSendBuffer();
+  readonly receiveBuffer = makeReceiveBuffer();
+  #closed = false;
 
   constructor(options: EndpointOptions) {
     const { identity } = options;
@@ -58,8 +59,13 @@ export class Endpoint {
     this.isMember = options.isMember;
     this.versions = options.versions ?? PROTOCOL_VERSIONS;
     this.features = options.features ?? [];
-    const { ca, certificate, key } = identity;
-    this.secureOptions = { ca, cert: certificate, key, minVersion: 'TLSv1.3', ciphers: CIPHERS };
-    this.secureContext = createSecureContext(this.secureOptions);
+    const { ca: authority, certificate, key } = identity;
+    this.tlsContext = native.createTlsContext({ authority, certificate, key, ciphers: CIPHERS, protocol: NETBUS_ALPN });
+  }
+
+  /** Gives the TLS context back; connections that are open live on, and no new one can be made. Twice is once. */
+  close(): void {
+    if (!this.#closed) native.destroyTlsContext(this.tlsContext);
+    this.#closed = true;
   }
 }

@@ -1,7 +1,6 @@
 /** The one port of a host, for control links and sessions alike: docs/protocol.md, 1. Until HELLO everyone is a stranger. */
-import { once } from 'node:events';
-import type { AddressInfo, Socket } from 'node:net';
-import { createServer, type Server, type TLSSocket } from 'node:tls';
+import { getSystemErrorName } from 'node:util';
+import { native } from '../../native/index.ts';
 import { NetbusError } from '../device/errors.ts';
 import { type FrameHeader, FrameType } from '../protocols/netbus/frame.ts';
 import { HANDSHAKE_MS_MAX, NETBUS_ALPN, UNFINISHED_CONNECTIONS_MAX } from '../protocols/netbus/limits.ts';
@@ -10,8 +9,14 @@ import { Connection, type ConnectionOwner, unexpected } from './connection.ts';
 import type { Endpoint } from './endpoint.ts';
 import { makeWelcome, readHello, type WelcomeSession } from './handshake.ts';
 import { checkPeer } from './peer-identity.ts';
-import { addressText, peerAddress, setSocketOptions } from './socket.ts';
+import { addressText, resolveHost } from './socket.ts';
 import { StrangerLog } from './stranger-log.ts';
+import { type Securing, TlsStream } from './tls-stream.ts';
+
+const EAGAIN = 11;
+const ACCEPTS_PER_TURN_MAX = 16;
+/** How long no connection is taken after the system would not give one. */
+const PAUSE_MS = 100;
 
 /** A connection whose HELLO was read: its peer is a member, and waits for WELCOME. */
 export interface Incoming {
@@ -28,77 +33,90 @@ export class Listener {
   readonly #endpoint: Endpoint;
   readonly #accept: Accept;
   readonly #strangers: StrangerLog;
-  readonly #server: Server;
-  /** By the peer's address and port, which name a connection on a port. */
-  readonly #unfinished = new Map<string, Unfinished>();
+  #fd: number | undefined;
+  #watch = 0;
+  #cancelPause: (() => void) | undefined;
+  readonly #unfinished = new Set<Unfinished>();
 
   constructor(endpoint: Endpoint, accept: Accept) {
     this.#endpoint = endpoint;
     this.#accept = accept;
     this.#strangers = new StrangerLog(endpoint.log, endpoint.clock);
-    this.#server = createServer({
-      ...endpoint.secureOptions,
-      ALPNProtocols: [NETBUS_ALPN],
-      requestCert: true,
-      rejectUnauthorized: false,
-      // The deadline of Unfinished is the one that counts; this one must only not come first.
-      handshakeTimeout: HANDSHAKE_MS_MAX * 2,
-    });
-    this.#server.on('connection', (socket: Socket) => this.#connected(socket));
-    this.#server.on('secureConnection', (socket) => this.#find(socket)?.secured(socket));
-    this.#server.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
-      this.#find(socket)?.refuse(tlsProblem(error));
-    });
   }
 
   /** Begins to listen and returns the port. Throws `in_use` or `config` where the address cannot be had. */
   async listen(address: string, port: number): Promise<number> {
     try {
-      this.#server.listen({ host: address, port });
-      await once(this.#server, 'listening');
+      const [first] = await resolveHost(address);
+      this.#fd = native.listenTcp(first, port);
     } catch (thrown) {
       throw listenError(thrown as NodeJS.ErrnoException, addressText({ address, port }));
     }
-    return (this.#server.address() as AddressInfo).port;
+    this.#watch = native.watch(this.#fd, { readable: true, writable: false }, () => this.#connections());
+    return native.localAddress(this.#fd).port;
   }
 
   /** Takes no more connections and ends those that have not finished HELLO; the others belong to whoever accepted them. */
   close(): void {
-    for (const unfinished of [...this.#unfinished.values()]) unfinished.abandon();
-    this.#server.close();
+    for (const unfinished of this.#unfinished) unfinished.abandon();
+    if (this.#fd === undefined) return;
+    this.#cancelPause?.();
+    native.unwatch(this.#watch);
+    native.close(this.#fd);
+    this.#fd = undefined;
   }
 
-  #find(socket: Socket): Unfinished | undefined {
-    return this.#unfinished.get(peerAddress(socket) ?? '');
+  #connections(): void {
+    for (let i = 0; i < ACCEPTS_PER_TURN_MAX && this.#fd !== undefined; i++) {
+      const fd = native.acceptConnection(this.#fd);
+      if (fd === -EAGAIN) return;
+      if (fd < 0) {
+        this.#pause(fd);
+        return;
+      }
+      this.#connected(fd);
+    }
   }
 
-  #connected(socket: Socket): void {
-    const address = peerAddress(socket);
-    if (address === undefined) {
-      socket.destroy();
+  /** No descriptor is free, most likely: those who wait stay in the kernel's queue, which would call again at once. */
+  #pause(error: number): void {
+    this.#endpoint.log.warn({ error: getSystemErrorName(error) }, 'connections of other hosts cannot be taken now');
+    native.rewatch(this.#watch, { readable: false, writable: false });
+    this.#cancelPause = this.#endpoint.clock.after(PAUSE_MS, () => {
+      native.rewatch(this.#watch, { readable: true, writable: false });
+    });
+  }
+
+  #connected(fd: number): void {
+    let address: string;
+    try {
+      address = addressText(native.peerAddress(fd));
+    } catch {
+      // It has gone again.
+      native.close(fd);
       return;
     }
     if (this.#unfinished.size >= UNFINISHED_CONNECTIONS_MAX) {
       this.#strangers.warn(address, `${UNFINISHED_CONNECTIONS_MAX} others have not finished their handshake`);
-      socket.destroy();
+      native.close(fd);
       return;
     }
-    setSocketOptions(socket);
     const unfinished = new Unfinished({
       endpoint: this.#endpoint,
-      socket,
+      fd,
       address,
       accept: this.#accept,
       refused: (problem) => this.#strangers.warn(address, problem),
-      done: () => this.#unfinished.delete(address),
+      done: () => this.#unfinished.delete(unfinished),
     });
-    this.#unfinished.set(address, unfinished);
+    this.#unfinished.add(unfinished);
   }
 }
 
 interface UnfinishedOptions {
   readonly endpoint: Endpoint;
-  readonly socket: Socket;
+  /** Owned from here on. */
+  readonly fd: number;
   readonly address: string;
   readonly accept: Accept;
   /** Told once at most, with what to log. */
@@ -108,38 +126,43 @@ interface UnfinishedOptions {
 }
 
 /** A connection from TCP's accept to the end of HELLO. */
-class Unfinished implements ConnectionOwner {
+class Unfinished implements Securing, ConnectionOwner {
   readonly #options: UnfinishedOptions;
+  readonly #stream: TlsStream;
   readonly #cancelDeadline: () => void;
   #state: 'unfinished' | 'accepted' | 'over' = 'unfinished';
   #connection: Connection | undefined;
 
   constructor(options: UnfinishedOptions) {
     this.#options = options;
-    const { socket, endpoint } = options;
+    const { endpoint, fd } = options;
+    const { tlsContext: context, receiveBuffer: buffer } = endpoint;
+    this.#stream = new TlsStream({ context, fd, role: 'server', buffer, securing: this });
     this.#cancelDeadline = endpoint.clock.after(HANDSHAKE_MS_MAX, () => {
       this.refuse(`it did not finish the TLS handshake and HELLO within ${HANDSHAKE_MS_MAX / 1000} s`);
-      socket.destroy();
+      this.#destroy();
     });
-    // TLS reports what it sees of it, too; the first of the two counts.
-    socket.on('error', (error: NodeJS.ErrnoException) => this.refuse(`it was cut (${error.code ?? error.message})`));
-    socket.on('close', () => this.refuse('it was closed before the handshake was finished'));
   }
 
   /** TLS is up: find out who it is, and wait for HELLO. */
-  secured(socket: TLSSocket): void {
+  secured(): void {
     const { endpoint, address } = this.#options;
+    const stream = this.#stream;
     let peer = 'stranger';
     let reason: string | undefined;
     try {
-      peer = checkPeer(socket, endpoint);
+      peer = checkPeer(stream.peer, endpoint);
     } catch (thrown) {
       reason = NetbusError.from(thrown).message;
     }
-    this.#connection = new Connection({ endpoint, socket, peer, address, owner: this });
+    this.#connection = new Connection({ endpoint, stream, peer, address, owner: this });
     if (reason === undefined) return;
     this.refuse(reason);
     this.#connection.close(new NetbusError('denied', `${endpoint.host} refuses this host: ${reason}`));
+  }
+
+  failed(code: string): void {
+    this.refuse(tlsProblem(code));
   }
 
   /** It does not get in; `problem` is for the log. */
@@ -152,7 +175,7 @@ class Unfinished implements ConnectionOwner {
   /** The listener closes. */
   abandon(): void {
     this.#finish('over');
-    this.#options.socket.destroy();
+    this.#destroy();
   }
 
   begin(frame: FrameHeader): void {
@@ -185,6 +208,11 @@ class Unfinished implements ConnectionOwner {
     this.refuse(cause.message);
   }
 
+  #destroy(): void {
+    if (this.#connection === undefined) this.#stream.destroy();
+    else this.#connection.destroy();
+  }
+
   #finish(state: 'accepted' | 'over'): void {
     this.#state = state;
     this.#cancelDeadline();
@@ -192,8 +220,7 @@ class Unfinished implements ConnectionOwner {
   }
 }
 
-function tlsProblem(error: NodeJS.ErrnoException): string {
-  const { code = '' } = error;
+function tlsProblem(code: string): string {
   switch (code) {
     case 'ERR_SSL_HTTP_REQUEST':
       return 'it spoke HTTP, and this is a Netbus port';
@@ -209,7 +236,7 @@ function tlsProblem(error: NodeJS.ErrnoException): string {
     case 'ECONNRESET':
       return 'it was closed before TLS was up (a port scanner?)';
     default:
-      return `the TLS handshake failed (${code === '' ? error.message : code})`;
+      return `the TLS handshake failed (${code})`;
   }
 }
 

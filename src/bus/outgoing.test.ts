@@ -1,41 +1,43 @@
 import assert from 'node:assert/strict';
-import { Writable } from 'node:stream';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { FrameCollector, frame } from '../../test/support/frames.ts';
 import { FrameType } from '../protocols/netbus/frame.ts';
+import type { ByteStream } from './byte-stream.ts';
 import { type FrameSource, Outgoing } from './outgoing.ts';
-import { SEND_BUFFER_BYTES, type SendBuffer, SendBufferPool } from './send-buffer.ts';
+import { makeSendBuffer, SEND_BUFFER_BYTES, type SendBuffer } from './send-buffer.ts';
 
-/** A socket that takes a write when it is told to. */
-class SlowSocket extends Writable {
+/** A stream that takes one write, and the next one when it is told to. */
+class SlowStream implements ByteStream {
   readonly collector = new FrameCollector();
   readonly sizes: number[] = [];
+  writable = true;
   ended = false;
-  #done: (() => void) | undefined;
+  outgoing: Outgoing | undefined;
 
-  override _write(chunk: Uint8Array, _encoding: string, done: () => void): void {
-    this.sizes.push(chunk.length);
-    this.collector.parser.feed(Uint8Array.from(chunk));
-    this.#done = done;
+  use(): void {}
+
+  write(bytes: Uint8Array, length: number): void {
+    assert.ok(this.writable && !this.ended);
+    this.sizes.push(length);
+    this.collector.parser.feed(bytes.slice(0, length));
+    this.writable = false;
   }
 
-  override _final(done: () => void): void {
+  end(): void {
     this.ended = true;
-    done();
   }
+
+  destroy(): void {}
 
   /** Lets the write that is under way finish. */
-  async take(): Promise<void> {
-    const done = this.#done;
-    this.#done = undefined;
-    done?.();
-    await turn();
-    await turn();
+  take(): void {
+    this.writable = true;
+    this.outgoing?.writable();
   }
 
   get busy(): boolean {
-    return this.#done !== undefined;
+    return !this.writable;
   }
 }
 
@@ -67,61 +69,61 @@ class Frames implements FrameSource {
 }
 
 function make() {
-  const socket = new SlowSocket();
-  const pool = new SendBufferPool();
-  const outgoing = new Outgoing(socket, pool, () => {});
-  return { socket, pool, outgoing };
+  const stream = new SlowStream();
+  const outgoing = new Outgoing(stream, makeSendBuffer(), () => {});
+  stream.outgoing = outgoing;
+  return { stream, outgoing };
 }
 
 test('what becomes ready in one turn leaves in one write', async () => {
-  const { socket, outgoing } = make();
+  const { stream, outgoing } = make();
   outgoing.source = new Frames([4096, 0, 100]);
   for (let i = 0; i < 3; i++) outgoing.send(FrameType.ping, 0, i, 0, new Uint8Array());
   outgoing.schedule();
   outgoing.schedule();
   await turn();
-  assert.equal(socket.sizes.length, 1);
-  const types = socket.collector.frames.map(({ type }) => type);
+  assert.equal(stream.sizes.length, 1);
+  const types = stream.collector.frames.map(({ type }) => type);
   const { ping, request } = FrameType;
   assert.deepEqual(types, [ping, ping, ping, request, request, request]);
 });
 
 test('one write is under way at a time; what waits comes from the source when it is done', async () => {
-  const { socket, outgoing } = make();
+  const { stream, outgoing } = make();
   outgoing.source = new Frames([SEND_BUFFER_BYTES, SEND_BUFFER_BYTES, 10]);
   outgoing.schedule();
   await turn();
   for (let i = 0; i < 3; i++) outgoing.schedule();
   await turn();
-  assert.deepEqual(socket.sizes, [SEND_BUFFER_BYTES]);
-  while (socket.busy) await socket.take();
-  assert.equal(socket.collector.frames.length, 3);
-  assert.deepEqual(socket.sizes, [SEND_BUFFER_BYTES, SEND_BUFFER_BYTES, 3 * 32 + 10]);
+  assert.deepEqual(stream.sizes, [SEND_BUFFER_BYTES]);
+  while (stream.busy) stream.take();
+  assert.equal(stream.collector.frames.length, 3);
+  assert.deepEqual(stream.sizes, [SEND_BUFFER_BYTES, SEND_BUFFER_BYTES, 3 * 32 + 10]);
 });
 
 test('another frame never comes in the middle of a data frame', async () => {
-  const { socket, outgoing } = make();
+  const { stream, outgoing } = make();
   outgoing.source = new Frames([3 * SEND_BUFFER_BYTES]);
   outgoing.flush();
   outgoing.send(FrameType.ping, 0, 1, 0, new Uint8Array());
-  while (socket.busy) await socket.take();
+  while (stream.busy) stream.take();
   assert.deepEqual(
-    socket.collector.frames.map(({ type }) => type),
+    stream.collector.frames.map(({ type }) => type),
     [FrameType.request, FrameType.ping],
   );
 });
 
 test('a frame that is longer than the buffer goes in pieces, and the bytes that wait are counted', async () => {
-  const { socket, outgoing } = make();
+  const { stream, outgoing } = make();
   const payload = Buffer.alloc(600_000, 7);
   outgoing.send(FrameType.call, 0, 1, 0, payload);
   outgoing.send(FrameType.call, 0, 2, 0, payload);
   assert.equal(outgoing.unsentBytes, 2 * (32 + 600_000));
   await turn();
-  while (socket.busy) await socket.take();
+  while (stream.busy) stream.take();
   assert.equal(outgoing.unsentBytes, 0);
   assert.deepEqual(
-    socket.collector.frames.map(({ id, payload: got }) => [id, payload.equals(got)]),
+    stream.collector.frames.map(({ id, payload: got }) => [id, payload.equals(got)]),
     [
       [1, true],
       [2, true],
@@ -130,36 +132,43 @@ test('a frame that is longer than the buffer goes in pieces, and the bytes that 
 });
 
 test('finish sends what waits outside the data path, then the last frame, then the end', async () => {
-  const { socket, outgoing } = make();
+  const { stream, outgoing } = make();
   outgoing.send(FrameType.stated, 0, 1, 0, Buffer.from('{}'));
   outgoing.finish(frame({ type: FrameType.bye }, { code: 'ended', message: '' }));
-  while (socket.busy) await socket.take();
+  while (stream.busy) stream.take();
   assert.deepEqual(
-    socket.collector.frames.map(({ type }) => type),
+    stream.collector.frames.map(({ type }) => type),
     [FrameType.stated, FrameType.bye],
   );
-  assert.equal(socket.ended, true);
+  assert.equal(stream.ended, true);
 });
 
 test('finish within a data frame says nothing more', async () => {
-  const { socket, outgoing } = make();
+  const { stream, outgoing } = make();
   outgoing.source = new Frames([3 * SEND_BUFFER_BYTES]);
   outgoing.flush();
   outgoing.finish(frame({ type: FrameType.bye }, { code: 'ended', message: '' }));
-  while (socket.busy) await socket.take();
-  assert.deepEqual(socket.sizes, [SEND_BUFFER_BYTES]);
-  assert.equal(socket.ended, true);
+  while (stream.busy) stream.take();
+  assert.deepEqual(stream.sizes, [SEND_BUFFER_BYTES]);
+  assert.equal(stream.ended, true);
 });
 
-test('a buffer is held only while there is something to send', async () => {
-  const { socket, pool, outgoing } = make();
-  const only = pool.take();
-  pool.give(only);
-  outgoing.send(FrameType.ping, 0, 1, 0, new Uint8Array());
+test('a stream that takes everything gets eight writes a turn, so that others have theirs', async () => {
+  const { stream, outgoing } = make();
+  Object.defineProperty(stream, 'writable', { get: () => true, set: () => {} });
+  outgoing.source = new Frames([20 * SEND_BUFFER_BYTES - 32]);
   outgoing.flush();
-  assert.notEqual(pool.take(), only, 'it is in use while the write is under way');
-  await socket.take();
-  assert.equal(pool.take(), only, 'it was given back');
+  assert.equal(stream.sizes.length, 8);
+  await turn();
+  assert.equal(stream.sizes.length, 16);
+  await turn();
+  assert.equal(stream.sizes.length, 20);
+});
+
+test('nothing to send, nothing written', () => {
+  const { stream, outgoing } = make();
   outgoing.flush();
-  assert.equal(socket.sizes.length, 1, 'nothing to send, nothing written');
+  outgoing.source = new Frames([]);
+  outgoing.flush();
+  assert.deepEqual(stream.sizes, []);
 });

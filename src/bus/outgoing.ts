@@ -1,14 +1,16 @@
 /**
- * What a connection sends. Data frames are not queued as bytes: when the socket can take more, their source is asked to write
- * what waits straight into the one send buffer, so a peer that does not read costs one buffer and no more, and everything
+ * What a connection sends. Data frames are not queued as bytes: when the stream can take more, their source is asked to write
+ * what waits straight into the one send buffer, so a peer that does not read costs what the stream holds and no more, and everything
  * that became ready meanwhile leaves in one write.
  */
-import type { Writable } from 'node:stream';
 import { encodeHeader, FRAME_HEADER_BYTES } from '../protocols/netbus/frame.ts';
-import { SEND_BUFFER_BYTES, type SendBuffer, type SendBufferPool } from './send-buffer.ts';
+import type { ByteStream } from './byte-stream.ts';
+import { SEND_BUFFER_BYTES, type SendBuffer } from './send-buffer.ts';
 
 /** Frames outside the data path that wait to be written, in bytes. A peer that lets more pile up does not read. */
 export const UNSENT_BYTES_MAX = 8 * 1024 * 1024;
+/** After so many the event loop gets its turn: other connections wait, and so does what this one has received. */
+const WRITES_PER_TURN_MAX = 8;
 
 /** Where data frames come from. */
 export interface FrameSource {
@@ -23,24 +25,35 @@ export interface FrameSource {
   readonly midFrame: boolean;
 }
 
+type State =
+  | 'idle'
+  /** The caller flushes. */
+  | 'held'
+  /** A flush will come by itself. */
+  | 'scheduled'
+  /** The stream takes nothing; it will say when. */
+  | 'blocked'
+  /** Only the frames that wait now are sent, and then the end. */
+  | 'finishing'
+  | 'closed';
+
 export class Outgoing {
   /** Set once the connection carries data. */
   source: FrameSource | undefined;
-  readonly #socket: Writable;
-  readonly #pool: SendBufferPool;
+  readonly #stream: ByteStream;
+  readonly #buffer: SendBuffer;
   readonly #onSent: () => void;
   /** Whole frames, oldest first. */
   #frames: Uint8Array[] = [];
   #unsentBytes = 0;
   /** Bytes of the first frame that are written already. */
   #frameOffset = 0;
-  #buffer: SendBuffer | undefined;
-  #state: 'idle' | 'held' | 'scheduled' | 'writing' | 'closed' = 'idle';
+  #state: State = 'idle';
 
-  /** `onSent` is told with each write, for the heartbeat. */
-  constructor(socket: Writable, pool: SendBufferPool, onSent: () => void) {
-    this.#socket = socket;
-    this.#pool = pool;
+  /** `onSent` is told with each write, for the heartbeat. The buffer is used within calls only. */
+  constructor(stream: ByteStream, buffer: SendBuffer, onSent: () => void) {
+    this.#stream = stream;
+    this.#buffer = buffer;
     this.#onSent = onSent;
   }
 
@@ -51,10 +64,8 @@ export class Outgoing {
 
   /** Queues one frame outside the data path. */
   send(type: number, kind: number, id: number, argument: number, payload: Uint8Array): void {
-    if (this.#state === 'closed') return;
-    const frame = makeFrame(type, kind, id, argument, payload);
-    this.#frames.push(frame);
-    this.#unsentBytes += frame.length;
+    if (this.#state === 'finishing' || this.#state === 'closed') return;
+    this.#add(makeFrame(type, kind, id, argument, payload));
     this.schedule();
   }
 
@@ -71,34 +82,46 @@ export class Outgoing {
     if (this.#state === 'idle') this.#state = 'held';
   }
 
-  /** Writes now, unless a write is under way, which then goes on with what waits. */
+  /** Writes now what the stream takes. */
   flush(): void {
-    if (this.#state === 'writing' || this.#state === 'closed') return;
+    if (this.#state === 'blocked' || this.#state === 'finishing' || this.#state === 'closed') return;
     this.#state = 'idle';
-    if (this.#frames.length === 0 && this.source?.waiting !== true) return;
-    this.#buffer ??= this.#pool.take();
-    const end = this.#fill(this.#buffer);
-    this.#state = 'writing';
-    this.#onSent();
-    this.#socket.write(this.#buffer.bytes.subarray(0, end), this.#written);
+    for (let writes = 0; this.#frames.length > 0 || this.source?.waiting === true; writes++) {
+      if (!this.#stream.writable) {
+        this.#state = 'blocked';
+        return;
+      }
+      if (writes === WRITES_PER_TURN_MAX) {
+        this.#state = 'scheduled';
+        setImmediate(this.#flushScheduled);
+        return;
+      }
+      this.#write(this.#fill());
+    }
+  }
+
+  /** The stream takes something again. */
+  writable(): void {
+    if (this.#state === 'blocked') {
+      this.#state = 'idle';
+      this.flush();
+    } else if (this.#state === 'finishing') {
+      this.#finishFrames();
+    }
   }
 
   /** Sends the frames that wait, then `last`, then the stream's end. Data frames are left out: whoever closes wants no more of them. */
   finish(last: Uint8Array | undefined): void {
-    if (this.#state === 'closed') return;
-    if (this.source?.midFrame !== true) {
-      const frames = last === undefined ? this.#frames : [...this.#frames, last];
-      const rest = Buffer.concat(frames).subarray(this.#frameOffset);
-      if (rest.length > 0) this.#socket.write(rest);
-    }
-    this.close();
-    this.#socket.end();
+    if (this.#state === 'finishing' || this.#state === 'closed') return;
+    if (this.source?.midFrame === true) this.#frames = [];
+    else if (last !== undefined) this.#add(last);
+    this.source = undefined;
+    this.#state = 'finishing';
+    this.#finishFrames();
   }
 
-  /** Nothing is taken from the source any more. */
+  /** Nothing is sent any more. */
   close(): void {
-    // A write that is under way still uses the buffer; its callback gives it back.
-    if (this.#state !== 'writing') this.#release();
     this.#state = 'closed';
     this.source = undefined;
     this.#frames = [];
@@ -109,37 +132,44 @@ export class Outgoing {
     if (this.#state === 'scheduled') this.flush();
   };
 
-  #written = (): void => {
-    if (this.#state === 'writing') {
-      this.#state = 'idle';
-      this.flush();
+  #finishFrames(): void {
+    while (this.#frames.length > 0) {
+      if (!this.#stream.writable) return;
+      this.#write(this.#fillFrames(0));
     }
-    // Kept while there is more to send.
-    if (!this.#writing) this.#release();
-  };
-
-  get #writing(): boolean {
-    return this.#state === 'writing';
+    this.close();
+    this.#stream.end();
   }
 
-  #fill(buffer: SendBuffer): number {
+  #write(length: number): void {
+    this.#onSent();
+    this.#stream.write(this.#buffer.bytes, length);
+  }
+
+  #add(frame: Uint8Array): void {
+    this.#frames.push(frame);
+    this.#unsentBytes += frame.length;
+  }
+
+  #fill(): number {
     const { source } = this;
+    const buffer = this.#buffer;
     let end = 0;
     if (source?.midFrame === true) {
       end = source.fill(buffer, end);
       if (source.midFrame) return end;
     }
-    end = this.#fillFrames(buffer, end);
+    end = this.#fillFrames(end);
     if (this.#frames.length === 0 && source !== undefined) end = source.fill(buffer, end);
     return end;
   }
 
-  #fillFrames(buffer: SendBuffer, offset: number): number {
+  #fillFrames(offset: number): number {
     let done = 0;
     while (done < this.#frames.length) {
       const frame = this.#frames[done];
       const length = Math.min(frame.length - this.#frameOffset, SEND_BUFFER_BYTES - offset);
-      buffer.bytes.set(frame.subarray(this.#frameOffset, this.#frameOffset + length), offset);
+      this.#buffer.bytes.set(frame.subarray(this.#frameOffset, this.#frameOffset + length), offset);
       offset += length;
       this.#frameOffset += length;
       this.#unsentBytes -= length;
@@ -149,11 +179,6 @@ export class Outgoing {
     }
     if (done > 0) this.#frames.splice(0, done);
     return offset;
-  }
-
-  #release(): void {
-    if (this.#buffer !== undefined) this.#pool.give(this.#buffer);
-    this.#buffer = undefined;
   }
 }
 

@@ -1,20 +1,26 @@
 /** Who is at the other end: the certificate's one Netbus URI, and nothing else, says so (docs/protocol.md, 1). */
-import type { TLSSocket } from 'node:tls';
+import type { X509Certificate } from 'node:crypto';
 import { NetbusError } from '../device/errors.ts';
 import { NETBUS_ALPN } from '../protocols/netbus/limits.ts';
 import { identityOfSubjectAltName } from '../protocols/netbus/names.ts';
 import type { Endpoint } from './endpoint.ts';
+import type { TlsPeer } from './tls-stream.ts';
+
+/** X509_V_… of OpenSSL's x509_vfy.h, those that people can do something about. */
+const Verdict = { ok: 0, notYetValid: 9, expired: 10, purpose: 26 } as const;
 
 /**
  * Checks the peer straight after the TLS handshake, before a byte of it is read, and returns its name. Throws `denied` with a
- * reason that fits behind "…: ". Sockets are made with `rejectUnauthorized: false`, so this is the one gate: docs/decisions/0007.
+ * reason that fits behind "…: ". The handshake itself refuses no certificate, so this is the one gate: docs/decisions/0007.
  */
-export function checkPeer(socket: TLSSocket, endpoint: Endpoint): string {
-  if (!socket.authorized) throw denied(refusal(socket, endpoint));
+export function checkPeer(peer: TlsPeer, endpoint: Endpoint): string {
+  const { certificate } = peer;
+  if (certificate === undefined) throw denied('no certificate was presented');
+  if (peer.verdict !== Verdict.ok) throw denied(refusal(peer, certificate, endpoint));
   // A resumed session would bring an old verdict along.
-  if (socket.isSessionReused()) throw denied('TLS sessions are not resumed here');
-  if (socket.alpnProtocol !== NETBUS_ALPN) throw denied(`the ALPN is not ${NETBUS_ALPN}`);
-  const identity = identityOfSubjectAltName(socket.getPeerX509Certificate()?.subjectAltName);
+  if (peer.resumed) throw denied('TLS sessions are not resumed here');
+  if (peer.protocol !== NETBUS_ALPN) throw denied(`the ALPN is not ${NETBUS_ALPN}`);
+  const identity = identityOfSubjectAltName(certificate.subjectAltName);
   if (identity === undefined) throw denied('the certificate names no host (no single URI netbus://CLUSTER/HOST)');
   if (identity.cluster !== endpoint.cluster) {
     throw denied(`the certificate is of a host of cluster ${identity.cluster}, not ${endpoint.cluster}`);
@@ -25,17 +31,13 @@ export function checkPeer(socket: TLSSocket, endpoint: Endpoint): string {
   return identity.host;
 }
 
-function refusal(socket: TLSSocket, endpoint: Endpoint): string {
-  const certificate = socket.getPeerX509Certificate();
-  if (certificate === undefined) return 'no certificate was presented';
-  // The type says Error, but Node gives OpenSSL's name of the reason.
-  const reason = String(socket.authorizationError);
-  switch (reason) {
-    case 'CERT_HAS_EXPIRED':
+function refusal({ verdict, reason }: TlsPeer, certificate: X509Certificate, endpoint: Endpoint): string {
+  switch (verdict) {
+    case Verdict.expired:
       return `the certificate (or its CA) has expired, on ${certificate.validTo}: issue a new one`;
-    case 'CERT_NOT_YET_VALID':
+    case Verdict.notYetValid:
       return `the certificate is valid from ${certificate.validFrom} on: check the clocks of both hosts`;
-    case 'INVALID_PURPOSE':
+    case Verdict.purpose:
       return 'the certificate is not for this use (client and server): issue it again';
     default:
       return `the certificate was not issued by the CA of cluster ${endpoint.cluster}: is it of another cluster? (${reason})`;

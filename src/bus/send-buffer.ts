@@ -1,12 +1,7 @@
-/** Memory that outgoing frames are written into before the socket takes it. */
+/** Memory that outgoing frames are written into on their way to the stream. */
+import { STREAM_WRITE_BYTES_MAX } from './byte-stream.ts';
 
-/**
- * Large enough that a write carries many replies, small enough that the peer decrypts the first part of a batch while the rest of it is
- * encrypted. Chosen among 32, 64, 144 and 256 KiB by few and noisy runs: docs/performance.md.
- */
-export const SEND_BUFFER_BYTES = 64 * 1024;
-/** Buffers that are kept for the next connection that has something to send. */
-const FREE_BUFFERS_MAX = 16;
+export const SEND_BUFFER_BYTES = STREAM_WRITE_BYTES_MAX;
 
 export interface SendBuffer {
   readonly bytes: Buffer;
@@ -14,18 +9,8 @@ export interface SendBuffer {
   readonly view: DataView;
 }
 
-/** A connection has a buffer only while it sends, so that idle ones cost nothing. */
-export class SendBufferPool {
-  readonly #free: SendBuffer[] = [];
-
-  take(): SendBuffer {
-    const free = this.#free.pop();
-    if (free !== undefined) return free;
-    const memory = new ArrayBuffer(SEND_BUFFER_BYTES);
-    return { bytes: Buffer.from(memory), view: new DataView(memory) };
-  }
-
-  give(buffer: SendBuffer): void {
-    if (this.#free.length < FREE_BUFFERS_MAX) this.#free.push(buffer);
-  }
+/** A stream takes what is written at once, so all connections of an endpoint share one buffer. */
+export function makeSendBuffer(): SendBuffer {
+  const memory = new ArrayBuffer(SEND_BUFFER_BYTES);
+  return { bytes: Buffer.from(memory), view: new DataView(memory) };
 }

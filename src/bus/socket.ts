@@ -1,22 +1,21 @@
-import { isIP, type Socket } from 'node:net';
+/** Addresses: names to numbers, and numbers as people read them. */
+import { lookup } from 'node:dns/promises';
+import { isIP } from 'node:net';
 
-/** TCP's own probes begin after this silence. The heartbeat finds a dead peer first; these cover the time before it runs. */
-const KEEPALIVE_AFTER_MS = 10_000;
-
-export function setSocketOptions(socket: Socket): void {
-  // Whatever is ready leaves in one write: Nagle's algorithm could only add delay.
-  socket.setNoDelay(true);
-  socket.setKeepAlive(true, KEEPALIVE_AFTER_MS);
+export interface SocketAddress {
+  readonly address: string;
+  readonly port: number;
 }
 
-/** "192.0.2.1:7443", "[2001:db8::1]:7443". */
-export function addressText(target: { address: string; port: number }): string {
-  return isIP(target.address) === 6 ? `[${target.address}]:${target.port}` : `${target.address}:${target.port}`;
+/** "192.0.2.1:7443", "[2001:db8::1]:7443". An IPv4 address that came by an IPv6 socket is shown as what it is. */
+export function addressText(target: SocketAddress): string {
+  const address = target.address.replace(/^::ffff:(?=\d+\.)/, '');
+  return isIP(address) === 6 ? `[${address}]:${target.port}` : `${address}:${target.port}`;
 }
 
-/** The peer's address and port; undefined where the socket has gone. */
-export function peerAddress(socket: Socket): string | undefined {
-  const { remoteAddress, remotePort } = socket;
-  if (remoteAddress === undefined || remotePort === undefined) return undefined;
-  return addressText({ address: remoteAddress.replace(/^::ffff:(?=\d+\.)/, ''), port: remotePort });
+/** The IP addresses of a name, in the resolver's order; an IP address is its own. Rejects with the resolver's error (ENOTFOUND, EAI_AGAIN …). */
+export async function resolveHost(host: string): Promise<[string, ...string[]]> {
+  if (isIP(host) !== 0) return [host];
+  const found = (await lookup(host, { all: true, order: 'verbatim' })).map(({ address }) => address);
+  return found as [string, ...string[]];
 }

@@ -56,7 +56,7 @@ export class Listener {
       return;
     }
     for (let i = 0; i < ACCEPTS_PER_TURN_MAX && !this.#paused && !this.#closed; i++) {
-      const fd = native.acceptUnix(this.#fd);
+      const fd = native.acceptConnection(this.#fd);
       if (fd < 0) return;
       this.#options.onConnection(fd);
     }
