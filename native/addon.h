@@ -53,6 +53,8 @@ struct environment {
   napi_async_cleanup_hook_handle cleanup_hook;
   uv_async_t keepalive; /* Never sent: referenced exactly while `keepalive_users` is not 0. */
   uint32_t keepalive_users;
+  uv_idle_t busy_poll;
+  uint64_t busy_poll_end; /* By uv_hrtime. */
   uint32_t open_handles; /* libuv handles and works that must end before this memory may go. */
   bool closing;          /* The environment is being torn down: JavaScript can no longer be called. */
   uint32_t region_count;
@@ -83,6 +85,7 @@ extern const struct native_function window_functions[];
 extern const struct native_function descriptor_functions[];
 extern const struct native_function watch_functions[];
 extern const struct native_function unix_socket_functions[];
+extern const struct native_function busy_poll_functions[];
 extern const struct native_function tcp_socket_functions[];
 extern const struct native_function tls_context_functions[];
 extern const struct native_function tls_functions[];
@@ -173,6 +176,8 @@ uint64_t fault_guard_count(int guard);
 
 /* ---- teardown of the other parts --------------------------------------------------------------------------------- */
 
+void busy_poll_open(struct environment *environment);
+void busy_poll_close(struct environment *environment);
 void watches_close(struct environment *environment);
 void engines_close(struct environment *environment);
 void tls_connections_close(struct environment *environment);

@@ -139,6 +139,11 @@ export interface Native {
   rewatch(watch: number, interest: { readable: boolean; writable: boolean }): void;
   /** Ends a watch; its callback is not called again, and the descriptor may be closed right after. Twice is once. */
   unwatch(watch: number): void;
+  /**
+   * Hot. For so many microseconds from now (1000 at most; 0 ends it) this thread's event loop polls instead of sleeping: an event that comes
+   * meanwhile costs no wake-up, and the processor is busy.
+   */
+  busyPoll(microseconds: number): void;
 
   // --- unix sockets with descriptors ---------------------------------------------------------------------------------
   /**

@@ -7,7 +7,7 @@
 static const struct native_function *const function_tables[] = {
     region_functions,      window_functions,  descriptor_functions, watch_functions,
     unix_socket_functions, message_functions, file_functions,       io_functions,
-    tcp_socket_functions,  tls_context_functions, tls_functions,
+    tcp_socket_functions,  tls_context_functions, tls_functions, busy_poll_functions,
 };
 
 void environment_hold(struct environment *environment) {
@@ -50,6 +50,7 @@ static void environment_close(napi_async_cleanup_hook_handle hook, void *data) {
   struct environment *environment = data;
   environment->cleanup_hook = hook;
   environment->closing = true;
+  busy_poll_close(environment);
   watches_close(environment);
   engines_close(environment);
   tls_connections_close(environment);
@@ -90,6 +91,7 @@ NAPI_MODULE_INIT() {
   }
   environment->keepalive.data = environment;
   environment->open_handles = 1;
+  busy_poll_open(environment);
   uv_unref((uv_handle_t *)&environment->keepalive);
   /* From here on the state goes with the environment, also where the exports cannot be made. */
   if (napi_add_async_cleanup_hook(env, environment_close, environment, NULL) != napi_ok ||

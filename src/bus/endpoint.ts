@@ -1,5 +1,6 @@
 /** What all connections of this host share: its identity, clock, log and memory. Made once, by the composition root. */
 import { native } from '../../native/index.ts';
+import { BUSY_POLL_US_DEFAULT, BusyPoll } from '../lib/busy-poll.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { NETBUS_ALPN, PROTOCOL_VERSIONS, type VersionRange } from '../protocols/netbus/limits.ts';
@@ -26,6 +27,8 @@ export interface EndpointOptions {
   readonly log: Log;
   /** True for the hosts that the config names. A certificate of the cluster alone lets nobody in. */
   readonly isMember: (host: string) => boolean;
+  /** Longest time awake for a reply, in microseconds; 0: never. */
+  readonly busyPollUs?: number;
   /** For tests of negotiation. */
   readonly versions?: VersionRange;
   /** Additions to the protocol that this host understands; none in version 1. */
@@ -46,6 +49,7 @@ export class Endpoint {
   readonly tlsContext: number;
   readonly sendBuffer = makeSendBuffer();
   readonly receiveBuffer = makeReceiveBuffer();
+  readonly #busyPollUs: number;
   #closed = false;
 
   constructor(options: EndpointOptions) {
@@ -57,10 +61,20 @@ export class Endpoint {
     this.clock = options.clock;
     this.log = options.log;
     this.isMember = options.isMember;
+    this.#busyPollUs = options.busyPollUs ?? BUSY_POLL_US_DEFAULT;
     this.versions = options.versions ?? PROTOCOL_VERSIONS;
     this.features = options.features ?? [];
     const { ca: authority, certificate, key } = identity;
     this.tlsContext = native.createTlsContext({ authority, certificate, key, ciphers: CIPHERS, protocol: NETBUS_ALPN });
+  }
+
+  /** For one thing that is awaited. */
+  newBusyPoll(): BusyPoll {
+    return new BusyPoll({
+      clock: this.clock,
+      maxUs: this.#busyPollUs,
+      stayAwake: (microseconds) => native.busyPoll(microseconds),
+    });
   }
 
   /** Gives the TLS context back; connections that are open live on, and no new one can be made. Twice is once. */

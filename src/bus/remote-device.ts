@@ -7,6 +7,7 @@ import type { Device, Guest, Quiesced } from '../device/device.ts';
 import { NetbusError } from '../device/errors.ts';
 import { FreeRows, type MessageTable } from '../device/message-table.ts';
 import type { Profile } from '../device/profile.ts';
+import type { BusyPoll } from '../lib/busy-poll.ts';
 import { encodeHeader, FRAME_HEADER_BYTES, type FrameHeader, FrameType } from '../protocols/netbus/frame.ts';
 import { DATA_PAYLOAD_BYTES_MAX } from '../protocols/netbus/limits.ts';
 import { EventReceiver } from './event-receiver.ts';
@@ -69,6 +70,7 @@ export class RemoteDevice implements Device, FrameSource {
   #heldBytes = 0;
   #guestWaits = false;
   #wakeQuiesce: (() => void) | undefined;
+  readonly #replyPoll: BusyPoll;
   readonly #eventSender = new EventSender();
   readonly #eventReceiver: EventReceiver;
 
@@ -78,8 +80,11 @@ export class RemoteDevice implements Device, FrameSource {
     depth: number;
     creditBytes: number;
     allocate: AllocateStaging;
+    /** For replies. */
+    replyPoll: BusyPoll;
   }) {
     const { depth } = options;
+    this.#replyPoll = options.replyPoll;
     this.#link = options.link;
     this.profile = options.profile;
     this.depth = depth;
@@ -247,6 +252,7 @@ export class RemoteDevice implements Device, FrameSource {
       if (this.#sentBytes < table.outLength[row]) return offset;
       this.#idStates[id] = Id.sent;
       this.#sending = -1;
+      this.#replyPoll.begin();
     }
   }
 
@@ -308,6 +314,7 @@ export class RemoteDevice implements Device, FrameSource {
 
   #deliverReplies(): void {
     const table = this.#table!;
+    this.#replyPoll.end();
     while (this.#answered.count > 0) {
       const id = this.#answered.take();
       const row = this.#rows[id];
@@ -318,6 +325,7 @@ export class RemoteDevice implements Device, FrameSource {
     }
     this.#guest!.reply(this.#replies);
     this.#replies.clear();
+    if (this.#held > 0) this.#replyPoll.begin();
     if (this.#held === 0) this.#wakeQuiesce?.();
   }
 

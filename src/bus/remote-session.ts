@@ -218,12 +218,14 @@ export class RemoteSession implements Session, ConnectionOwner, RemoteDeviceLink
       state.answered({ epoch, instance, device: undefined });
       return;
     }
+    const { endpoint } = this.#connection;
     const device = new RemoteDevice({
       link: this,
       profile: this.profile,
       depth: this.#depth,
       creditBytes: this.#creditBytes,
       allocate: this.#allocate,
+      replyPoll: endpoint.newBusyPoll(),
     });
     this.#state = { name: 'active', device };
     this.#connection.source = device;

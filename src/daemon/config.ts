@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
 import { NetbusError } from '../device/errors.ts';
+import { BUSY_POLL_US_DEFAULT } from '../lib/busy-poll.ts';
 import { isNetbusName, NAME_CHARACTERS_MAX } from '../protocols/netbus/names.ts';
 import { type Address, DEFAULT_PORT, parseAddress } from './address.ts';
 import { CONFIG_BYTES_MAX, YamlText } from './yaml-text.ts';
@@ -27,6 +28,8 @@ export interface Config {
   readonly runDir: string;
   readonly stateDir: string;
   readonly log: { readonly level: LogLevel };
+  /** Longest time awake for one reply or one request of a guest, in microseconds; 0: never. */
+  readonly busyPollUs: number;
 }
 
 /** Clusters and hosts: their names are part of certificates. */
@@ -55,6 +58,7 @@ const configSchema = z.strictObject({
   runDir: pathSchema.default('/run/netbus'),
   stateDir: pathSchema.default('/var/lib/netbus'),
   log: z.strictObject({ level: z.enum(logLevels).default('info') }).default({ level: 'info' }),
+  busyPollUs: z.int().min(0).max(1000).default(BUSY_POLL_US_DEFAULT),
 });
 
 /** Reads and checks the file. Throws `config` with one line per mistake, `not_found` or `denied` where it cannot be read. */
@@ -69,7 +73,7 @@ export function parseConfig(file: string, text: string): Config {
   checkMembers(yaml, parsed);
   const folder = dirname(resolve(file));
   const path = (value: string) => resolve(folder, value);
-  const { cluster, host, listen, hosts, pki, runDir, stateDir, log } = parsed;
+  const { cluster, host, listen, hosts, pki, runDir, stateDir, log, busyPollUs } = parsed;
   return {
     file,
     cluster,
@@ -84,6 +88,7 @@ export function parseConfig(file: string, text: string): Config {
     runDir: path(runDir),
     stateDir: path(stateDir),
     log,
+    busyPollUs,
   };
 }
 

@@ -66,7 +66,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
 /** Whatever is opened is added to `closers` at once, and closed in the reverse order. */
 async function start(options: DaemonOptions, closers: Closers): Promise<string> {
   const { config, log, clock, release } = options;
-  const { host, runDir, stateDir } = config;
+  const { host, runDir, stateDir, busyPollUs } = config;
   const startedAt = new Date(clock.wallTime()).toISOString();
   const socket = controlSocketPath(runDir);
   const identity = await loadIdentity(config.pki, clock);
@@ -113,6 +113,7 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
     sessionHost: { open: async (peer, { attachment }, onEnded) => exports.openSession(peer, attachment, onEnded) },
     handlers: createCallHandlers(exports),
     allocate: (bytes) => NativeRegion.allocate(bytes),
+    busyPollUs,
   });
   closers.add('the bus', () => bus.close());
 
@@ -132,7 +133,7 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
     records: virtualDeviceRecords,
     hosts: [...config.hosts.keys()],
     deviceHost: (name) => deviceHosts.get(name),
-    createFrontend: createDiskFrontend,
+    createFrontend: (frontend) => createDiskFrontend({ ...frontend, busyPollUs }),
     clock,
     log,
   });

@@ -8,6 +8,9 @@ import type { ExportState } from './export.ts';
 const attachmentStates: VirtualDeviceState['name'][] = ['idle', 'connecting', 'active', 'failed', 'closed'];
 const exportStates: ExportState['name'][] = ['opening', 'waiting', 'ready', 'failed', 'closed'];
 
+/** Each look at the event loop's delay is a wake-up, also of a daemon that has nothing to do. */
+const LOOP_DELAY_SAMPLE_MS = 1_000;
+
 export interface MeasuredAttachment {
   readonly record: { readonly vm: string; readonly name: string };
   readonly state: VirtualDeviceState;
@@ -26,7 +29,7 @@ export class Metrics {
 
   constructor(release: string) {
     const registers = [this.#registry];
-    collectDefaultMetrics({ register: this.#registry });
+    collectDefaultMetrics({ register: this.#registry, eventLoopMonitoringPrecision: LOOP_DELAY_SAMPLE_MS });
     const build = new Gauge({
       name: 'netbus_build_info',
       help: 'The release that runs; always 1.',

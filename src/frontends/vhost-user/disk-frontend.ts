@@ -3,6 +3,7 @@
 import { native } from '../../../native/index.ts';
 import { NetbusError } from '../../device/errors.ts';
 import type { Source } from '../../device/source.ts';
+import { BUSY_POLL_US_DEFAULT, BusyPoll } from '../../lib/busy-poll.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
 import { diskFeatureNames } from '../../protocols/virtio-blk/index.ts';
@@ -28,6 +29,8 @@ export interface DiskFrontendOptions {
   readonly depth: number;
   readonly clock: Clock;
   readonly log: Log;
+  /** Longest time awake for the guest's next request, in microseconds; 0: never. BUSY_POLL_US_DEFAULT by default. */
+  readonly busyPollUs?: number;
   /** The bound of GET_VRING_BASE; QUIESCE_MS_MAX by default. */
   readonly quiesceMsMax?: number;
   /** A VMM has connected, or has gone and left nothing behind in its guest. */
@@ -172,9 +175,11 @@ export class DiskFrontend {
 
   #begin(fd: number): void {
     const { source, depth, clock, log, quiesceMsMax = QUIESCE_MS_MAX, onConnection } = this.#options;
+    const { busyPollUs: maxUs = BUSY_POLL_US_DEFAULT } = this.#options;
     const { pid, uid } = native.peerCredentials(fd);
     log.info({ pid, uid }, `a VMM has connected (process ${pid})`);
     const previous = this.#previous;
+    const requestPoll = new BusyPoll({ clock, maxUs, stayAwake: (microseconds) => native.busyPoll(microseconds) });
     const model = (rings: readonly Ring[]) =>
       new DiskModel({
         source,
@@ -182,6 +187,7 @@ export class DiskFrontend {
         rings,
         clock,
         log,
+        requestPoll,
         statistics: this.statistics,
         writeCache: this.#writeCache,
         left: this.#left,

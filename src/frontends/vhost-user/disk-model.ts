@@ -2,6 +2,7 @@
 import { DiskStatus } from '../../device/disk.ts';
 import type { DiskProfile } from '../../device/profile.ts';
 import type { Source } from '../../device/source.ts';
+import type { BusyPoll } from '../../lib/busy-poll.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
 import { hasFeature } from '../../protocols/vhost-user/index.ts';
@@ -35,6 +36,8 @@ export interface DiskModelOptions {
   readonly rings: readonly Ring[];
   readonly clock: Clock;
   readonly log: Log;
+  /** For the guest's next request. */
+  readonly requestPoll: BusyPoll;
   readonly statistics: DiskStatistics;
   readonly writeCache: WriteCache;
   /** Of earlier connections, and of this one at its end. */

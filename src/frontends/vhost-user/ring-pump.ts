@@ -7,6 +7,7 @@
  */
 import { Batch, type Replies } from '../../device/batch.ts';
 import type { Device } from '../../device/device.ts';
+import type { BusyPoll } from '../../lib/busy-poll.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
 import { Chain, type SplitQueue } from '../../protocols/virtqueue/index.ts';
@@ -37,6 +38,8 @@ export interface RingPumpOptions {
   readonly reader: ChainReader;
   readonly clock: Clock;
   readonly log: Log;
+  /** For the guest's next request. */
+  readonly requestPoll: BusyPoll;
 }
 
 export class RingPump {
@@ -92,7 +95,10 @@ export class RingPump {
         setImmediate(this.#turn);
         break;
       }
-      if (this.#arm()) break;
+      if (this.#arm()) {
+        this.#options.requestPoll.begin();
+        break;
+      }
     }
     this.#publish();
     this.onProgress?.();
@@ -175,6 +181,7 @@ export class RingPump {
     if (queue === undefined) return 0;
     let taken = 0;
     if (queue.pending() > 0) {
+      this.#options.requestPoll.end();
       queue.disarm();
       while (taken < most && this.#rows.free.count > 0 && queue.take(this.#chain)) {
         this.#accept(ring, queue, nowMs);
