@@ -20,6 +20,7 @@ import { Closers } from './closers.ts';
 import type { Config } from './config.ts';
 import { type DeviceHost, LocalDeviceHost } from './device-host.ts';
 import { listDevices } from './devices.ts';
+import { Events } from './events.ts';
 import { Exports } from './exports.ts';
 import { lockFolder } from './folder-lock.ts';
 import { Metrics } from './metrics.ts';
@@ -53,27 +54,38 @@ export interface Daemon {
 
 /** Resolves when the daemon can be asked; what it has from before may still be on its way (`/readyz`). Rejects with nothing left open. */
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
+  const { config, log, clock } = options;
   const closers = new Closers();
+  const events = new Events({ host: config.host, path: join(config.stateDir, 'events.ndjson'), clock, log });
   try {
-    const socket = await start(options, closers);
-    return { socket, close: () => closers.close(options.log) };
+    const socket = await start(options, closers, events);
+    return { socket, close: () => closers.close(log) };
   } catch (thrown) {
-    await closers.close(options.log);
+    const { code, message } = NetbusError.from(thrown);
+    events.record({
+      type: 'daemon.failed',
+      subject: config.host,
+      message: `the daemon could not start: ${message}`,
+      details: { code },
+    });
+    await closers.close(log);
     throw thrown;
   }
 }
 
 /** Whatever is opened is added to `closers` at once, and closed in the reverse order. */
-async function start(options: DaemonOptions, closers: Closers): Promise<string> {
+async function start(options: DaemonOptions, closers: Closers, events: Events): Promise<string> {
   const { config, log, clock, release } = options;
   const { host, runDir, stateDir } = config;
   const startedAt = new Date(clock.wallTime()).toISOString();
   const socket = controlSocketPath(runDir);
+  const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
+  // Before all that may go wrong, so that its history tells why a daemon did not start.
+  closers.add('the state folder', await lockFolder(stateDir, 'state folder', STATE_FOLDER_MODE));
+  closers.add('the events', () => events.close());
+  await events.open({ release, bootId, pid: process.pid });
   const identity = await loadIdentity(config.pki, clock);
   checkIdentity(config, identity);
-  const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
-
-  closers.add('the state folder', await lockFolder(stateDir, 'state folder', STATE_FOLDER_MODE));
   closers.add('the run folder', await lockFolder(runDir, 'run folder', RUN_FOLDER_MODE));
   const exportRecords = new RecordStore(join(stateDir, 'exports'), exportRecordSchema);
   const attachmentRecords = new RecordStore(join(stateDir, 'attachments'), attachmentRecordSchema);
