@@ -47,6 +47,7 @@ export const eventTypes = {
   'export.failed': exported('error'),
   'export.attached': exported('info'),
   'export.detached': exported('info'),
+  'export.grown': exported('info'),
   'export.granted': exported('info'),
   'export.returned': exported('info'),
   'export.session-lost': exported('warning'),

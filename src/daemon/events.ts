@@ -77,7 +77,8 @@ export class Events implements EventRecorder {
   readonly #recent = new Map<string, Recent>();
   readonly #watchers = new Set<Watcher>();
   #sequence = 0;
-  #closed: Promise<void> | undefined;
+  /** Until it is open the file may be another daemon's. */
+  #state: 'new' | 'open' | 'failed' | 'closed' = 'new';
 
   constructor(options: EventsOptions) {
     this.#options = options;
@@ -90,19 +91,20 @@ export class Events implements EventRecorder {
     for (const entry of await this.#file.load()) this.#keep(entry);
     const before = [...this.#entries.values()].findLast(({ type }) => type.startsWith('daemon.'));
     const crashed = before !== undefined && before.type === 'daemon.started';
+    this.#state = 'open';
     this.record({
       type: 'daemon.started',
       subject: this.#options.host,
       message: crashed
-        ? 'the daemon has started; the one before ended without a word (killed, crashed, or the host went down)'
-        : 'the daemon has started',
+        ? 'the daemon starts; the one before ended without a word (it was killed, it crashed, or the host went down)'
+        : 'the daemon starts',
       details,
       ...(crashed && { severity: 'warning' }),
     });
   }
 
   record(event: NewEvent): void {
-    if (this.#closed !== undefined) return;
+    if (this.#state === 'new' || this.#state === 'closed') return;
     const { about, severity } = eventTypes[event.type];
     const now = new Date(this.#options.clock.wallTime()).toISOString();
     const sequence = this.#sequence + 1;
@@ -137,7 +139,7 @@ export class Events implements EventRecorder {
 
   /** Tells `watcher` of each change from now on; the result ends that. Throws `limit`. */
   watch(watcher: Watcher): () => void {
-    if (this.#closed !== undefined) throw new NetbusError('ended', 'the daemon is stopping');
+    if (this.#state === 'closed') throw new NetbusError('ended', 'the daemon is stopping');
     if (this.#watchers.size >= WATCHERS_MAX) {
       throw new NetbusError('limit', `${WATCHERS_MAX} others watch the events of this host already, which is the most`);
     }
@@ -156,12 +158,21 @@ export class Events implements EventRecorder {
     return this.#file.failure;
   }
 
+  /** The daemon could not start: that is the last thing that it says. */
+  failed({ code, message }: NetbusError): void {
+    const { host } = this.#options;
+    this.record({ type: 'daemon.failed', subject: host, message: `the daemon could not start: ${message}`, details: { code } });
+    if (this.#state === 'open') this.#state = 'failed';
+  }
+
   /** Says that the daemon has stopped, and stores what is not stored yet, if that is possible within a bound. Twice is once. */
-  close(): Promise<void> {
+  async close(): Promise<void> {
     this.endWatchers();
-    this.record({ type: 'daemon.stopped', subject: this.#options.host, message: 'the daemon has stopped in order' });
-    this.#closed ??= this.#file.close();
-    return this.#closed;
+    if (this.#state === 'open') {
+      this.record({ type: 'daemon.stopped', subject: this.#options.host, message: 'the daemon has stopped in order' });
+    }
+    this.#state = 'closed';
+    await this.#file.close();
   }
 
   #keep(entry: EventEntry): void {

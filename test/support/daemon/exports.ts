@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { openNullSource } from '../../../src/backends/null/null.ts';
+import { noEvents } from '../../../src/daemon/events.ts';
 import type { OpenExport } from '../../../src/daemon/export.ts';
 import { Exports } from '../../../src/daemon/exports.ts';
 import { attachmentRecordSchema, exportRecordSchema } from '../../../src/daemon/records.ts';
@@ -71,7 +72,16 @@ export class TestHost {
     const stored = await exports.load(0);
     const storedAttachments = [...(await attachments.load(0)).records.values()];
     const { clock, disks } = this;
-    this.exports = new Exports({ host, bootId: 'boot', exports, attachments, openExport: disks.open, clock, log: silentLog });
+    this.exports = new Exports({
+      host,
+      bootId: 'boot',
+      exports,
+      attachments,
+      openExport: disks.open,
+      clock,
+      log: silentLog,
+      events: noEvents,
+    });
     for (const record of stored.records.values()) {
       const own = storedAttachments.filter((attachment) => attachment.export === record.name);
       await this.exports.restore(record, own);
