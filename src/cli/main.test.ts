@@ -2,12 +2,13 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
-import { createServer, type RequestListener, type Server } from 'node:http';
+import { createServer, type RequestListener, type Server, type ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import type { AttachmentEntry, Devices, ExportEntry, Status } from '../api/types.ts';
+import type { EventEntry } from '../api/events.ts';
+import type { AttachmentEntry, DeviceDetails, Devices, ExportEntry, Status } from '../api/types.ts';
 import { type ErrorCode, errorCodes } from '../device/errors.ts';
 
 const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
@@ -21,6 +22,7 @@ const EXPORT: ExportEntry = {
   allow: ['m2'],
   capacityBytes: 64 * 1024 ** 2,
   state: 'ready',
+  since: '2030-01-01T00:00:00Z',
   backend: { engine: 'io_uring' },
   attachments: [{ host: 'm2', vm: 'web', name: 'data', epoch: 3, active: true }],
 };
@@ -48,11 +50,43 @@ const STATUS: Status = {
   pid: 42,
   startedAt: '2030-01-01T00:00:00Z',
   bootId: 'b',
+  time: '2030-01-01T00:00:35Z',
   address: '10.0.0.2:7443',
   certificateExpiresAt: '2040-01-01T00:00:00Z',
   links: [{ host: 'm1', address: '10.0.0.1:7443', state: 'down', since: '2030-01-01T00:00:00Z', reason: 'refused' }],
   exports: [EXPORT],
-  attachments: [ATTACHMENT],
+  attachments: [
+    {
+      ...ATTACHMENT,
+      rates: {
+        seconds: 10,
+        read: { requestsPerSecond: 1200, bytesPerSecond: 4.5 * 1024 ** 2, errorsPerSecond: 0, p50Ms: 0.12, p99Ms: 0.8 },
+        write: { requestsPerSecond: 0, bytesPerSecond: 0, errorsPerSecond: 0 },
+        other: { requestsPerSecond: 2.5, bytesPerSecond: 0, errorsPerSecond: 0.5 },
+      },
+    },
+  ],
+  sessions: [
+    {
+      role: 'device',
+      peer: 'm2',
+      device: 'm1/data',
+      attachment: 'web/data',
+      state: 'active',
+      since: '2030-01-01T00:00:00Z',
+      epoch: 3,
+      inFlight: 4,
+    },
+  ],
+  waits: [
+    {
+      about: 'attachment',
+      subject: 'web/data',
+      waitsFor: 'm1',
+      since: '2030-01-01T00:00:00Z',
+      reason: 'm1 refused the connection',
+    },
+  ],
   warnings: ['m3 does not answer'],
 };
 
@@ -79,7 +113,22 @@ const DEVICES: Devices = {
       usedBy: [],
     },
   ],
-  warnings: ['m3 does not answer'],
+  away: [{ host: 'm3', reason: 'does not answer' }],
+  warnings: ['m3: does not answer'],
+};
+
+const EVENT: EventEntry = {
+  sequence: 7,
+  id: 5,
+  time: '2030-01-01T12:00:00.000Z',
+  lastTime: '2030-01-01T12:00:35.000Z',
+  count: 4,
+  type: 'link.down',
+  severity: 'warning',
+  about: 'host',
+  subject: 'm1',
+  message: 'the link with m1 is down: refused',
+  details: { code: 'unreachable' },
 };
 
 let folder: string;
@@ -150,7 +199,7 @@ test('ls prints a table, with --json a line of JSON; warnings go to stderr', asy
     'm1/t     disk   512 bytes  read-only   waiting  -',
     '',
   ]);
-  assert.equal(text.stderr, 'netbus: warning: m3 does not answer\n');
+  assert.equal(text.stderr, 'netbus: warning: m3: does not answer; not seen since the daemon of this host started\n');
   for (const argv of [
     ['ls', '--json'],
     ['--json', 'ls'],
@@ -163,13 +212,128 @@ test('ls prints a table, with --json a line of JSON; warnings go to stderr', asy
   }
 });
 
-test('status shows the host, its links, exports and attachments, with reasons', async () => {
-  await answerWith(STATUS);
-  const { stdout, status } = await netbus(['status']);
+test('ls -o name, wide and json', async () => {
+  const details: DeviceDetails = {
+    kind: 'block device',
+    blockBytes: 4096,
+    allow: ['m2', 'm3'],
+    allowCount: 34,
+    since: new Date(Date.now() - 125_000).toISOString(),
+    users: [
+      { host: 'm2', vm: 'web', name: 'data', epoch: 3, active: true, since: new Date(Date.now() - 65_000).toISOString() },
+    ],
+  };
+  const [first, second] = DEVICES.devices;
+  const seen = new Date(Date.now() - 90_000).toISOString();
+  const away = { host: 'm3', reason: 'does not answer', lastSeen: seen };
+  const urls: (string | undefined)[] = [];
+  await listen((request, response) => {
+    urls.push(request.url);
+    response.end(
+      JSON.stringify({ ...DEVICES, devices: [{ ...first, address: '10.0.0.1:7443', details }, second], away: [away] }),
+    );
+  });
+  assert.equal((await netbus(['ls', '-o', 'name'])).stdout, 'm1/data\nm1/t\n');
+  const wide = await netbus(['ls', '-o', 'wide']);
+  assert.match(wide.stdout, /^DEVICE +ADDRESS +CLASS +SIZE +BLOCK +ACCESS +SHARING +STATE +SINCE +IMAGE +ALLOWED +USED BY$/m);
+  assert.match(
+    wide.stdout,
+    /^m1\/data +10\.0\.0\.1:7443 +disk +10 GiB +4 KiB +read-write +exclusive +ready +.*\(2 min \d+ s\) +\(block device\) +m2,m3 and 32 more +m2:web\/data in use since .*\(1 min \d+ s\)$/m,
+  );
+  assert.match(wide.stdout, /^m1\/t +this host +disk .* shared +waiting +/m);
+  assert.match(wide.stderr, /^netbus: warning: m3: does not answer; last seen 1 min \d+ s ago\n$/);
+  assert.equal(JSON.parse((await netbus(['ls', '-o', 'json'])).stdout).devices[0].details.blockBytes, 4096);
+  assert.deepEqual(urls, ['/v1/devices', '/v1/devices?details=true', '/v1/devices?details=true']);
+});
+
+test('events: a table, the question that was asked, and a line of JSON', async () => {
+  const urls: (string | undefined)[] = [];
+  await listen((request, response) => {
+    urls.push(request.url);
+    response.end(JSON.stringify({ events: [EVENT] }));
+  });
+  const { stdout, status } = await netbus(['events'], { env: { TZ: 'Europe/Berlin' } });
   assert.equal(status, 0);
-  assert.match(stdout, /^m2 of cluster lab, at 10\.0\.0\.2:7443\n/);
+  assert.deepEqual(stdout.split('\n'), [
+    'TIME                 TYPE       SUBJECT  WHAT HAPPENED',
+    '2030-01-01 13:00:35  link.down  m1       the link with m1 is down: refused (4 times since 13:00:00)',
+    '',
+  ]);
+  const json = await netbus(['events', '--json', '--since', '2030-01-01T00:00:00Z', '--limit', '5', '--type', 'link']);
+  assert.deepEqual(JSON.parse(json.stdout), { events: [EVENT] });
+  await netbus(['events', '--since', '2030-01-01T00:00:00Z']);
+  assert.deepEqual(urls, [
+    '/v1/events?limit=100',
+    '/v1/events?since=2030-01-01T00%3A00%3A00.000Z&limit=5&type=link',
+    '/v1/events?since=2030-01-01T00%3A00%3A00.000Z',
+  ]);
+});
+
+test('events --watch: lines as they come; Ctrl-C ends it with 130, the end of the daemon with 5, an error line with its code', async () => {
+  let last: ServerResponse | undefined;
+  await listen((request, response) => {
+    assert.equal(request.url, '/v1/events?limit=10&watch=true');
+    last = response;
+    response.write(`${JSON.stringify(EVENT)}\n`);
+  });
+  const watch = (...argv: string[]) => {
+    const child = start(['events', '--watch', ...argv]);
+    const result = { status: null as number | null, stdout: '', stderr: '' };
+    const came = new Promise<void>((resolve) => child.stdout.once('data', () => resolve()));
+    child.stdout.on('data', (chunk) => (result.stdout += chunk));
+    child.stderr.on('data', (chunk) => (result.stderr += chunk));
+    const ended = new Promise<Result>((resolve) => child.on('close', (status) => resolve({ ...result, status })));
+    return { child, came, ended };
+  };
+  const interrupted = watch('--json');
+  await interrupted.came;
+  interrupted.child.kill('SIGINT');
+  const { stdout, stderr, status } = await interrupted.ended;
+  assert.deepEqual([JSON.parse(stdout), stderr, status], [EVENT, '', 130]);
+
+  for (const end of [() => last?.end(), () => last?.destroy()]) {
+    const cut = watch();
+    await cut.came;
+    end();
+    const result = await cut.ended;
+    assert.match(result.stdout, /^\S+ \S+ {2}link\.down {13}m1 {14}the link with m1 is down: refused \(4 times since \S+\)\n$/);
+    assert.match(result.stderr, /^netbus: the daemon at \S+ has ended: [^\n]+\n$/);
+    assert.equal(result.status, 5);
+  }
+
+  const slow = watch('--json');
+  await slow.came;
+  last?.end(`${JSON.stringify({ error: { code: 'limit', message: 'too slow' } })}\n`);
+  const dropped = await slow.ended;
+  assert.deepEqual([JSON.parse(dropped.stderr), dropped.status], [{ error: { code: 'limit', message: 'too slow' } }, 1]);
+});
+
+test('status --watch in a pipe: one below the other, with --json a line each; Ctrl-C ends it', async () => {
+  await answerWith(STATUS);
+  for (const [argv, line] of [
+    [['status', '--watch'], /^--- \d{4}-.*\nwarning: m3 does not answer\nweb\/data waits for m1/],
+    [['status', '--watch', '--json'], /^\{"host":"m2".*\}\n$/],
+  ] as [string[], RegExp][]) {
+    const child = start(argv);
+    const text = await new Promise<string>((resolve) => child.stdout.once('data', (chunk) => resolve(String(chunk))));
+    assert.match(text, line);
+    child.kill('SIGINT');
+    assert.equal(await new Promise((resolve) => child.on('close', resolve)), 130);
+  }
+});
+
+test('status shows what waits, the host, its links, exports, attachments, sessions and rates, with reasons', async () => {
+  await answerWith(STATUS);
+  const { stdout, status } = await netbus(['status'], { env: { TZ: 'UTC' } });
+  assert.equal(status, 0);
+  assert.match(
+    stdout,
+    /^web\/data waits for m1 since 00:00:00 \(35 s\): m1 refused the connection\n\nm2 of cluster lab, at 10\.0\.0\.2:7443\n/,
+  );
+  assert.match(stdout, /^web\/data +m1\/data +has the device +m2 +active +00:00:00 \(35 s\) +3 +4$/m);
+  assert.match(stdout, /^web\/data +10 s +1200\/s, 4\.5 MiB\/s +0\.12 \/ 0\.8 ms +2\.5\/s +0\.5\/s$/m);
   assert.match(stdout, /^m1 +10\.0\.0\.1:7443 +down .*refused$/m);
-  assert.match(stdout, /^data +\/srv\/data\.img +64 MiB +read-write +ready +io_uring +m2 +m2:web\/data$/m);
+  assert.match(stdout, /^data +\/srv\/data\.img +64 MiB +read-write +ready +00:00:00 +io_uring +m2 +m2:web\/data$/m);
   assert.match(stdout, /^web\/data +m1\/data +64 MiB .*failed .*the device host lost its disk$/m);
   assert.deepEqual(JSON.parse((await netbus(['status', '--json'])).stdout), STATUS);
 });
@@ -251,6 +415,9 @@ test('mistakes of usage: 2, with a guess where there is one', async () => {
     [['attach', 'm1/a/b', '--vm', 'v'], /not of the form HOST\/NAME/],
     [['detach', '/a'], /not of the form VM\/NAME/],
     [['grow', 'v/'], /not of the form VM\/NAME/],
+    [['ls', '-o', 'yaml'], /Allowed choices are wide, name, json/],
+    [['events', '--since', 'yesterday'], /--since "yesterday": say how long ago/],
+    [['events', '--limit', '-1'], /number from 0 to 1000/],
     [['status', '--run-dir', `/${'x'.repeat(110)}`], /longer than the 107 bytes/],
   ];
   for (const [argv, message] of cases) assertFails(await netbus(argv), 2, message);
@@ -272,7 +439,7 @@ test('help and version', async () => {
 
 test('a reader that has seen enough is no error', async () => {
   const device = DEVICES.devices[0];
-  await answerWith({ devices: new Array(20_000).fill(device), warnings: [] });
+  await answerWith({ devices: new Array(20_000).fill(device), away: [], warnings: [] });
   const child = start(['ls']);
   let stderr = '';
   child.stderr.on('data', (chunk) => (stderr += chunk));

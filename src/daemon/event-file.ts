@@ -49,6 +49,11 @@ export class EventFile {
     return this.#failure;
   }
 
+  /** How many changes the file does not have yet. */
+  get unwritten(): number {
+    return this.#unwritten.size;
+  }
+
   /** The events of the file, each once, in the order of their sequence. Never rejects: what cannot be read is not there. */
   async load(): Promise<EventEntry[]> {
     const { path, log } = this.#options;

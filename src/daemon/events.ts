@@ -147,6 +147,10 @@ export class Events implements EventRecorder {
     return () => void this.#watchers.delete(watcher);
   }
 
+  get watching(): number {
+    return this.#watchers.size;
+  }
+
   /** Ends all watchers; the history goes on. */
   endWatchers(): void {
     for (const watcher of [...this.#watchers]) watcher.ended();
@@ -163,6 +167,11 @@ export class Events implements EventRecorder {
     const { host } = this.#options;
     this.record({ type: 'daemon.failed', subject: host, message: `the daemon could not start: ${message}`, details: { code } });
     if (this.#state === 'open') this.#state = 'failed';
+  }
+
+  /** How many changes are on their way to the file. */
+  get unstored(): number {
+    return this.#file.unwritten;
   }
 
   /** Says that the daemon has stopped, and stores what is not stored yet, if that is possible within a bound. Twice is once. */
