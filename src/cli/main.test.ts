@@ -2,13 +2,12 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
-import { createServer, type RequestListener, type Server, type ServerResponse } from 'node:http';
+import { createServer, type RequestListener, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import type { EventEntry } from '../api/events.ts';
-import type { AttachmentEntry, DeviceDetails, Devices, ExportEntry, Status } from '../api/types.ts';
+import type { AttachmentEntry, Devices, ExportEntry, Status } from '../api/types.ts';
 import { type ErrorCode, errorCodes } from '../device/errors.ts';
 
 const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
@@ -117,20 +116,6 @@ const DEVICES: Devices = {
   warnings: ['m3: does not answer'],
 };
 
-const EVENT: EventEntry = {
-  sequence: 7,
-  id: 5,
-  time: '2030-01-01T12:00:00.000Z',
-  lastTime: '2030-01-01T12:00:35.000Z',
-  count: 4,
-  type: 'link.down',
-  severity: 'warning',
-  about: 'host',
-  subject: 'm1',
-  message: 'the link with m1 is down: refused',
-  details: { code: 'unreachable' },
-};
-
 let folder: string;
 let server: Server | undefined;
 before(() => {
@@ -209,116 +194,6 @@ test('ls prints a table, with --json a line of JSON; warnings go to stderr', asy
     assert.deepEqual(JSON.parse(json.stdout), DEVICES);
     assert.equal(json.stderr, '');
     assert.equal(json.status, 0);
-  }
-});
-
-test('ls -o name, wide and json', async () => {
-  const details: DeviceDetails = {
-    kind: 'block device',
-    blockBytes: 4096,
-    allow: ['m2', 'm3'],
-    allowCount: 34,
-    since: new Date(Date.now() - 125_000).toISOString(),
-    users: [
-      { host: 'm2', vm: 'web', name: 'data', epoch: 3, active: true, since: new Date(Date.now() - 65_000).toISOString() },
-    ],
-  };
-  const [first, second] = DEVICES.devices;
-  const seen = new Date(Date.now() - 90_000).toISOString();
-  const away = { host: 'm3', reason: 'does not answer', lastSeen: seen };
-  const urls: (string | undefined)[] = [];
-  await listen((request, response) => {
-    urls.push(request.url);
-    response.end(
-      JSON.stringify({ ...DEVICES, devices: [{ ...first, address: '10.0.0.1:7443', details }, second], away: [away] }),
-    );
-  });
-  assert.equal((await netbus(['ls', '-o', 'name'])).stdout, 'm1/data\nm1/t\n');
-  const wide = await netbus(['ls', '-o', 'wide']);
-  assert.match(wide.stdout, /^DEVICE +ADDRESS +CLASS +SIZE +BLOCK +ACCESS +SHARING +STATE +SINCE +IMAGE +ALLOWED +USED BY$/m);
-  assert.match(
-    wide.stdout,
-    /^m1\/data +10\.0\.0\.1:7443 +disk +10 GiB +4 KiB +read-write +exclusive +ready +.*\(2 min \d+ s\) +\(block device\) +m2,m3 and 32 more +m2:web\/data in use since .*\(1 min \d+ s\)$/m,
-  );
-  assert.match(wide.stdout, /^m1\/t +this host +disk .* shared +waiting +/m);
-  assert.match(wide.stderr, /^netbus: warning: m3: does not answer; last seen 1 min \d+ s ago\n$/);
-  assert.equal(JSON.parse((await netbus(['ls', '-o', 'json'])).stdout).devices[0].details.blockBytes, 4096);
-  assert.deepEqual(urls, ['/v1/devices', '/v1/devices?details=true', '/v1/devices?details=true']);
-});
-
-test('events: a table, the question that was asked, and a line of JSON', async () => {
-  const urls: (string | undefined)[] = [];
-  await listen((request, response) => {
-    urls.push(request.url);
-    response.end(JSON.stringify({ events: [EVENT] }));
-  });
-  const { stdout, status } = await netbus(['events'], { env: { TZ: 'Europe/Berlin' } });
-  assert.equal(status, 0);
-  assert.deepEqual(stdout.split('\n'), [
-    'TIME                 TYPE       SUBJECT  WHAT HAPPENED',
-    '2030-01-01 13:00:35  link.down  m1       the link with m1 is down: refused (4 times since 13:00:00)',
-    '',
-  ]);
-  const json = await netbus(['events', '--json', '--since', '2030-01-01T00:00:00Z', '--limit', '5', '--type', 'link']);
-  assert.deepEqual(JSON.parse(json.stdout), { events: [EVENT] });
-  await netbus(['events', '--since', '2030-01-01T00:00:00Z']);
-  assert.deepEqual(urls, [
-    '/v1/events?limit=100',
-    '/v1/events?since=2030-01-01T00%3A00%3A00.000Z&limit=5&type=link',
-    '/v1/events?since=2030-01-01T00%3A00%3A00.000Z',
-  ]);
-});
-
-test('events --watch: lines as they come; Ctrl-C ends it with 130, the end of the daemon with 5, an error line with its code', async () => {
-  let last: ServerResponse | undefined;
-  await listen((request, response) => {
-    assert.equal(request.url, '/v1/events?limit=10&watch=true');
-    last = response;
-    response.write(`${JSON.stringify(EVENT)}\n`);
-  });
-  const watch = (...argv: string[]) => {
-    const child = start(['events', '--watch', ...argv]);
-    const result = { status: null as number | null, stdout: '', stderr: '' };
-    const came = new Promise<void>((resolve) => child.stdout.once('data', () => resolve()));
-    child.stdout.on('data', (chunk) => (result.stdout += chunk));
-    child.stderr.on('data', (chunk) => (result.stderr += chunk));
-    const ended = new Promise<Result>((resolve) => child.on('close', (status) => resolve({ ...result, status })));
-    return { child, came, ended };
-  };
-  const interrupted = watch('--json');
-  await interrupted.came;
-  interrupted.child.kill('SIGINT');
-  const { stdout, stderr, status } = await interrupted.ended;
-  assert.deepEqual([JSON.parse(stdout), stderr, status], [EVENT, '', 130]);
-
-  for (const end of [() => last?.end(), () => last?.destroy()]) {
-    const cut = watch();
-    await cut.came;
-    end();
-    const result = await cut.ended;
-    assert.match(result.stdout, /^\S+ \S+ {2}link\.down {13}m1 {14}the link with m1 is down: refused \(4 times since \S+\)\n$/);
-    assert.match(result.stderr, /^netbus: the daemon at \S+ has ended: [^\n]+\n$/);
-    assert.equal(result.status, 5);
-  }
-
-  const slow = watch('--json');
-  await slow.came;
-  last?.end(`${JSON.stringify({ error: { code: 'limit', message: 'too slow' } })}\n`);
-  const dropped = await slow.ended;
-  assert.deepEqual([JSON.parse(dropped.stderr), dropped.status], [{ error: { code: 'limit', message: 'too slow' } }, 1]);
-});
-
-test('status --watch in a pipe: one below the other, with --json a line each; Ctrl-C ends it', async () => {
-  await answerWith(STATUS);
-  for (const [argv, line] of [
-    [['status', '--watch'], /^--- \d{4}-.*\nwarning: m3 does not answer\nweb\/data waits for m1/],
-    [['status', '--watch', '--json'], /^\{"host":"m2".*\}\n$/],
-  ] as [string[], RegExp][]) {
-    const child = start(argv);
-    const text = await new Promise<string>((resolve) => child.stdout.once('data', (chunk) => resolve(String(chunk))));
-    assert.match(text, line);
-    child.kill('SIGINT');
-    assert.equal(await new Promise((resolve) => child.on('close', resolve)), 130);
   }
 });
 
