@@ -214,7 +214,7 @@ function linkEntries(bus: Bus, { host, hosts }: Config): LinkEntry[] {
     address: formatAddress(hosts.get(peer)!),
     state,
     since: new Date(since).toISOString(),
-    ...(rttMs !== undefined && { rttMs }),
+    ...(rttMs !== undefined && { rttMs: Number(rttMs.toFixed(3)) }),
     ...(lastSeen !== undefined && { lastSeen: new Date(lastSeen).toISOString() }),
     ...(error !== undefined && { reason: error }),
   }));
