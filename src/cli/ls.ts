@@ -25,13 +25,14 @@ export function addLs(program: Command): void {
       if (output === 'json') command.setOptionValue('json', true);
       const context = new Context(command);
       const answer = await context.client.devices({ details: output === 'wide' || output === 'json' });
-      context.print(answer, (style) => describe(answer.devices, output, style));
+      context.print(answer, (style) => describe(answer, output, style));
       context.warn(warningsOf(answer, Date.now()));
     });
 }
 
-function describe(devices: readonly DeviceEntry[], form: Form | undefined, style: Style): string {
+function describe({ devices, away }: Devices, form: Form | undefined, style: Style): string {
   if (form === 'name') return devices.map(({ host, name }) => `${host}/${name}\n`).join('');
+  if (devices.length === 0 && away.length > 0) return 'no devices on the hosts that answer\n';
   if (devices.length === 0) return 'no devices: export one with "netbus export NAME --disk PATH --allow HOST,..."\n';
   return form === 'wide' ? wideTable(devices, Date.now(), style) : table(devices, style);
 }

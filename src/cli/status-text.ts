@@ -25,8 +25,15 @@ netbus ${status.release}, pid ${status.pid}, up ${formatSince(status.startedAt, 
 
 /** `web/data waits for m1 since 14:03:12 (35 s): m1 refused the connection`. */
 function waitLine({ about, subject, waitsFor, since, reason }: WaitEntry, nowMs: number): string {
-  const who = about === 'export' ? `export ${subject}` : subject;
-  return `${who} waits for ${waitsFor} since ${sinceWhen(since, nowMs)}${reason === undefined ? '' : `: ${reason}`}`;
+  const when = `since ${sinceWhen(since, nowMs)}${reason === undefined ? '' : `: ${reason}`}`;
+  switch (about) {
+    case 'attachment':
+      return `${subject} waits for ${waitsFor} ${when}`;
+    case 'export':
+      return `export ${subject} waits for ${waitsFor} ${when}`;
+    case 'host':
+      return `${subject} is down ${when}`;
+  }
 }
 
 function linkTable(links: readonly LinkEntry[], nowMs: number, style: Style): string {

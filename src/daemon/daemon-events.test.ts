@@ -1,6 +1,6 @@
 /** What two daemons say of an outage, from both sides: events, waits, sessions, rates, and the list of devices. */
 import assert from 'node:assert/strict';
-import { appendFileSync, readFileSync } from 'node:fs';
+import { appendFileSync, readFileSync, renameSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { Cluster, type ClusterHost } from '../../test/support/daemon/cluster.ts';
@@ -98,6 +98,34 @@ describe('an outage as both hosts tell it', () => {
       'export.ready',
     ];
     for (const type of [...others, 'export.returned', 'export.detached', 'export.removed']) assert.ok(far.includes(type), type);
+  });
+
+  test('a daemon that cannot start leaves the reason for the next one', { timeout: 60_000 }, async () => {
+    await m2.stop();
+    const certificate = join(m2.folder, 'host.crt');
+    renameSync(certificate, `${certificate}.away`);
+    await assert.rejects(m2.start());
+    renameSync(`${certificate}.away`, certificate);
+    await m2.start();
+    const { events } = await m2.client.events({ type: 'daemon' });
+    assert.deepEqual(
+      events.slice(-3).map(({ type, severity }) => `${type} ${severity}`),
+      ['daemon.started info', 'daemon.failed error', 'daemon.started info'],
+    );
+    assert.match(events.at(-2)!.message, /could not start: .*host\.crt/);
+  });
+
+  test('events that cannot be stored are said in the status, and nothing else suffers', { timeout: 60_000 }, async () => {
+    await m2.stop();
+    const file = join(m2.folder, 'state', 'events.ndjson');
+    renameSync(file, `${file}.away`);
+    symlinkSync('/dev/full', file);
+    await m2.start();
+    await m2.client.attach({ device: 'm1/data', vm: 'web' });
+    await waitFor('the warning', async () => (await m2.client.status()).warnings.length > 0);
+    assert.match((await m2.client.status()).warnings[0], /^events are not stored and end with this daemon: ENOSPC/);
+    assert.ok((await types(m2)).includes('attachment.added'));
+    await m2.client.detach('web', 'data');
   });
 
   test('a restart keeps what happened, a damaged end of the file too', { timeout: 60_000 }, async () => {
