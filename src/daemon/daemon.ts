@@ -2,6 +2,7 @@
  * The composition root: makes every part of a daemon, top to bottom, and gives each what it needs. Nothing lives in modules, so that two daemons
  * fit into one process.
  */
+import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { NativeRegion } from '../../native/region.ts';
@@ -64,9 +65,24 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     const socket = await start(options, closers, events);
     return { socket, close: () => closers.close(log) };
   } catch (thrown) {
-    events.failed(NetbusError.from(thrown));
+    await keepFailure(events, config.stateDir, NetbusError.from(thrown));
     await closers.close(log);
     throw thrown;
+  }
+}
+
+/** The history tells why a daemon did not start, also where that was before its history was open; but never in a folder that is another daemon's. */
+async function keepFailure(events: Events, stateDir: string, error: NetbusError): Promise<void> {
+  if (events.isOpen) return events.failed(error);
+  if (!existsSync(stateDir)) return;
+  try {
+    const release = await lockFolder(stateDir, 'state folder', STATE_FOLDER_MODE);
+    await events.open();
+    events.failed(error);
+    await events.close();
+    await release();
+  } catch {
+    // It is in use, or cannot be used at all: what is wrong is said on stderr.
   }
 }
 
@@ -76,13 +92,13 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
   const { host, runDir, stateDir } = config;
   const startedAt = new Date(clock.wallTime()).toISOString();
   const socket = controlSocketPath(runDir);
+  const identity = await loadIdentity(config.pki, clock);
+  checkIdentity(config, identity);
   const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
-  // Before all that may go wrong, so that its history tells why a daemon did not start.
+
   closers.add('the state folder', await lockFolder(stateDir, 'state folder', STATE_FOLDER_MODE));
   closers.add('the events', () => events.close());
   await events.open({ release, bootId, pid: process.pid });
-  const identity = await loadIdentity(config.pki, clock);
-  checkIdentity(config, identity);
   closers.add('the run folder', await lockFolder(runDir, 'run folder', RUN_FOLDER_MODE));
   const exportRecords = new RecordStore(join(stateDir, 'exports'), exportRecordSchema);
   const attachmentRecords = new RecordStore(join(stateDir, 'attachments'), attachmentRecordSchema);

@@ -103,6 +103,10 @@ export class Events implements EventRecorder {
     });
   }
 
+  get isOpen(): boolean {
+    return this.#state === 'open';
+  }
+
   record(event: NewEvent): void {
     if (this.#state === 'new' || this.#state === 'closed') return;
     const { about, severity } = eventTypes[event.type];
