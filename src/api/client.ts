@@ -1,6 +1,7 @@
 /** Client of the control API: one HTTP request over the daemon's unix socket per call. */
-import { request } from 'node:http';
+import { type IncomingMessage, request } from 'node:http';
 import { isErrorCode, NetbusError } from '../device/errors.ts';
+import type { EventEntry, EventHistory } from './events.ts';
 import type { AttachmentEntry, AttachRequest, Devices, ExportEntry, ExportRequest, GrowResult, Status } from './types.ts';
 
 /** The daemon's run folder where nothing else is said. */
@@ -15,6 +16,19 @@ const TIMEOUT_MS_DEFAULT = 60_000;
 /** Far above the status of a full daemon (1024 attachments). */
 const ANSWER_BYTES_MAX = 64 * 1024 * 1024;
 
+/** An event is far shorter. */
+const WATCH_LINE_CHARACTERS_MAX = 64 * 1024;
+
+/** How often `onWaiting` is told. */
+const WAITING_MS = 1_000;
+
+export interface EventFilter {
+  /** ISO time. */
+  since?: string;
+  limit?: number;
+  type?: string;
+}
+
 /** The control socket in a run folder. */
 export function controlSocket(runDir: string): string {
   return `${runDir.replace(/\/+$/, '')}/netbus.sock`;
@@ -23,24 +37,53 @@ export function controlSocket(runDir: string): string {
 export interface ControlClientOptions {
   readonly socketPath: string;
   readonly timeoutMs?: number;
+  /** Told each second while an answer is waited for, and once without a time when that is over. */
+  readonly onWaiting?: (elapsedMs?: number) => void;
 }
 
 /** Every call rejects with a NetbusError alone: the daemon's own, or one that says why the daemon did not answer. */
 export class ControlClient {
   readonly #socketPath: string;
   readonly #timeoutMs: number;
+  readonly #onWaiting: (elapsedMs?: number) => void;
 
   constructor(options: ControlClientOptions) {
     this.#socketPath = options.socketPath;
     this.#timeoutMs = options.timeoutMs ?? TIMEOUT_MS_DEFAULT;
+    this.#onWaiting = options.onWaiting ?? (() => {});
   }
 
   status(): Promise<Status> {
     return this.#call('GET', '/v1/status');
   }
 
-  devices(): Promise<Devices> {
-    return this.#call('GET', '/v1/devices');
+  devices({ details = false } = {}): Promise<Devices> {
+    return this.#call('GET', `/v1/devices${details ? '?details=true' : ''}`);
+  }
+
+  events(filter: EventFilter = {}): Promise<EventHistory> {
+    return this.#call('GET', eventsPath(filter));
+  }
+
+  /** Tells of each event from now on, and before that of those that `filter` names. Never resolves; rejects when the daemon ends, or ends it. */
+  async watchEvents(filter: EventFilter, onEvent: (entry: EventEntry) => void): Promise<never> {
+    const response = await this.#exchange('GET', eventsPath(filter, true), undefined, (started) => started);
+    const status = response.statusCode ?? 0;
+    let text = '';
+    try {
+      for await (const chunk of response.setEncoding('utf8')) {
+        text += chunk;
+        if (status !== 200) continue;
+        const lines = text.split('\n');
+        text = lines.pop()!;
+        for (const line of lines) onEvent(this.#decodeLine(line));
+        if (text.length > WATCH_LINE_CHARACTERS_MAX) throw this.#notNetbus('a line of its answer does not end');
+      }
+    } catch (thrown) {
+      if ((thrown as NodeJS.ErrnoException).code !== 'ECONNRESET') throw this.#explain(thrown as Error);
+    }
+    if (status !== 200) this.#decode(status, text);
+    throw new NetbusError('unreachable', `the daemon at ${this.#socketPath} has ended: start it, and watch again`);
   }
 
   export(body: ExportRequest): Promise<ExportEntry> {
@@ -64,20 +107,34 @@ export class ControlClient {
   }
 
   async #call<Answer>(method: string, path: string, body?: unknown): Promise<Answer> {
+    const text = body === undefined ? undefined : JSON.stringify(body);
+    const response = await this.#exchange(method, path, text, readAll);
+    return this.#decode(response.status, response.text) as Answer;
+  }
+
+  /** Resolves with what `read` makes of the response, within the time that an answer has; rejects with what is wrong in words. */
+  #exchange<Read>(
+    method: string,
+    path: string,
+    body: string | undefined,
+    read: (response: IncomingMessage) => Read | Promise<Read>,
+  ): Promise<Read> {
     if (Buffer.byteLength(this.#socketPath) > SOCKET_PATH_BYTES_MAX) {
       throw new NetbusError(
         'usage',
         `the control socket's path ${this.#socketPath} is longer than the ${SOCKET_PATH_BYTES_MAX} bytes of a unix socket: use a shorter run folder`,
       );
     }
-    const { status, text } = await this.#exchange(method, path, body === undefined ? undefined : JSON.stringify(body));
-    return this.#decode(status, text) as Answer;
-  }
-
-  #exchange(method: string, path: string, body: string | undefined): Promise<{ status: number; text: string }> {
     return new Promise((resolve, reject) => {
-      const fail = (error: Error) => {
+      const begun = Date.now();
+      const waiting = setInterval(() => this.#onWaiting(Date.now() - begun), WAITING_MS);
+      const over = () => {
         clearTimeout(timer);
+        clearInterval(waiting);
+        this.#onWaiting();
+      };
+      const fail = (error: Error) => {
+        over();
         call.destroy();
         reject(this.#explain(error));
       };
@@ -97,21 +154,30 @@ export class ControlClient {
         this.#timeoutMs,
       );
       call.on('error', fail);
-      call.on('response', (response) => {
-        let text = '';
-        response.setEncoding('utf8');
-        response.on('error', fail);
-        response.on('data', (chunk: string) => {
-          text += chunk;
-          if (text.length > ANSWER_BYTES_MAX) fail(this.#notNetbus('its answer does not end'));
-        });
-        response.on('end', () => {
-          clearTimeout(timer);
-          resolve({ status: response.statusCode ?? 0, text });
-        });
+      call.on('response', async (response) => {
+        try {
+          const result = await read(response);
+          over();
+          resolve(result);
+        } catch (thrown) {
+          fail(thrown as Error);
+        }
       });
       call.end(body);
     });
+  }
+
+  /** A line of a watch: an event, or the reason why it was the last one. */
+  #decodeLine(line: string): EventEntry {
+    let value: unknown;
+    try {
+      value = JSON.parse(line);
+    } catch {
+      throw this.#notNetbus('a line of its answer is not JSON');
+    }
+    const { error } = value as { error?: { code?: unknown; message?: unknown } };
+    if (error === undefined) return value as EventEntry;
+    throw new NetbusError(isErrorCode(error.code) ? error.code : 'internal', String(error.message));
   }
 
   #decode(status: number, text: string): unknown {
@@ -164,4 +230,22 @@ export class ControlClient {
 
 function attachmentPath(vm: string, name: string): string {
   return `/v1/attachments/${encodeURIComponent(vm)}/${encodeURIComponent(name)}`;
+}
+
+function eventsPath({ since, limit, type }: EventFilter, watch = false): string {
+  const query = new URLSearchParams();
+  if (since !== undefined) query.set('since', since);
+  if (limit !== undefined) query.set('limit', String(limit));
+  if (type !== undefined) query.set('type', type);
+  if (watch) query.set('watch', 'true');
+  return query.size === 0 ? '/v1/events' : `/v1/events?${query}`;
+}
+
+async function readAll(response: IncomingMessage): Promise<{ status: number; text: string }> {
+  let text = '';
+  for await (const chunk of response.setEncoding('utf8')) {
+    text += chunk;
+    if (text.length > ANSWER_BYTES_MAX) throw new Error('its answer does not end');
+  }
+  return { status: response.statusCode ?? 0, text };
 }

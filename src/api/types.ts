@@ -4,7 +4,8 @@
  * | method and path | body | answer |
  * |---|---|---|
  * | GET /v1/status | - | Status |
- * | GET /v1/devices | - | { devices: DeviceEntry[] } : all exports as seen from here |
+ * | GET /v1/devices?details=true | - | Devices: all exports as seen from here |
+ * | GET /v1/events?since=TIME&limit=N&type=T&watch=true | - | EventHistory; with `watch` a line of JSON per event (src/api/events.ts) |
  * | POST /v1/exports | ExportRequest | ExportEntry |
  * | DELETE /v1/exports/:name | - | {} |
  * | POST /v1/attachments | AttachRequest | AttachmentEntry |
@@ -61,11 +62,25 @@ export interface ExportEntry {
   capacityBytes: number;
   /** `ready`, or why not: `waiting` for the lock that another open file holds, `failed` with the reason. */
   state: 'ready' | 'waiting' | 'failed';
+  /** ISO time of the last change of state. */
+  since: string;
   /** Of the state; of one that is `ready`, the latest I/O error, which need not last (a full filesystem). */
   reason?: string;
   /** The backend's own words: engine, direct or buffered … */
   backend: Record<string, string | number | boolean>;
-  attachments: { host: string; vm: string; name: string; epoch: number; active: boolean }[];
+  attachments: ExportUser[];
+}
+
+/** An attachment, as the device's host knows it. */
+export interface ExportUser {
+  host: string;
+  vm: string;
+  name: string;
+  epoch: number;
+  /** A session of it has the device. */
+  active: boolean;
+  /** ISO time since when that is so; left out where nothing changed since the daemon of the device's host started. */
+  since?: string | undefined;
 }
 
 export interface AttachmentEntry {
@@ -89,6 +104,29 @@ export interface AttachmentEntry {
   connected: boolean;
   /** Requests without a reply. */
   inFlight: number;
+  /** Over the last seconds; left out until two samples were taken. */
+  rates?: AttachmentRates;
+}
+
+/** What a guest did with a virtual device over the last seconds. */
+export interface AttachmentRates {
+  /** The time that they cover. */
+  seconds: number;
+  read: OperationRate;
+  write: OperationRate;
+  /** Flushes, discards and the rest. */
+  other: OperationRate;
+}
+
+export interface OperationRate {
+  /** Requests a second that were answered, well or not. */
+  requestsPerSecond: number;
+  bytesPerSecond: number;
+  errorsPerSecond: number;
+  /** From the guest's queue to the reply, half of them at most; left out where there was none. Read from a histogram, so it is about right. */
+  p50Ms?: number;
+  /** 99 of 100 at most. */
+  p99Ms?: number;
 }
 
 /** One row of `netbus ls`. */
@@ -102,12 +140,68 @@ export interface DeviceEntry {
   state: ExportEntry['state'];
   /** `host:vm/name` of those that have it. */
   usedBy: string[];
+  /** Where the host is, for other hosts. */
+  address?: string;
+  /** With `details=true`, where the device's host gives them. */
+  details?: DeviceDetails | undefined;
+}
+
+export interface DeviceDetails {
+  /** Of a device of this host alone. */
+  path?: string | undefined;
+  /** `file`, `block device`. */
+  kind?: string | undefined;
+  /** The smallest unit of reads and writes. */
+  blockBytes?: number | undefined;
+  /** Hosts that may use it; of many the first ones. */
+  allow: string[];
+  /** How many they are. */
+  allowCount: number;
+  /** ISO time of the last change of state. */
+  since: string;
+  reason?: string | undefined;
+  users: ExportUser[];
 }
 
 export interface LinkEntry {
   host: string;
   address: string;
   state: 'up' | 'connecting' | 'idle' | 'down';
+  since: string;
+  reason?: string;
+  /** The last round trip. */
+  rttMs?: number;
+  /** ISO time when the host was last there; left out where it was not since this daemon started. */
+  lastSeen?: string;
+}
+
+/** A connection of an attachment with its device's host, which may be this one. */
+export interface SessionEntry {
+  /** This host's part in it: it runs the VM, or it has the device. */
+  role: 'vm' | 'device';
+  /** The host at the other end; this host, where it is both. */
+  peer: string;
+  /** `host/export`. */
+  device: string;
+  /** `vm/name`. */
+  attachment: string;
+  /** `active`: it has the device; `connecting`: it is asked for. */
+  state: 'connecting' | 'standby' | 'activating' | 'active' | 'releasing' | 'quiesced' | 'failed';
+  /** ISO time. */
+  since: string;
+  epoch?: number;
+  /** Requests without a reply. */
+  inFlight: number;
+}
+
+/** Something that cannot go on before something else happens. */
+export interface WaitEntry {
+  about: 'attachment' | 'export' | 'host';
+  /** `vm/name`, the export, the host. */
+  subject: string;
+  /** What it waits for, in words. */
+  waitsFor: string;
+  /** ISO time. */
   since: string;
   reason?: string;
 }
@@ -119,18 +213,33 @@ export interface Status {
   pid: number;
   startedAt: string;
   bootId: string;
+  /** ISO time of this answer, by the daemon's clock. */
+  time: string;
   address: string;
   certificateExpiresAt: string;
   links: LinkEntry[];
   exports: ExportEntry[];
   attachments: AttachmentEntry[];
+  sessions: SessionEntry[];
+  /** What waits for what; the longest wait first. */
+  waits: WaitEntry[];
   /** Hosts that could not be asked, with the reason (in `ls`, too, on stderr). */
   warnings: string[];
 }
 
 export interface Devices {
   devices: DeviceEntry[];
+  /** Hosts that could not be asked. */
+  away: AwayHost[];
   warnings: string[];
+}
+
+export interface AwayHost {
+  host: string;
+  address?: string;
+  reason: string;
+  /** ISO time when it was last there; left out where it was not since this daemon started. */
+  lastSeen?: string;
 }
 
 export interface GrowResult {

@@ -7,6 +7,7 @@ import { Endpoint, type EndpointOptions } from './endpoint.ts';
 import { Exporter } from './exporter.ts';
 import { Links } from './links.ts';
 import { type Incoming, Listener } from './listener.ts';
+import type { BusObserver } from './observer.ts';
 import { openRemoteSession, type RemoteSession } from './remote-session.ts';
 import type { SessionHost } from './session-host.ts';
 import type { AllocateStaging } from './staging.ts';
@@ -17,6 +18,7 @@ export interface BusOptions extends EndpointOptions {
   /** Where a member is; undefined where the config names no such host. */
   readonly targetOf: (host: string) => Target | undefined;
   readonly allocate: AllocateStaging;
+  readonly observer?: BusObserver;
 }
 
 export class Bus {
@@ -27,12 +29,12 @@ export class Bus {
   readonly #allocate: AllocateStaging;
 
   constructor(options: BusOptions) {
-    const { sessionHost: host, handlers, targetOf, allocate } = options;
+    const { sessionHost: host, handlers, targetOf, allocate, observer } = options;
     const endpoint = new Endpoint(options);
     this.#endpoint = endpoint;
     this.#allocate = allocate;
-    this.links = new Links({ endpoint, handlers, targetOf });
-    this.exporter = new Exporter({ endpoint, host, allocate });
+    this.links = new Links({ endpoint, handlers, targetOf, ...(observer && { observer }) });
+    this.exporter = new Exporter({ endpoint, host, allocate, ...(observer && { observer }) });
     this.#listener = new Listener(endpoint, (incoming) => this.#accept(incoming));
   }
 

@@ -6,6 +6,7 @@ import { encodeError, type SessionHello } from '../protocols/netbus/messages.ts'
 import { type Connection, type ConnectionOwner, unexpected } from './connection.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { Incoming } from './listener.ts';
+import type { BusObserver } from './observer.ts';
 import { RequestPort, type RequestPortLink } from './request-port.ts';
 import type { OpenedSession, SessionHost } from './session-host.ts';
 import type { AllocateStaging } from './staging.ts';
@@ -15,23 +16,31 @@ export interface ExportedSessionInfo {
   readonly peer: string;
   readonly attachment: string;
   readonly state: ExportedState['name'];
+  /** Milliseconds since 1970: when it was opened. */
+  readonly since: number;
+  /** While it has the device. */
+  readonly epoch?: number;
+  /** Requests without a reply. */
+  readonly inFlight: number;
 }
 
 export class Exporter {
   readonly #endpoint: Endpoint;
   readonly #host: SessionHost;
   readonly #allocate: AllocateStaging;
+  readonly #observer: BusObserver | undefined;
   readonly #sessions = new Set<ExportedSession>();
   #opening = 0;
 
-  constructor(options: { endpoint: Endpoint; host: SessionHost; allocate: AllocateStaging }) {
+  constructor(options: { endpoint: Endpoint; host: SessionHost; allocate: AllocateStaging; observer?: BusObserver }) {
     this.#endpoint = options.endpoint;
     this.#host = options.host;
     this.#allocate = options.allocate;
+    this.#observer = options.observer;
   }
 
   get sessions(): ExportedSessionInfo[] {
-    return [...this.#sessions].map(({ peer, attachment, state }) => ({ peer, attachment, state }));
+    return [...this.#sessions].map((session) => session.describe());
   }
 
   /** Takes a connection whose purpose is `session`. */
@@ -54,6 +63,7 @@ export class Exporter {
       const { profile, depth, instance, bytes = CREDIT_BYTES_DEFAULT } = opened;
       session = new ExportedSession({ connection, hello, opened, bytes, allocate: this.#allocate });
       session.onOver = (exported) => this.#sessions.delete(exported);
+      session.onLost = (cause) => this.#observer?.sessionLost(connection.peer, hello.attachment, cause);
       this.#sessions.add(session);
       if (endedBefore !== undefined) session.displaced(endedBefore);
       else if (incoming.welcome(session, { instance, profile, depth, bytes })) log.info(fields, 'session opened');
@@ -81,11 +91,14 @@ type ExportedState =
 
 class ExportedSession implements ConnectionOwner, RequestPortLink {
   onOver: (session: ExportedSession) => void = () => {};
+  /** It ends while it has the device. */
+  onLost: (cause: NetbusError) => void = () => {};
   readonly #connection: Connection;
   readonly #hello: SessionHello;
   readonly #opened: OpenedSession;
   readonly #bytes: number;
   readonly #allocate: AllocateStaging;
+  readonly #since: number;
   #state: ExportedState = { name: 'standby' };
   /** Set once it is over: its device is closed and its staging free when this resolves. */
   #cleanedUp: Promise<void> | undefined;
@@ -102,6 +115,7 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
     this.#opened = options.opened;
     this.#bytes = options.bytes;
     this.#allocate = options.allocate;
+    this.#since = options.connection.endpoint.clock.wallTime();
   }
 
   get peer(): string {
@@ -112,8 +126,12 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
     return this.#hello.attachment;
   }
 
-  get state(): ExportedState['name'] {
-    return this.#state.name;
+  describe(): ExportedSessionInfo {
+    const { peer, attachment } = this;
+    const state = this.#state;
+    const base = { peer, attachment, state: state.name, since: this.#since };
+    if (state.name !== 'active' && state.name !== 'releasing') return { ...base, inFlight: 0 };
+    return { ...base, epoch: state.epoch, inFlight: state.port.inFlight };
   }
 
   /** The device's side ends it: the lease went to a newer session, the export was removed, the daemon stops. */
@@ -258,6 +276,7 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
   async #cleanUp(cause: NetbusError): Promise<void> {
     const state = this.#state;
     this.#state = { name: 'over' };
+    if (state.name === 'active') this.onLost(cause);
     const { log } = this.#connection.endpoint;
     log.info({ peer: this.peer, attachment: this.attachment, code: cause.code }, `session ended: ${cause.message}`);
     try {

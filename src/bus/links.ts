@@ -4,6 +4,7 @@ import { CALL_MS_DEFAULT, type ControlHandlers, ControlLink, type JsonObject } f
 import { dial, type Target } from './dial.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { Incoming } from './listener.ts';
+import type { BusObserver } from './observer.ts';
 
 /** Pauses between attempts to reach a host that a link was lost to, doubled from the first to the last. */
 const RETRY_FIRST_MS = 500;
@@ -14,9 +15,11 @@ export interface LinkStatus {
   readonly peer: string;
   /** `idle`: nothing was to be said yet. */
   readonly state: 'idle' | 'connecting' | 'up' | 'down';
-  /** Milliseconds since 1970. */
+  /** Milliseconds since 1970; trying again is no change. */
   readonly since: number;
   readonly rttMs?: number;
+  /** When the host was last there, by this link or by its own one, in milliseconds since 1970; left out where it never was. */
+  readonly lastSeen?: number;
   /** Why it is down, in one line. */
   readonly error?: string;
 }
@@ -26,6 +29,7 @@ export interface LinksOptions {
   readonly handlers: ControlHandlers;
   /** Where a member is; undefined where the config names no such host. */
   readonly targetOf: (host: string) => Target | undefined;
+  readonly observer?: BusObserver;
 }
 
 export class Links {
@@ -33,10 +37,14 @@ export class Links {
   readonly #links = new Map<string, OutgoingLink>();
   /** Links that the others opened; each keeps using its own. */
   readonly #incoming = new Map<string, ControlLink>();
+  /** When a link of a host, of either kind, was last up. */
+  readonly #seen = new Map<string, number>();
+  readonly #startedAt: number;
   #closed = false;
 
   constructor(options: LinksOptions) {
     this.#options = options;
+    this.#startedAt = options.endpoint.clock.wallTime();
   }
 
   /** Asks `host`, over a link that is opened for it where there is none. Rejects as `ControlLink.call`, or with what is wrong on the way there. */
@@ -55,6 +63,7 @@ export class Links {
     }
     const link = new ControlLink(connection, this.#options.handlers, (ended, cause) => {
       if (this.#incoming.get(peer) === ended) this.#incoming.delete(peer);
+      this.#saw(peer);
       this.#options.endpoint.log.debug({ peer }, `control link of ${peer} ended: ${cause.message}`);
     });
     if (!incoming.welcome(link)) return;
@@ -66,7 +75,12 @@ export class Links {
   status(hosts: Iterable<string> = []): LinkStatus[] {
     const known = [...this.#links.values()].map((link) => link.status());
     const idle = [...hosts].filter((host) => !this.#links.has(host));
-    return [...known, ...idle.map((peer): LinkStatus => ({ peer, state: 'idle', since: 0 }))];
+    const all = [...known, ...idle.map((peer): LinkStatus => ({ peer, state: 'idle', since: this.#startedAt }))];
+    return all.map((status) => {
+      const there = status.state === 'up' || this.#incoming.has(status.peer);
+      const lastSeen = there ? this.#options.endpoint.clock.wallTime() : this.#seen.get(status.peer);
+      return lastSeen === undefined ? status : { ...status, lastSeen };
+    });
   }
 
   close(): void {
@@ -78,17 +92,33 @@ export class Links {
   }
 
   #link(host: string): OutgoingLink {
-    const { endpoint, targetOf, handlers } = this.#options;
+    const { endpoint, targetOf, handlers, observer } = this.#options;
     if (this.#closed) throw new NetbusError('ended', `netbusd of ${endpoint.host} stops`);
     const known = this.#links.get(host);
     if (known !== undefined) return known;
     if (targetOf(host) === undefined) {
       throw new NetbusError('not_found', `there is no host ${host}: the config of ${endpoint.host} does not name it`);
     }
-    const link = new OutgoingLink(endpoint, handlers, host, targetOf);
+    const link = new OutgoingLink(endpoint, handlers, host, targetOf, {
+      up: () => observer?.linkUp(host),
+      down: (cause, wasUp) => {
+        if (wasUp) this.#saw(host);
+        observer?.linkDown(host, cause);
+      },
+    });
     this.#links.set(host, link);
     return link;
   }
+
+  #saw(host: string): void {
+    this.#seen.set(host, this.#options.endpoint.clock.wallTime());
+  }
+}
+
+interface OutgoingLinkOwner {
+  up(): void;
+  /** Told once a reason. */
+  down(cause: NetbusError, wasUp: boolean): void;
 }
 
 type LinkState =
@@ -108,22 +138,32 @@ class OutgoingLink {
   readonly #handlers: ControlHandlers;
   readonly #host: string;
   readonly #targetOf: (host: string) => Target | undefined;
+  readonly #owner: OutgoingLinkOwner;
+  /** Since when it has not been up; undefined while it is. */
+  #awaySince: number | undefined;
   #state: LinkState;
   #retryMs = RETRY_FIRST_MS;
   /** What was logged last: one line a reason, not one an attempt. */
   #logged = '';
 
-  constructor(endpoint: Endpoint, handlers: ControlHandlers, host: string, targetOf: (host: string) => Target | undefined) {
+  constructor(
+    endpoint: Endpoint,
+    handlers: ControlHandlers,
+    host: string,
+    targetOf: (host: string) => Target | undefined,
+    owner: OutgoingLinkOwner,
+  ) {
     this.#endpoint = endpoint;
     this.#handlers = handlers;
     this.#host = host;
     this.#targetOf = targetOf;
+    this.#owner = owner;
     this.#state = this.#connect();
   }
 
   status(): LinkStatus {
     const state = this.#state;
-    const base = { peer: this.#host, since: state.since };
+    const base = { peer: this.#host, since: this.#awaySince ?? state.since };
     switch (state.name) {
       case 'up': {
         const { rttMs } = state.link;
@@ -194,6 +234,8 @@ class OutgoingLink {
       this.#retryMs = RETRY_FIRST_MS;
       this.#logged = '';
       this.#state = { name: 'up', since: this.#endpoint.clock.wallTime(), link };
+      this.#awaySince = undefined;
+      this.#owner.up();
       this.#endpoint.log.info({ peer: this.#host }, `control link with ${this.#host} is up`);
       link.ping();
       return link;
@@ -211,7 +253,9 @@ class OutgoingLink {
     const { code } = error;
     if (error.message !== this.#logged) {
       log.warn({ peer: this.#host, code }, `control link with ${this.#host} is down: ${error.message}`);
+      this.#owner.down(error, state.name === 'up');
     }
+    this.#awaySince ??= clock.wallTime();
     this.#logged = error.message;
     const cancelRetry = clock.after(this.#retryMs, () => {
       this.#state = this.#connect();

@@ -89,6 +89,11 @@ export class RequestPort implements Guest, FrameSource {
     return this.#held === 0;
   }
 
+  /** Requests that were received, at least in part, and have no reply yet. */
+  get inFlight(): number {
+    return this.#held;
+  }
+
   /** Ends it at any time, also twice. Resolves when the device's last I/O has finished and the staging is free. */
   close(): Promise<void> {
     this.#closing ??= this.#device.close().then(() => {

@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { ControlClient, controlSocket, RUN_DIR_DEFAULT } from '../api/client.ts';
 import { NetbusError } from '../device/errors.ts';
 import { type Style, styleFor } from '../lib/format.ts';
+import { Progress } from './progress.ts';
 
 const INTERRUPTED = 130;
 
@@ -15,10 +16,12 @@ interface GlobalOptions {
 
 export class Context {
   readonly #options: GlobalOptions;
+  readonly #verb: string;
   readonly style: Style = styleFor(process.stdout);
 
   constructor(command: Command) {
     this.#options = command.optsWithGlobals<GlobalOptions>();
+    this.#verb = command.name();
     // Nothing here needs an orderly end; what the daemon was asked for it does all the same.
     process.on('SIGINT', () => process.exit(INTERRUPTED));
   }
@@ -26,8 +29,17 @@ export class Context {
   /** The daemon of this host, by --socket, --run-dir or NETBUS_RUN_DIR, in that order. */
   get client(): ControlClient {
     // An empty variable is as good as none.
-    const { socket, runDir } = this.#options;
-    return new ControlClient({ socketPath: socket || controlSocket(runDir || RUN_DIR_DEFAULT) });
+    const { socket, runDir, json } = this.#options;
+    const socketPath = socket || controlSocket(runDir || RUN_DIR_DEFAULT);
+    // With --json stderr is for programs, too.
+    if (json) return new ControlClient({ socketPath });
+    const progress = new Progress(process.stderr, this.#verb);
+    const onWaiting = (elapsedMs?: number) => (elapsedMs === undefined ? progress.end() : progress.waiting(elapsedMs));
+    return new ControlClient({ socketPath, onWaiting });
+  }
+
+  get json(): boolean {
+    return this.#options.json ?? false;
   }
 
   /** The answer on stdout: a line of JSON with --json, text for people otherwise. */

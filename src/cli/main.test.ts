@@ -21,6 +21,7 @@ const EXPORT: ExportEntry = {
   allow: ['m2'],
   capacityBytes: 64 * 1024 ** 2,
   state: 'ready',
+  since: '2030-01-01T00:00:00Z',
   backend: { engine: 'io_uring' },
   attachments: [{ host: 'm2', vm: 'web', name: 'data', epoch: 3, active: true }],
 };
@@ -48,11 +49,43 @@ const STATUS: Status = {
   pid: 42,
   startedAt: '2030-01-01T00:00:00Z',
   bootId: 'b',
+  time: '2030-01-01T00:00:35Z',
   address: '10.0.0.2:7443',
   certificateExpiresAt: '2040-01-01T00:00:00Z',
   links: [{ host: 'm1', address: '10.0.0.1:7443', state: 'down', since: '2030-01-01T00:00:00Z', reason: 'refused' }],
   exports: [EXPORT],
-  attachments: [ATTACHMENT],
+  attachments: [
+    {
+      ...ATTACHMENT,
+      rates: {
+        seconds: 10,
+        read: { requestsPerSecond: 1200, bytesPerSecond: 4.5 * 1024 ** 2, errorsPerSecond: 0, p50Ms: 0.12, p99Ms: 0.8 },
+        write: { requestsPerSecond: 0, bytesPerSecond: 0, errorsPerSecond: 0 },
+        other: { requestsPerSecond: 2.5, bytesPerSecond: 0, errorsPerSecond: 0.5 },
+      },
+    },
+  ],
+  sessions: [
+    {
+      role: 'device',
+      peer: 'm2',
+      device: 'm1/data',
+      attachment: 'web/data',
+      state: 'active',
+      since: '2030-01-01T00:00:00Z',
+      epoch: 3,
+      inFlight: 4,
+    },
+  ],
+  waits: [
+    {
+      about: 'attachment',
+      subject: 'web/data',
+      waitsFor: 'm1',
+      since: '2030-01-01T00:00:00Z',
+      reason: 'm1 refused the connection',
+    },
+  ],
   warnings: ['m3 does not answer'],
 };
 
@@ -79,7 +112,8 @@ const DEVICES: Devices = {
       usedBy: [],
     },
   ],
-  warnings: ['m3 does not answer'],
+  away: [{ host: 'm3', reason: 'does not answer' }],
+  warnings: ['m3: does not answer'],
 };
 
 let folder: string;
@@ -150,7 +184,7 @@ test('ls prints a table, with --json a line of JSON; warnings go to stderr', asy
     'm1/t     disk   512 bytes  read-only   waiting  -',
     '',
   ]);
-  assert.equal(text.stderr, 'netbus: warning: m3 does not answer\n');
+  assert.equal(text.stderr, 'netbus: warning: m3: does not answer; not seen since the daemon of this host started\n');
   for (const argv of [
     ['ls', '--json'],
     ['--json', 'ls'],
@@ -163,13 +197,18 @@ test('ls prints a table, with --json a line of JSON; warnings go to stderr', asy
   }
 });
 
-test('status shows the host, its links, exports and attachments, with reasons', async () => {
+test('status shows what waits, the host, its links, exports, attachments, sessions and rates, with reasons', async () => {
   await answerWith(STATUS);
-  const { stdout, status } = await netbus(['status']);
+  const { stdout, status } = await netbus(['status'], { env: { TZ: 'UTC' } });
   assert.equal(status, 0);
-  assert.match(stdout, /^m2 of cluster lab, at 10\.0\.0\.2:7443\n/);
+  assert.match(
+    stdout,
+    /^web\/data waits for m1 since 00:00:00 \(35 s\): m1 refused the connection\n\nm2 of cluster lab, at 10\.0\.0\.2:7443\n/,
+  );
+  assert.match(stdout, /^web\/data +m1\/data +has the device +m2 +active +00:00:00 \(35 s\) +3 +4$/m);
+  assert.match(stdout, /^web\/data +10 s +1200\/s, 4\.5 MiB\/s +0\.12 \/ 0\.8 ms +2\.5\/s +0\.5\/s$/m);
   assert.match(stdout, /^m1 +10\.0\.0\.1:7443 +down .*refused$/m);
-  assert.match(stdout, /^data +\/srv\/data\.img +64 MiB +read-write +ready +io_uring +m2 +m2:web\/data$/m);
+  assert.match(stdout, /^data +\/srv\/data\.img +64 MiB +read-write +ready +00:00:00 +io_uring +m2 +m2:web\/data$/m);
   assert.match(stdout, /^web\/data +m1\/data +64 MiB .*failed .*the device host lost its disk$/m);
   assert.deepEqual(JSON.parse((await netbus(['status', '--json'])).stdout), STATUS);
 });
@@ -251,6 +290,9 @@ test('mistakes of usage: 2, with a guess where there is one', async () => {
     [['attach', 'm1/a/b', '--vm', 'v'], /not of the form HOST\/NAME/],
     [['detach', '/a'], /not of the form VM\/NAME/],
     [['grow', 'v/'], /not of the form VM\/NAME/],
+    [['ls', '-o', 'yaml'], /Allowed choices are wide, name, json/],
+    [['events', '--since', 'yesterday'], /--since "yesterday": say how long ago/],
+    [['events', '--limit', '-1'], /number from 0 to 1000/],
     [['status', '--run-dir', `/${'x'.repeat(110)}`], /longer than the 107 bytes/],
   ];
   for (const [argv, message] of cases) assertFails(await netbus(argv), 2, message);
@@ -272,7 +314,7 @@ test('help and version', async () => {
 
 test('a reader that has seen enough is no error', async () => {
   const device = DEVICES.devices[0];
-  await answerWith({ devices: new Array(20_000).fill(device), warnings: [] });
+  await answerWith({ devices: new Array(20_000).fill(device), away: [], warnings: [] });
   const child = start(['ls']);
   let stderr = '';
   child.stderr.on('data', (chunk) => (stderr += chunk));

@@ -5,6 +5,7 @@ import { errorCodes, NetbusError } from '../device/errors.ts';
 import { addAttach } from './attach.ts';
 import { addDaemon } from './daemon.ts';
 import { addDetach } from './detach.ts';
+import { addEvents } from './events.ts';
 import { addExport } from './export.ts';
 import { addGrow } from './grow.ts';
 import { addLs } from './ls.ts';
@@ -59,6 +60,7 @@ function makeProgram(): Command {
   addGrow(program);
   addLs(program);
   addStatus(program);
+  addEvents(program);
   program.helpCommand('help [verb]', 'print the help of a verb');
   return program;
 }

@@ -11,7 +11,9 @@ import type { DiskStatistics } from '../frontends/vhost-user/disk-statistics.ts'
 import type { Left } from '../frontends/vhost-user/left-requests.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
+import { AttachmentEvents } from './attachment-events.ts';
 import type { DeviceHost } from './device-host.ts';
+import type { EventRecorder } from './events.ts';
 import { GuestGuard } from './guest-guard.ts';
 import { bindFields } from './log.ts';
 import { checkDeviceSocketPath, deviceSocketPath, vmFolder } from './paths.ts';
@@ -70,9 +72,11 @@ export interface AttachmentOptions {
   readonly createFrontend: CreateFrontend;
   readonly clock: Clock;
   readonly log: Log;
+  readonly events: EventRecorder;
 }
 
 export class Attachment {
+  readonly events: AttachmentEvents;
   readonly #options: AttachmentOptions;
   readonly #device: VirtualDevice;
   readonly #guard: GuestGuard;
@@ -88,8 +92,9 @@ export class Attachment {
   #writeCacheUntold = false;
 
   constructor(options: AttachmentOptions) {
-    const { record, deviceHost, clock, log } = options;
+    const { record, deviceHost, clock, log, events } = options;
     this.#options = options;
+    this.events = new AttachmentEvents(record.value, events, clock);
     this.#log = log;
     this.#since = clock.wallTime();
     this.#guard = new GuestGuard(record);
@@ -155,6 +160,7 @@ export class Attachment {
         this.#device.grow(this.record.profile);
         this.#frontend?.profileChanged();
         this.#log.info({ ...this.#fields(), capacityBytes }, 'attachment grown');
+        this.events.grown(capacityBytes);
       }
       return { grown, capacityBytes: this.record.profile.capacityBytes };
     });
@@ -232,6 +238,7 @@ export class Attachment {
   #become(state: VirtualDeviceState): void {
     const before = this.#state;
     this.#state = state;
+    this.events.became(state);
     // Trying again is no change.
     if (before.name !== state.name) this.#since = this.#options.clock.wallTime();
     switch (state.name) {
@@ -261,6 +268,7 @@ export class Attachment {
     const frontend = this.#frontend;
     if (frontend === undefined) return;
     const { vmm } = frontend.status();
+    this.events.connection(connected ? (vmm?.pid ?? 0) : undefined);
     if (!connected) {
       this.#keep(this.#guard.disconnected(frontend.left));
     } else if (vmm !== undefined && this.#guard.connected(vmm.pid)) {

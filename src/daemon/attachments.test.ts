@@ -9,6 +9,7 @@ import { silentLog } from '../lib/log.ts';
 import type { Frontend, FrontendOptions } from './attachment.ts';
 import { Attachments } from './attachments.ts';
 import { type DeviceHost, LocalDeviceHost } from './device-host.ts';
+import { noEvents } from './events.ts';
 import { virtualDeviceRecordSchema } from './records.ts';
 import { RecordStore } from './store.ts';
 
@@ -74,6 +75,7 @@ describe('attachments', () => {
       },
       clock: m1.clock,
       log: silentLog,
+      events: noEvents,
     });
     for (const record of stored.values()) await attachments.restore(record);
   }

@@ -6,6 +6,7 @@ import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { Attachment, type CreateFrontend } from './attachment.ts';
 import type { DeviceHost } from './device-host.ts';
+import type { EventRecorder } from './events.ts';
 import { checkDeviceSocketPath } from './paths.ts';
 import { StoredRecord } from './record.ts';
 import type { VirtualDeviceRecord } from './records.ts';
@@ -25,6 +26,7 @@ export interface AttachmentsOptions {
   readonly createFrontend: CreateFrontend;
   readonly clock: Clock;
   readonly log: Log;
+  readonly events: EventRecorder;
 }
 
 export class Attachments {
@@ -58,6 +60,7 @@ export class Attachments {
       log.info({ ...fields, socket: attachment.socket }, 'attachment restored');
     } catch (thrown) {
       log.error({ ...fields, reason: NetbusError.from(thrown).message }, 'attachment failed: it has no socket');
+      attachment.events.noSocket(NetbusError.from(thrown));
     }
   }
 
@@ -88,6 +91,7 @@ export class Attachments {
       const made = await this.#attach(deviceHost, { vm, name, host, export: exported });
       this.#attachments.set(key, made);
       this.#options.log.info({ attachment: key, device: request.device, socket: made.socket }, 'attachment added');
+      made.events.added();
       return made.describe();
     });
   }
@@ -123,6 +127,7 @@ export class Attachments {
         { attachment: key, device: `${host}/${exported}`, ...(warnings.length > 0 && { warnings }) },
         'attachment removed',
       );
+      attachment.events.removed(warnings);
       return warnings;
     });
   }
@@ -162,9 +167,9 @@ export class Attachments {
   }
 
   #make(record: VirtualDeviceRecord, deviceHost: DeviceHost): Attachment {
-    const { host, runDir, records, createFrontend, clock, log } = this.#options;
+    const { host, runDir, records, createFrontend, clock, log, events } = this.#options;
     const stored = new StoredRecord(records, recordFile(record), record);
-    return new Attachment({ record: stored, runDir, host, deviceHost, createFrontend, clock, log });
+    return new Attachment({ record: stored, runDir, host, deviceHost, createFrontend, clock, log, events });
   }
 
   /** One change of an attachment at a time; a second one is refused, not queued. */

@@ -9,11 +9,12 @@ export type CallHandler = (peer: string, params: unknown) => Promise<object>;
 
 const attachmentSchema = z.object({ attachment: z.uuid() });
 const createSchema = z.object({ export: nameSchema, vm: nameSchema, name: nameSchema });
+const listSchema = z.object({ details: z.boolean().default(false) });
 const writeCacheSchema = z.object({ attachment: z.uuid(), enabled: z.boolean() });
 
 export function createCallHandlers(exports: Exports): Record<string, CallHandler> {
   return {
-    'exports.list': async (peer) => ({ exports: await exports.list(peer) }),
+    'exports.list': async (peer, params) => ({ exports: await exports.list(peer, check(listSchema, params)) }),
     'attachment.create': async (peer, params) => ({ ...(await exports.attach(peer, check(createSchema, params))) }),
     'attachment.remove': async (peer, params) => {
       await exports.detach(peer, check(attachmentSchema, params).attachment);

@@ -2,6 +2,7 @@
  * The composition root: makes every part of a daemon, top to bottom, and gives each what it needs. Nothing lives in modules, so that two daemons
  * fit into one process.
  */
+import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { NativeRegion } from '../../native/region.ts';
@@ -15,17 +16,21 @@ import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { formatAddress } from './address.ts';
 import { Attachments } from './attachments.ts';
+import { busEvents } from './bus-events.ts';
 import { createCallHandlers } from './calls.ts';
 import { Closers } from './closers.ts';
 import type { Config } from './config.ts';
 import { type DeviceHost, LocalDeviceHost } from './device-host.ts';
 import { listDevices } from './devices.ts';
+import { Events } from './events.ts';
 import { Exports } from './exports.ts';
 import { lockFolder } from './folder-lock.ts';
 import { Metrics } from './metrics.ts';
 import { diskOpener } from './open-disk.ts';
+import { Overview } from './overview.ts';
 import { controlSocketPath } from './paths.ts';
 import { type Action, planStart } from './plan.ts';
+import { Rates } from './rates.ts';
 import { attachmentRecordSchema, exportRecordSchema, virtualDeviceRecordSchema } from './records.ts';
 import { RemoteDeviceHost } from './remote-host.ts';
 import { createRoutes } from './routes.ts';
@@ -53,18 +58,36 @@ export interface Daemon {
 
 /** Resolves when the daemon can be asked; what it has from before may still be on its way (`/readyz`). Rejects with nothing left open. */
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
+  const { config, log, clock } = options;
   const closers = new Closers();
+  const events = new Events({ host: config.host, path: join(config.stateDir, 'events.ndjson'), clock, log });
   try {
-    const socket = await start(options, closers);
-    return { socket, close: () => closers.close(options.log) };
+    const socket = await start(options, closers, events);
+    return { socket, close: () => closers.close(log) };
   } catch (thrown) {
-    await closers.close(options.log);
+    await keepFailure(events, config.stateDir, NetbusError.from(thrown));
+    await closers.close(log);
     throw thrown;
   }
 }
 
+/** The history tells why a daemon did not start, also where that was before its history was open; but never in a folder that is another daemon's. */
+async function keepFailure(events: Events, stateDir: string, error: NetbusError): Promise<void> {
+  if (events.isOpen) return events.failed(error);
+  if (!existsSync(stateDir)) return;
+  try {
+    const release = await lockFolder(stateDir, 'state folder', STATE_FOLDER_MODE);
+    await events.open();
+    events.failed(error);
+    await events.close();
+    await release();
+  } catch {
+    // It is in use, or cannot be used at all: what is wrong is said on stderr.
+  }
+}
+
 /** Whatever is opened is added to `closers` at once, and closed in the reverse order. */
-async function start(options: DaemonOptions, closers: Closers): Promise<string> {
+async function start(options: DaemonOptions, closers: Closers, events: Events): Promise<string> {
   const { config, log, clock, release } = options;
   const { host, runDir, stateDir, busyPollUs } = config;
   const startedAt = new Date(clock.wallTime()).toISOString();
@@ -74,14 +97,16 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
   const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
 
   closers.add('the state folder', await lockFolder(stateDir, 'state folder', STATE_FOLDER_MODE));
+  closers.add('the events', () => events.close());
+  await events.open({ release, bootId, pid: process.pid });
   closers.add('the run folder', await lockFolder(runDir, 'run folder', RUN_FOLDER_MODE));
   const exportRecords = new RecordStore(join(stateDir, 'exports'), exportRecordSchema);
   const attachmentRecords = new RecordStore(join(stateDir, 'attachments'), attachmentRecordSchema);
   const virtualDeviceRecords = new RecordStore(join(stateDir, 'virtual-devices'), virtualDeviceRecordSchema);
   const actions = planStart({
-    exports: await load(exportRecords, options),
-    attachments: await load(attachmentRecords, options),
-    virtualDevices: await load(virtualDeviceRecords, options),
+    exports: await load(exportRecords, options, events),
+    attachments: await load(attachmentRecords, options, events),
+    virtualDevices: await load(virtualDeviceRecords, options, events),
   });
 
   const metrics = new Metrics(release);
@@ -95,6 +120,7 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
     openExport: diskOpener(clock, log),
     clock,
     log,
+    events,
   });
   closers.add('the exports', () => exports.close());
 
@@ -114,6 +140,7 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
     handlers: createCallHandlers(exports),
     allocate: (bytes) => NativeRegion.allocate(bytes),
     busyPollUs,
+    observer: busEvents(events, exports),
   });
   closers.add('the bus', () => bus.close());
 
@@ -136,9 +163,21 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
     createFrontend: (frontend) => createDiskFrontend({ ...frontend, busyPollUs }),
     clock,
     log,
+    events,
   });
   closers.add('the attachments', () => attachments.close());
   const links = () => linkEntries(bus, config);
+  const rates = new Rates(clock, () => attachments.all);
+  closers.add('the rates', () => rates.close());
+  const overview = new Overview({
+    host,
+    clock,
+    attachments: () => attachments.all,
+    rates,
+    sessions: () => bus.exporter.sessions,
+    record: (id) => exports.record(id),
+    eventsNotStored: () => events.notStored,
+  });
   metrics.watch({ links, attachments: () => attachments.all, exports: () => exports.all });
 
   // A VMM may be waiting for its socket, and needs nobody else for it.
@@ -147,33 +186,35 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
   }
   await bus.listen(config.listen.host, config.listen.port);
   let ready = false;
-  const restored = restoreExports(actions, exports, log);
+  const restored = restoreExports(actions, exports, options, events);
 
-  const status = async (): Promise<Status> => ({
-    host,
-    cluster: config.cluster,
-    release,
-    pid: process.pid,
-    startedAt,
-    bootId,
-    address: formatAddress(config.listen),
-    certificateExpiresAt: new Date(identity.expiresAt).toISOString(),
-    links: links(),
-    exports: await exports.entries(),
-    attachments: attachments.entries(),
-    warnings: [],
-  });
+  const status = async (): Promise<Status> =>
+    overview.complete({
+      host,
+      cluster: config.cluster,
+      release,
+      pid: process.pid,
+      startedAt,
+      bootId,
+      address: formatAddress(config.listen),
+      certificateExpiresAt: new Date(identity.expiresAt).toISOString(),
+      links: links(),
+      exports: await exports.entries(),
+      warnings: [],
+    });
   const app = createRoutes({
     exports,
     attachments,
     metrics,
     status,
-    devices: () => listDevices(deviceHosts, clock),
+    devices: (details) => listDevices({ hosts: deviceHosts, links: links(), details, clock }),
+    events,
     notReady: () => (ready ? undefined : 'exports and attachments of before are being opened'),
     log,
   });
   const server = await serveControl(socket, app);
   closers.add('the control socket', () => server.close());
+  closers.add('the watchers', () => events.endWatchers());
   log.info({ socket, listen: formatAddress(config.listen), release, pid: process.pid }, 'daemon started');
   void restored.then(() => {
     ready = true;
@@ -185,11 +226,13 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
 /** One for each other host, whether there was something to say to it yet or not. */
 function linkEntries(bus: Bus, { host, hosts }: Config): LinkEntry[] {
   const others = [...hosts.keys()].filter((name) => name !== host);
-  return bus.links.status(others).map(({ peer, state, since, error }) => ({
+  return bus.links.status(others).map(({ peer, state, since, rttMs, lastSeen, error }) => ({
     host: peer,
     address: formatAddress(hosts.get(peer)!),
     state,
     since: new Date(since).toISOString(),
+    ...(rttMs !== undefined && { rttMs: Number(rttMs.toFixed(3)) }),
+    ...(lastSeen !== undefined && { lastSeen: new Date(lastSeen).toISOString() }),
     ...(error !== undefined && { reason: error }),
   }));
 }
@@ -204,18 +247,34 @@ function checkIdentity(config: Config, identity: Identity): void {
   );
 }
 
-async function load<Value>(store: RecordStore<Value>, { clock, log }: DaemonOptions): Promise<ReadonlyMap<string, Value>> {
+async function load<Value>(
+  store: RecordStore<Value>,
+  { config, clock, log }: DaemonOptions,
+  events: Events,
+): Promise<ReadonlyMap<string, Value>> {
   const { records, damaged } = await store.load(clock.wallTime());
-  for (const { file, keptAs, reason } of damaged) log.error({ file, keptAs, reason }, 'a damaged record was set aside');
+  for (const { file, keptAs, reason } of damaged) {
+    log.error({ file, keptAs, reason }, 'a damaged record was set aside');
+    const message = `the record ${file} cannot be used and was kept as ${keptAs}: ${reason}`;
+    events.record({ type: 'state.damaged', subject: config.host, message, details: { file, keptAs, reason } });
+  }
   return records;
 }
 
 /** Resolves when each is open or known not to be: all at once, because one may wait for long. */
-async function restoreExports(actions: readonly Action[], exports: Exports, log: Log): Promise<void> {
+async function restoreExports(
+  actions: readonly Action[],
+  exports: Exports,
+  { config, log }: DaemonOptions,
+  events: Events,
+): Promise<void> {
   const opening: Promise<void>[] = [];
   for (const action of actions) {
     if (action.type === 'restore-export') opening.push(exports.restore(action.record, action.attachments));
-    if (action.type === 'report') log.error({ reason: action.reason }, `${action.subject} is not served`);
+    if (action.type !== 'report') continue;
+    const { subject, reason } = action;
+    log.error({ reason }, `${subject} is not served`);
+    events.record({ type: 'state.damaged', subject: config.host, message: `${subject} is not served: ${reason}` });
   }
   await Promise.all(opening);
 }

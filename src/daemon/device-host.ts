@@ -3,7 +3,8 @@ import type { Filter } from '../device/device.ts';
 import type { NetbusError } from '../device/errors.ts';
 import type { Profile } from '../device/profile.ts';
 import type { OpenSession } from '../device/source.ts';
-import type { CreatedAttachment, ExportListing, Exports } from './exports.ts';
+import type { ExportListing } from './export-entry.ts';
+import type { CreatedAttachment, Exports } from './exports.ts';
 
 /** Every call rejects with a NetbusError: `unreachable` or `timeout` where the host does not answer. */
 export interface DeviceHost {
@@ -13,8 +14,8 @@ export interface DeviceHost {
   detach(attachment: string): Promise<void>;
   grow(attachment: string): Promise<{ profile: Profile; grown: boolean }>;
   setWriteCache(attachment: string, enabled: boolean): Promise<void>;
-  /** The exports that this host may use; of its own ones all. */
-  list(): Promise<ExportListing[]>;
+  /** The exports that this host may use; of its own ones all. `details`: with what `ls -o wide` shows. */
+  list(options?: { details?: boolean }): Promise<ExportListing[]>;
   /** `signal` gives up sessions that are being opened. */
   openSession(attachment: string, signal: AbortSignal): OpenSession;
 }
@@ -48,8 +49,8 @@ export class LocalDeviceHost implements DeviceHost {
     return this.#exports.setWriteCache(this.#host, attachment, enabled);
   }
 
-  list(): Promise<ExportListing[]> {
-    return this.#exports.list(this.#host);
+  list(options: { details?: boolean } = {}): Promise<ExportListing[]> {
+    return this.#exports.list(this.#host, options);
   }
 
   openSession(attachment: string): OpenSession {

@@ -1,7 +1,23 @@
 /** An export as `status` and `ls` show it. */
-import type { ExportEntry } from '../api/types.ts';
+import type { DeviceDetails, DeviceEntry, ExportEntry } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Export } from './export.ts';
+
+/** Of the hosts that may use it so many are named; a list of all exports must fit a message between hosts. */
+const ALLOW_LISTED_MAX = 32;
+
+/** One row of `exports.list`. */
+export interface ExportListing {
+  readonly name: string;
+  readonly class: DeviceEntry['class'];
+  readonly capacityBytes: number;
+  readonly readOnly: boolean;
+  readonly shared: boolean;
+  readonly state: DeviceEntry['state'];
+  readonly inUseBy: string[];
+  /** Where they were asked for; a host of an older release does not give them. */
+  readonly details?: DeviceDetails | undefined;
+}
 
 /** Looks at the device anew, so that a size that changed, or a device that is gone, is shown. */
 export async function describeExport(target: Export): Promise<ExportEntry> {
@@ -16,9 +32,19 @@ export async function describeExport(target: Export): Promise<ExportEntry> {
     // Where the device cannot be asked: what its users see of it.
     capacityBytes: target.attachments[0]?.profile.capacityBytes ?? 0,
     state: 'ready',
+    since: new Date(target.since).toISOString(),
     backend: {},
     attachments: target.attachments.map(({ id, host, vm, name, lease }) => {
-      return { host, vm, name, epoch: lease.epoch, active: target.isActive(id) };
+      const since = target.activeSince(id);
+      const active = target.isActive(id);
+      return {
+        host,
+        vm,
+        name,
+        epoch: lease.epoch,
+        active,
+        ...(since !== undefined && { since: new Date(since).toISOString() }),
+      };
     }),
   };
   if (state.name !== 'ready') {
@@ -43,4 +69,26 @@ export async function describeExport(target: Export): Promise<ExportEntry> {
 /** As the lists show it: `host:vm/name`. */
 export function userName({ host, vm, name }: { host: string; vm: string; name: string }): string {
   return `${host}:${vm}/${name}`;
+}
+
+/** As other hosts see it. Where the image lies on this host is nobody else's business: they learn its kind. */
+export async function listExport(target: Export, { details, own }: { details: boolean; own: boolean }): Promise<ExportListing> {
+  const entry = await describeExport(target);
+  const { name, class: kind, capacityBytes, readOnly, shared, state } = entry;
+  const listing = { name, class: kind, capacityBytes, readOnly, shared, state, inUseBy: target.attachments.map(userName) };
+  if (!details) return listing;
+  const profile = target.state.name === 'ready' ? target.state.source.profile : target.attachments[0]?.profile;
+  return {
+    ...listing,
+    details: {
+      ...(own && { path: entry.device }),
+      ...(typeof entry.backend.kind === 'string' && { kind: entry.backend.kind }),
+      ...(profile !== undefined && { blockBytes: profile.logicalBlockBytes }),
+      allow: entry.allow.slice(0, ALLOW_LISTED_MAX),
+      allowCount: entry.allow.length,
+      since: entry.since,
+      ...(entry.reason !== undefined && { reason: entry.reason }),
+      users: entry.attachments,
+    },
+  };
 }

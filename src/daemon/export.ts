@@ -7,6 +7,8 @@ import type { Profile } from '../device/profile.ts';
 import type { BackendSource } from '../device/source.ts';
 import { abortAfter, type Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
+import type { EventRecorder } from './events.ts';
+import { failureEvent, flushFailedEvent, readyEvent, unreadyEvent } from './export-events.ts';
 import type { StoredRecord } from './record.ts';
 import type { AttachmentRecord, ExportRecord } from './records.ts';
 import { ServedAttachment } from './served-attachment.ts';
@@ -25,6 +27,18 @@ export interface OpenHooks {
   readonly onWaiting: (reason: string) => void;
   /** A flush failed: every one will until the export is opened anew, as another instance. */
   readonly onFlushFailed: () => void;
+  /** Operations on the device fail; told with a limit, not for each one. */
+  readonly onFailure: (failure: DeviceFailure) => void;
+}
+
+/** What is said of a device's operation that failed. */
+export interface DeviceFailure {
+  readonly operation: string;
+  /** The system's name: `ENOSPC` … */
+  readonly error: string;
+  /** One line: what failed, where, and what to do. */
+  readonly message: string;
+  readonly failures: number;
 }
 
 /** Opens what an export names. Throws a NetbusError that says what is wrong with it. */
@@ -44,6 +58,7 @@ export interface ExportOptions {
   readonly bootId: string;
   readonly clock: Clock;
   readonly log: Log;
+  readonly events: EventRecorder;
 }
 
 /** An attachment's record, and what serves it while the export is ready. */
@@ -59,11 +74,13 @@ export class Export {
   readonly #attached = new Map<string, Attached>();
   readonly #closing = new AbortController();
   #state: ExportState = { name: 'opening' };
+  #since: number;
   #opening: Promise<void> = Promise.resolve();
   #cancelRetry: () => void = () => {};
 
   constructor(options: ExportOptions) {
     this.#options = options;
+    this.#since = options.clock.wallTime();
   }
 
   get record(): ExportRecord {
@@ -78,6 +95,11 @@ export class Export {
     return this.#state;
   }
 
+  /** Milliseconds since 1970: when the state became what it is; trying again is no change. */
+  get since(): number {
+    return this.#since;
+  }
+
   /** A read-only device has no writer to exclude: several attachments may use it. */
   get shared(): boolean {
     return this.record.readOnly;
@@ -89,6 +111,11 @@ export class Export {
 
   isActive(id: string): boolean {
     return this.#attached.get(id)?.served?.active ?? false;
+  }
+
+  /** Milliseconds since 1970: since when the attachment has the device, or has it no more; undefined = nobody knows. */
+  activeSince(id: string): number | undefined {
+    return this.#attached.get(id)?.served?.since;
   }
 
   /** For a new export: opens it now, or throws why not; nothing is left open then. */
@@ -185,10 +212,14 @@ export class Export {
   }
 
   #openSource(waitForLock: boolean, onWaiting: (reason: string) => void): Promise<BackendSource> {
-    const { record, openExport } = this.#options;
+    const { record, openExport, events } = this.#options;
     const { reopened } = record.value;
-    const onFlushFailed = () => void this.#countReopening(reopened + 1);
-    return openExport(record.value, { signal: this.#closing.signal, waitForLock, onWaiting, onFlushFailed });
+    const onFlushFailed = () => {
+      events.record(flushFailedEvent(record.value));
+      void this.#countReopening(reopened + 1);
+    };
+    const onFailure = (failure: DeviceFailure) => events.record(failureEvent(record.value, failure));
+    return openExport(record.value, { signal: this.#closing.signal, waitForLock, onWaiting, onFlushFailed, onFailure });
   }
 
   /** The next opening is another instance. */
@@ -226,24 +257,28 @@ export class Export {
   }
 
   #become(state: ExportState): void {
-    const { log } = this.#options;
+    const { clock, log, events } = this.#options;
     const before = this.#state;
     this.#state = state;
+    if (before.name !== state.name) this.#since = clock.wallTime();
     const fields = { export: this.name, disk: this.record.disk };
     switch (state.name) {
       case 'ready':
         for (const attached of this.#attached.values()) this.#serve(attached, state.source);
         log.info({ ...fields, ...state.source.describe() }, 'export ready');
+        events.record(readyEvent(this.record));
         break;
       case 'waiting':
       case 'failed':
         if (before.name === state.name && before.reason === state.reason) break;
         log.warn({ ...fields, reason: state.reason }, `export ${state.name}; it is tried again`);
+        events.record(unreadyEvent(this.record, state));
         break;
     }
   }
 
   #serve(attached: Attached, source: BackendSource): void {
-    attached.served = new ServedAttachment(attached.record, source, this.#options.bootId);
+    const { bootId, clock, events } = this.#options;
+    attached.served = new ServedAttachment({ record: attached.record, source, bootId, clock, events });
   }
 }

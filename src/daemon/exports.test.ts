@@ -155,6 +155,65 @@ describe('exports', () => {
     assert.equal(host.disks.asked.reopened, 1);
   });
 
+  test('what happens to an export is in the events, once', async () => {
+    const told = () => host.recorded.splice(0).map(({ type, subject, message }) => `${type} ${subject}: ${message}`);
+    await host.add('data');
+    const { attachment } = await host.exports.attach('m2', { export: 'data', vm: 'web', name: 'disk' });
+    const { session } = host.exports.openSession('m2', attachment, ended);
+    await session.activate();
+    assert.deepEqual(told(), [
+      'export.ready data: /disks/data is open',
+      'export.added data: /disks/data is exported, read and write, for m1, m2',
+      'export.attached data: m2:web/disk has it attached',
+      'export.granted data: m2:web/disk has the device (epoch 1)',
+    ]);
+    host.disks.asked!.failed({ operation: 'write', error: 'ENOSPC', message: 'write failed with ENOSPC', failures: 1 });
+    host.disks.asked!.failed({ operation: 'read', error: 'EIO', message: 'read failed with EIO', failures: 2 });
+    host.disks.asked!.flushFailed();
+    host.exports.sessionLost(attachment, new NetbusError('unreachable', 'the connection was cut'));
+    host.exports.sessionLost('unknown', new NetbusError('unreachable', 'the connection was cut'));
+    assert.deepEqual(told(), [
+      'export.disk-full data: /disks/data: write failed with ENOSPC',
+      'export.device-error data: /disks/data: read failed with EIO',
+      'export.flush-failed data: /disks/data: a flush failed, so acknowledged writes may be lost; every flush fails until the daemon has opened it anew',
+      'export.session-lost data: the session of m2:web/disk ended while it had the device: the connection was cut',
+    ]);
+    await session.quiesced();
+    host.disks.capacityBytes = 2 * CAPACITY_BYTES;
+    await host.exports.grow('m2', attachment);
+    await host.exports.detach('m2', attachment);
+    await host.exports.close();
+    host.disks.failure = new NetbusError('not_found', '/disks/data does not exist');
+    await host.start();
+    host.clock.advance(60_000);
+    await settled();
+    host.disks.failure = undefined;
+    host.disks.lock();
+    host.clock.advance(10_000);
+    await settled();
+    host.disks.unlock();
+    await settled();
+    await host.exports.remove('data');
+    assert.deepEqual(told(), [
+      'export.returned data: m2:web/disk gave the device back',
+      'export.grown data: m2:web/disk sees 2 MiB of it now',
+      'export.detached data: m2:web/disk has it no more',
+      'export.failed data: it cannot be opened, and is tried again: /disks/data does not exist',
+      'export.waiting data: it waits: /disks/data is in use',
+      'export.ready data: /disks/data is open',
+      'export.removed data: /disks/data is not exported any more',
+    ]);
+  });
+
+  test('details are for those who ask, and where an image lies for its own host alone', async () => {
+    await host.add('data');
+    assert.equal((await host.exports.list('m2'))[0].details, undefined);
+    const [far] = await host.exports.list('m2', { details: true });
+    const [own] = await host.exports.list('m1', { details: true });
+    assert.deepEqual([far.details!.path, own.details!.path], [undefined, '/disks/data']);
+    assert.deepEqual([far.details!.allow, far.details!.allowCount, far.details!.users], [['m1', 'm2'], 2, []]);
+  });
+
   test('growing takes the size upwards only', async () => {
     await host.add('data');
     const { attachment } = await host.exports.attach('m2', { export: 'data', vm: 'web', name: 'disk' });

@@ -4,14 +4,16 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { z } from 'zod';
-import type { DeviceEntry, ExportEntry, exportRequestSchema } from '../api/types.ts';
+import type { ExportEntry, exportRequestSchema } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Profile } from '../device/profile.ts';
 import type { Session } from '../device/source.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
+import type { EventRecorder } from './events.ts';
 import { Export, type OpenExport } from './export.ts';
-import { describeExport, userName } from './export-entry.ts';
+import { describeExport, type ExportListing, listExport, userName } from './export-entry.ts';
+import { addedEvent, attachedEvent, grownEvent, removedEvent, sessionLostEvent } from './export-events.ts';
 import { StoredRecord } from './record.ts';
 import type { AttachmentRecord, ExportRecord } from './records.ts';
 import { diskSerial } from './serial.ts';
@@ -33,6 +35,7 @@ export interface ExportsOptions {
   readonly openExport: OpenExport;
   readonly clock: Clock;
   readonly log: Log;
+  readonly events: EventRecorder;
 }
 
 /** What the VM's side learns when it attaches. */
@@ -48,17 +51,6 @@ export interface OpenedSession {
   readonly profile: Profile;
   readonly depth: number;
   readonly instance: string;
-}
-
-/** One row of `exports.list`. */
-export interface ExportListing {
-  readonly name: string;
-  readonly class: DeviceEntry['class'];
-  readonly capacityBytes: number;
-  readonly readOnly: boolean;
-  readonly shared: boolean;
-  readonly state: DeviceEntry['state'];
-  readonly inUseBy: string[];
 }
 
 export class Exports {
@@ -117,6 +109,7 @@ export class Exports {
     });
     await removed.close(new NetbusError('ended', `export ${name} was taken back`));
     this.#options.log.info({ export: name }, 'export removed');
+    this.#options.events.record(removedEvent(removed.record));
   }
 
   /**
@@ -160,6 +153,7 @@ export class Exports {
       await attachments.put(record.id, record);
       this.#adopt(target, record);
       log.info({ export: target.name, attachment: record.id, user: userName(record) }, 'attachment created');
+      this.#options.events.record(attachedEvent(record, true));
       return { attachment: record.id, profile, depth: ATTACHMENT_DEPTH };
     });
   }
@@ -174,6 +168,7 @@ export class Exports {
       await target.remove(id, new NetbusError('ended', `${record.vm}/${record.name} was detached`));
       this.#byAttachment.delete(id);
       this.#options.log.info({ export: name, attachment: id, user: userName(record) }, 'attachment removed');
+      this.#options.events.record(attachedEvent(record, false));
     });
   }
 
@@ -184,7 +179,11 @@ export class Exports {
     const present = await target.refresh();
     const { attachment } = target.served(id);
     const grown = await attachment.grow(present);
-    if (grown) this.#options.log.info({ attachment: id, capacityBytes: attachment.profile.capacityBytes }, 'attachment grown');
+    if (grown) {
+      const { capacityBytes } = attachment.profile;
+      this.#options.log.info({ attachment: id, capacityBytes }, 'attachment grown');
+      this.#options.events.record(grownEvent(this.#recordFor(host, id)));
+    }
     return { profile: attachment.profile, grown };
   }
 
@@ -218,16 +217,22 @@ export class Exports {
     };
   }
 
-  /** The exports that `host` may use, and for this host all of them; sizes are looked at anew. */
-  async list(host: string): Promise<ExportListing[]> {
+  /** A session of another host ended while it had the device: known to whoever reads the events. */
+  sessionLost(id: string, cause: NetbusError): void {
+    const record = this.record(id);
+    if (record !== undefined) this.#options.events.record(sessionLostEvent(record, cause));
+  }
+
+  /** An attachment's record. */
+  record(id: string): AttachmentRecord | undefined {
+    return this.#byAttachment.get(id)?.attachments.find((candidate) => candidate.id === id);
+  }
+
+  /** The exports that `host` may use, and for this host all of them; sizes are looked at anew. `details`: with what `ls -o wide` shows. */
+  async list(host: string, { details = false } = {}): Promise<ExportListing[]> {
     const own = host === this.#options.host;
     const visible = [...this.#exports.values()].filter((candidate) => own || mayUse(candidate, host));
-    return Promise.all(
-      visible.map(async (candidate) => {
-        const { name, class: kind, capacityBytes, readOnly, shared, state } = await describeExport(candidate);
-        return { name, class: kind, capacityBytes, readOnly, shared, state, inUseBy: candidate.attachments.map(userName) };
-      }),
-    );
+    return Promise.all(visible.map((candidate) => listExport(candidate, { details, own })));
   }
 
   /** All of them, for the people of this host. */
@@ -257,12 +262,13 @@ export class Exports {
     }
     this.#exports.set(name, added);
     log.info({ export: name, disk, readOnly, allow: hosts }, 'export added');
+    this.#options.events.record(addedEvent(added.record));
     return added;
   }
 
   #make(record: ExportRecord): Export {
-    const { exports, openExport, bootId, clock, log } = this.#options;
-    return new Export({ record: new StoredRecord(exports, record.name, record), openExport, bootId, clock, log });
+    const { exports, openExport, bootId, clock, log, events } = this.#options;
+    return new Export({ record: new StoredRecord(exports, record.name, record), openExport, bootId, clock, log, events });
   }
 
   #adopt(target: Export, record: AttachmentRecord): void {
@@ -288,7 +294,7 @@ export class Exports {
   }
 
   #recordFor(host: string, id: string): AttachmentRecord {
-    const record = this.#byAttachment.get(id)?.attachments.find((candidate) => candidate.id === id);
+    const record = this.record(id);
     if (record === undefined) throw new NetbusError('not_found', `host ${this.#options.host} has no attachment ${id}`);
     if (record.host !== host) throw new NetbusError('denied', `attachment ${id} is not one of host ${host}`);
     return record;

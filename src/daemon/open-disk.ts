@@ -5,7 +5,7 @@ import type { OpenExport } from './export.ts';
 
 /** Opens what a disk's export names: an image file or a block device. */
 export function diskOpener(clock: Clock, log: Log): OpenExport {
-  return (record, { signal, waitForLock, onWaiting, onFlushFailed }) => {
+  return (record, { signal, waitForLock, onWaiting, onFlushFailed, onFailure }) => {
     const { disk, readOnly, direct, reopened } = record;
     return openDiskSource({
       path: disk,
@@ -16,6 +16,7 @@ export function diskOpener(clock: Clock, log: Log): OpenExport {
       clock,
       log,
       onFlushFailed,
+      onFailure,
     });
   };
 }

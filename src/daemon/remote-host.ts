@@ -7,10 +7,31 @@ import { NetbusError } from '../device/errors.ts';
 import { type Profile, profileSchema } from '../device/profile.ts';
 import type { OpenSession } from '../device/source.ts';
 import type { DeviceHost } from './device-host.ts';
-import type { CreatedAttachment, ExportListing } from './exports.ts';
+import type { ExportListing } from './export-entry.ts';
+import type { CreatedAttachment } from './exports.ts';
 
 const createdSchema = z.object({ attachment: z.uuid(), profile: profileSchema, depth: z.number().int().min(1).max(4096) });
 const grownSchema = z.object({ profile: profileSchema, grown: z.boolean() });
+const detailsSchema = z.object({
+  kind: z.string().max(64).optional(),
+  blockBytes: z.number().optional(),
+  allow: z.array(nameSchema).default([]),
+  allowCount: z.number().default(0),
+  since: z.iso.datetime(),
+  reason: z.string().max(1000).optional(),
+  users: z
+    .array(
+      z.object({
+        host: nameSchema,
+        vm: nameSchema,
+        name: nameSchema,
+        epoch: z.number(),
+        active: z.boolean(),
+        since: z.iso.datetime().optional(),
+      }),
+    )
+    .default([]),
+});
 const listSchema = z.object({
   exports: z.array(
     z.object({
@@ -22,6 +43,8 @@ const listSchema = z.object({
       // Version 1 of the protocol does not ask for it.
       state: z.enum(['ready', 'waiting', 'failed']).default('ready'),
       inUseBy: z.array(z.string()),
+      // Only where they were asked for, and not from an older release. What is odd about them must not hide the device.
+      details: detailsSchema.optional().catch(undefined),
     }),
   ),
 });
@@ -51,8 +74,8 @@ export class RemoteDeviceHost implements DeviceHost {
     await this.#call('attachment.writeCache', { attachment, enabled });
   }
 
-  async list(): Promise<ExportListing[]> {
-    return (await this.#ask('exports.list', {}, listSchema)).exports;
+  async list(options: { details?: boolean } = {}): Promise<ExportListing[]> {
+    return (await this.#ask('exports.list', options, listSchema)).exports;
   }
 
   openSession(attachment: string, signal: AbortSignal): OpenSession {

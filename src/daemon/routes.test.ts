@@ -4,6 +4,7 @@ import type { Devices, ErrorBody, Status } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
 import { silentLog } from '../lib/log.ts';
 import type { Attachments } from './attachments.ts';
+import type { Events } from './events.ts';
 import type { Exports } from './exports.ts';
 import { Metrics } from './metrics.ts';
 import { createRoutes } from './routes.ts';
@@ -23,6 +24,7 @@ const app = createRoutes({
   metrics: new Metrics('1.2.3'),
   status: async () => ({ host: 'm1' }) as Status,
   devices: async () => ({}) as Devices,
+  events: {} as Events,
   notReady: () => notReady,
   log: silentLog,
 });

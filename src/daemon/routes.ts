@@ -7,6 +7,8 @@ import { attachRequestSchema, type Devices, type ErrorBody, exportRequestSchema,
 import { type ErrorCode, errorCodes, NetbusError } from '../device/errors.ts';
 import type { Log } from '../lib/log.ts';
 import type { Attachments } from './attachments.ts';
+import { answerEvents } from './event-routes.ts';
+import type { Events } from './events.ts';
 import type { Exports } from './exports.ts';
 import type { Metrics } from './metrics.ts';
 
@@ -17,7 +19,8 @@ export interface RoutesOptions {
   readonly attachments: Attachments;
   readonly metrics: Metrics;
   readonly status: () => Promise<Status>;
-  readonly devices: () => Promise<Devices>;
+  readonly devices: (details: boolean) => Promise<Devices>;
+  readonly events: Events;
   /** Why the daemon is not ready for work; undefined = it is. */
   readonly notReady: () => string | undefined;
   readonly log: Log;
@@ -30,7 +33,8 @@ export function createRoutes(options: RoutesOptions): Hono {
   app.use(bodyLimit({ maxSize: REQUEST_BYTES_MAX, onError: tooLong }));
 
   app.get('/v1/status', async (context) => context.json(await options.status()));
-  app.get('/v1/devices', async (context) => context.json(await options.devices()));
+  app.get('/v1/devices', async (context) => context.json(await options.devices(context.req.query('details') === 'true')));
+  app.get('/v1/events', (context) => answerEvents(context, options.events));
 
   app.post('/v1/exports', async (context) => context.json(await exports.add(await body(context, exportRequestSchema))));
   app.delete('/v1/exports/:name', async (context) => {

@@ -3,16 +3,28 @@ import type { NetbusError } from '../device/errors.ts';
 import { Lease } from '../device/lease.ts';
 import type { DiskProfile, Profile } from '../device/profile.ts';
 import type { BackendSource, Session } from '../device/source.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { EventRecorder } from './events.ts';
+import { leaseEvent } from './export-events.ts';
 import type { StoredRecord } from './record.ts';
 import type { AttachmentRecord } from './records.ts';
 
 export class ServedAttachment {
   readonly #record: StoredRecord<AttachmentRecord>;
   readonly #lease: Lease;
+  /** Milliseconds since 1970: when the lease changed last. */
+  #since: number | undefined;
   /** Being removed, or the daemon ends: no more grants. */
   #refusal: NetbusError | undefined;
 
-  constructor(record: StoredRecord<AttachmentRecord>, source: BackendSource, bootId: string) {
+  constructor(options: {
+    record: StoredRecord<AttachmentRecord>;
+    source: BackendSource;
+    bootId: string;
+    clock: Clock;
+    events: EventRecorder;
+  }) {
+    const { record, source, bootId, clock, events } = options;
     this.#record = record;
     this.#lease = new Lease({
       source,
@@ -21,6 +33,8 @@ export class ServedAttachment {
       store: async (lease) => {
         if (this.#refusal !== undefined) throw this.#refusal;
         await record.change((value) => ({ ...value, lease: { epoch: lease.epoch, holder: lease.holder } }));
+        this.#since = clock.wallTime();
+        events.record(leaseEvent(record.value));
       },
     });
   }
@@ -32,6 +46,10 @@ export class ServedAttachment {
   /** A session has the device open. */
   get active(): boolean {
     return this.#lease.active;
+  }
+
+  get since(): number | undefined {
+    return this.#since;
   }
 
   session(host: string, onEnded: (cause: NetbusError) => void): Session {

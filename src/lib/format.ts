@@ -30,6 +30,29 @@ export function formatSince(iso: string, nowMs: number): string {
   return `${Math.floor(seconds / 86_400)} d`;
 }
 
+/** A span for people: `12 ms`, `3.5 s`, `4 min 10 s`, `3 h 5 min`, `2 d 4 h`. */
+export function formatDuration(milliseconds: number): string {
+  const ms = Math.max(0, Math.round(milliseconds));
+  if (ms < 1000) return `${ms} ms`;
+  if (ms < 10_000) return `${Number((ms / 1000).toFixed(1))} s`;
+  const seconds = Math.round(ms / 1000);
+  const spans: [string, number][] = [
+    ['d', 86_400],
+    ['h', 3600],
+    ['min', 60],
+    ['s', 1],
+  ];
+  const first = spans.findIndex(([, size]) => seconds >= size);
+  let left = seconds;
+  const words: string[] = [];
+  for (const [unit, size] of spans.slice(first, first + 2)) {
+    const count = Math.floor(left / size);
+    left -= count * size;
+    if (count > 0) words.push(`${count} ${unit}`);
+  }
+  return words.join(' ');
+}
+
 /** Columns aligned by spaces, headings first; cells that are empty show a dash, columns that are empty everywhere go away. */
 export function formatTable(headings: readonly string[], rows: readonly (readonly string[])[], style: Style = plain): string {
   const used = headings.map((_, column) => rows.some((row) => visible(row[column] ?? '') !== ''));

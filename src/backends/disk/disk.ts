@@ -21,7 +21,7 @@ import { abortAfter, type Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
 import { DiskDevice } from './disk-device.ts';
 import { chooseEngine, directBlockBytes, type Engine, type IoCalls } from './engine.ts';
-import { FailureLog } from './failure-log.ts';
+import { type Failure, FailureLog } from './failure-log.ts';
 import { Image } from './image.ts';
 import { lockImage } from './image-lock.ts';
 import { discardAlignment, imageIdentity, measureImage } from './measure-image.ts';
@@ -55,6 +55,8 @@ export interface DiskSourceOptions {
   readonly onChange?: (profile: DiskProfile) => void;
   /** A flush failed, so all further ones do, until the export is opened with a higher `reopened`: it must be stored before anything else. */
   readonly onFlushFailed?: () => void;
+  /** Operations fail: told as often as it is logged. */
+  readonly onFailure?: (failure: Failure) => void;
   /** For tests. */
   readonly calls?: IoCalls;
 }
@@ -85,7 +87,7 @@ export async function openDiskSource(options: DiskSourceOptions): Promise<Backen
       discardAlignmentBytes: await discardAlignment(fd, isBlockDevice),
     });
     const identity = `${await imageIdentity(fd, isBlockDevice)}-${options.reopened ?? 0}`;
-    const failures = new FailureLog(path, options.clock, options.log);
+    const failures = new FailureLog(path, options.clock, options.log, options.onFailure);
     const image = new Image({ path, fd, isBlockDevice, profile, failures });
     return new DiskSource(image, { ...options, readOnly, direct, calls, engine, identity });
   } catch (thrown) {

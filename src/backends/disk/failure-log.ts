@@ -16,11 +16,23 @@ const advice: Readonly<Record<string, string>> = {
   ENXIO: 'the device was removed; plug it in and export it again',
 };
 
+/** A failure that was logged. */
+export interface Failure {
+  readonly operation: string;
+  /** The system's name: `ENOSPC`; `end of file` where the image is shorter than it was. */
+  readonly error: string;
+  /** What failed, where, and what to do, in one line. */
+  readonly message: string;
+  /** Failed operations since the image was opened. */
+  readonly failures: number;
+}
+
 /** Failed operations of one image: counted all, logged with a limit. */
 export class FailureLog {
   readonly #path: string;
   readonly #clock: Clock;
   readonly #log: Log;
+  readonly #onLogged: (failure: Failure) => void;
   /** Per kind of operation: when it was last logged. */
   readonly #logged = new Map<string, number>();
   /** The latest one, as numbers: a broken disk may fail many thousand times a second. */
@@ -28,10 +40,11 @@ export class FailureLog {
   #count = 0;
   #unlogged = 0;
 
-  constructor(path: string, clock: Clock, log: Log) {
+  constructor(path: string, clock: Clock, log: Log, onLogged: (failure: Failure) => void = () => {}) {
     this.#path = path;
     this.#clock = clock;
     this.#log = log;
+    this.#onLogged = onLogged;
   }
 
   /** Failed operations since the image was opened. */
@@ -66,6 +79,7 @@ export class FailureLog {
       `disk ${this.#path}: ${this.#describeLast()}`,
     );
     this.#unlogged = 0;
+    this.#onLogged({ operation, error, message: this.#describeLast(), failures: this.#count });
   }
 
   #describeLast(): string {

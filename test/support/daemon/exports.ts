@@ -3,7 +3,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { openNullSource } from '../../../src/backends/null/null.ts';
-import type { OpenExport } from '../../../src/daemon/export.ts';
+import type { NewEvent } from '../../../src/daemon/events.ts';
+import type { DeviceFailure, OpenExport } from '../../../src/daemon/export.ts';
 import { Exports } from '../../../src/daemon/exports.ts';
 import { attachmentRecordSchema, exportRecordSchema } from '../../../src/daemon/records.ts';
 import { RecordStore } from '../../../src/daemon/store.ts';
@@ -33,10 +34,10 @@ export class FakeDisks {
   }
 
   /** What the last opening was asked with. */
-  asked: { reopened: number; flushFailed: () => void } | undefined;
+  asked: { reopened: number; flushFailed: () => void; failed: (failure: DeviceFailure) => void } | undefined;
 
-  readonly open: OpenExport = async (record, { waitForLock, onWaiting, onFlushFailed, signal }) => {
-    this.asked = { reopened: record.reopened, flushFailed: onFlushFailed };
+  readonly open: OpenExport = async (record, { waitForLock, onWaiting, onFlushFailed, onFailure, signal }) => {
+    this.asked = { reopened: record.reopened, flushFailed: onFlushFailed, failed: onFailure };
     if (this.failure !== undefined) throw this.failure;
     if (this.#locked !== undefined) {
       const reason = `${record.disk} is in use`;
@@ -62,6 +63,8 @@ export class TestHost {
   readonly folder = mkdtempSync(join(tmpdir(), 'netbus-host-'));
   readonly clock = new ManualClock();
   readonly disks = new FakeDisks();
+  /** What was recorded since the host was made. */
+  readonly recorded: NewEvent[] = [];
   exports!: Exports;
 
   /** Starts, or starts again, from what is stored. */
@@ -71,7 +74,17 @@ export class TestHost {
     const stored = await exports.load(0);
     const storedAttachments = [...(await attachments.load(0)).records.values()];
     const { clock, disks } = this;
-    this.exports = new Exports({ host, bootId: 'boot', exports, attachments, openExport: disks.open, clock, log: silentLog });
+    const events = { record: (event: NewEvent) => void this.recorded.push(event) };
+    this.exports = new Exports({
+      host,
+      bootId: 'boot',
+      exports,
+      attachments,
+      openExport: disks.open,
+      clock,
+      log: silentLog,
+      events,
+    });
     for (const record of stored.records.values()) {
       const own = storedAttachments.filter((attachment) => attachment.export === record.name);
       await this.exports.restore(record, own);

@@ -1,0 +1,44 @@
+/** What a verb that takes long says meanwhile: on a terminal one line that is written anew, in a pipe a plain line now and then. */
+
+/** In a pipe, first after this time, and then each time twice as late. */
+const PIPE_FIRST_MS = 15_000;
+/** On a terminal; shorter waits are not worth a word. */
+const TERMINAL_FIRST_MS = 1_000;
+
+export interface ProgressStream {
+  readonly isTTY?: boolean;
+  write(text: string): unknown;
+}
+
+export class Progress {
+  readonly #stream: ProgressStream;
+  readonly #verb: string;
+  #nextMs: number;
+  #shown = false;
+
+  constructor(stream: ProgressStream, verb: string) {
+    this.#stream = stream;
+    this.#verb = verb;
+    this.#nextMs = stream.isTTY ? TERMINAL_FIRST_MS : PIPE_FIRST_MS;
+  }
+
+  /** It has lasted so long, and goes on. */
+  waiting(elapsedMs: number): void {
+    if (elapsedMs < this.#nextMs) return;
+    const text = `netbus: ${this.#verb}: the daemon is at it, for ${Math.floor(elapsedMs / 1000)} s now`;
+    if (this.#stream.isTTY) {
+      // To the line's beginning, and away with what was there.
+      this.#stream.write(`\r\x1b[K${text}`);
+      this.#shown = true;
+    } else {
+      this.#stream.write(`${text}\n`);
+      this.#nextMs *= 2;
+    }
+  }
+
+  /** It is over: the line is free for what comes. */
+  end(): void {
+    if (this.#shown) this.#stream.write('\r\x1b[K');
+    this.#shown = false;
+  }
+}

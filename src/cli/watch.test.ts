@@ -1,0 +1,167 @@
+/** What is watched, and the long forms of lists: the program as a process, before a daemon that answers what the test wants. */
+import assert from 'node:assert/strict';
+import type { ServerResponse } from 'node:http';
+import { after, before, test } from 'node:test';
+import { FakeDaemon, type ProgramResult, resultOf } from '../../test/support/fake-daemon.ts';
+import type { EventEntry } from '../api/events.ts';
+import type { DeviceDetails, DeviceEntry, Status } from '../api/types.ts';
+
+const DEVICE: DeviceEntry = {
+  host: 'm1',
+  name: 'data',
+  class: 'disk',
+  capacityBytes: 10 * 1024 ** 3,
+  readOnly: false,
+  shared: false,
+  state: 'ready',
+  usedBy: ['m2:web/data'],
+};
+
+const STATUS: Status = {
+  host: 'm2',
+  cluster: 'lab',
+  release: '0.1.0',
+  pid: 42,
+  startedAt: '2030-01-01T00:00:00Z',
+  bootId: 'b',
+  time: '2030-01-01T00:00:35Z',
+  address: '10.0.0.2:7443',
+  certificateExpiresAt: '2040-01-01T00:00:00Z',
+  links: [],
+  exports: [],
+  attachments: [],
+  sessions: [],
+  waits: [{ about: 'attachment', subject: 'web/data', waitsFor: 'm1', since: '2030-01-01T00:00:00Z' }],
+  warnings: ['m3 does not answer'],
+};
+
+const EVENT: EventEntry = {
+  sequence: 7,
+  id: 5,
+  time: '2030-01-01T12:00:00.000Z',
+  lastTime: '2030-01-01T12:00:35.000Z',
+  count: 4,
+  type: 'link.down',
+  severity: 'warning',
+  about: 'host',
+  subject: 'm1',
+  message: 'the link with m1 is down: refused',
+  details: { code: 'unreachable' },
+};
+
+let daemon: FakeDaemon;
+before(() => {
+  daemon = new FakeDaemon();
+});
+after(() => daemon.close());
+
+test('ls -o name, wide and json', async () => {
+  const details: DeviceDetails = {
+    kind: 'block device',
+    blockBytes: 4096,
+    allow: ['m2', 'm3'],
+    allowCount: 34,
+    since: new Date(Date.now() - 125_000).toISOString(),
+    users: [
+      { host: 'm2', vm: 'web', name: 'data', epoch: 3, active: true, since: new Date(Date.now() - 65_000).toISOString() },
+    ],
+  };
+  const second: DeviceEntry = { ...DEVICE, name: 't', readOnly: true, shared: true, state: 'waiting', usedBy: [] };
+  const seen = new Date(Date.now() - 90_000).toISOString();
+  const away = { host: 'm3', reason: 'does not answer', lastSeen: seen };
+  const urls: (string | undefined)[] = [];
+  await daemon.listen((request, response) => {
+    urls.push(request.url);
+    response.end(
+      JSON.stringify({
+        devices: [{ ...DEVICE, address: '10.0.0.1:7443', details }, second],
+        away: [away],
+        warnings: ['m3: does not answer'],
+      }),
+    );
+  });
+  assert.equal((await daemon.netbus(['ls', '-o', 'name'])).stdout, 'm1/data\nm1/t\n');
+  const wide = await daemon.netbus(['ls', '-o', 'wide']);
+  assert.match(wide.stdout, /^DEVICE +ADDRESS +CLASS +SIZE +BLOCK +ACCESS +SHARING +STATE +SINCE +IMAGE +ALLOWED +USED BY$/m);
+  assert.match(
+    wide.stdout,
+    /^m1\/data +10\.0\.0\.1:7443 +disk +10 GiB +4 KiB +read-write +exclusive +ready +.*\(2 min \d+ s\) +\(block device\) +m2,m3 and 32 more +m2:web\/data in use since .*\(1 min \d+ s\)$/m,
+  );
+  assert.match(wide.stdout, /^m1\/t +this host +disk .* shared +waiting +/m);
+  assert.match(wide.stderr, /^netbus: warning: m3: does not answer; last seen 1 min \d+ s ago\n$/);
+  assert.equal(JSON.parse((await daemon.netbus(['ls', '-o', 'json'])).stdout).devices[0].details.blockBytes, 4096);
+  assert.deepEqual(urls, ['/v1/devices', '/v1/devices?details=true', '/v1/devices?details=true']);
+});
+
+test('events: a table, the question that was asked, and a line of JSON', async () => {
+  const urls: (string | undefined)[] = [];
+  await daemon.listen((request, response) => {
+    urls.push(request.url);
+    response.end(JSON.stringify({ events: [EVENT] }));
+  });
+  const { stdout, status } = await daemon.netbus(['events'], { TZ: 'Europe/Berlin' });
+  assert.equal(status, 0);
+  assert.deepEqual(stdout.split('\n'), [
+    'TIME                 TYPE       SUBJECT  WHAT HAPPENED',
+    '2030-01-01 13:00:35  link.down  m1       the link with m1 is down: refused (4 times since 13:00:00)',
+    '',
+  ]);
+  const json = await daemon.netbus(['events', '--json', '--since', '2030-01-01T00:00:00Z', '--limit', '5', '--type', 'link']);
+  assert.deepEqual(JSON.parse(json.stdout), { events: [EVENT] });
+  await daemon.netbus(['events', '--since', '2030-01-01T00:00:00Z']);
+  assert.deepEqual(urls, [
+    '/v1/events?limit=100',
+    '/v1/events?since=2030-01-01T00%3A00%3A00.000Z&limit=5&type=link',
+    '/v1/events?since=2030-01-01T00%3A00%3A00.000Z',
+  ]);
+});
+
+test('events --watch: lines as they come; Ctrl-C ends it with 130, the end of the daemon with 5, an error line with its code', async () => {
+  let last: ServerResponse | undefined;
+  await daemon.listen((request, response) => {
+    assert.equal(request.url, '/v1/events?limit=10&watch=true');
+    last = response;
+    response.write(`${JSON.stringify(EVENT)}\n`);
+  });
+  const watch = (...argv: string[]) => {
+    const child = daemon.start(['events', '--watch', ...argv]);
+    const ended: Promise<ProgramResult> = resultOf(child);
+    const came = new Promise<void>((resolve) => child.stdout.once('data', () => resolve()));
+    return { child, came, ended };
+  };
+  const interrupted = watch('--json');
+  await interrupted.came;
+  interrupted.child.kill('SIGINT');
+  const { stdout, stderr, status } = await interrupted.ended;
+  assert.deepEqual([JSON.parse(stdout), stderr, status], [EVENT, '', 130]);
+
+  for (const end of [() => last?.end(), () => last?.destroy()]) {
+    const cut = watch();
+    await cut.came;
+    end();
+    const result = await cut.ended;
+    assert.match(result.stdout, /^\S+ \S+ {2}link\.down {13}m1 {14}the link with m1 is down: refused \(4 times since \S+\)\n$/);
+    assert.match(result.stderr, /^netbus: the daemon at \S+ has ended: [^\n]+\n$/);
+    assert.equal(result.status, 5);
+  }
+
+  const slow = watch('--json');
+  await slow.came;
+  last?.end(`${JSON.stringify({ error: { code: 'limit', message: 'too slow' } })}\n`);
+  const dropped = await slow.ended;
+  assert.deepEqual([JSON.parse(dropped.stderr), dropped.status], [{ error: { code: 'limit', message: 'too slow' } }, 1]);
+});
+
+test('status --watch in a pipe: one below the other, with --json a line each; Ctrl-C ends it', async () => {
+  await daemon.listen((_request, response) => response.end(JSON.stringify(STATUS)));
+  for (const [argv, line] of [
+    [['status', '--watch'], /^--- \d{4}-.*\nwarning: m3 does not answer\nweb\/data waits for m1/],
+    [['status', '--watch', '--json'], /^\{"host":"m2".*\}\n$/],
+  ] as [string[], RegExp][]) {
+    const child = daemon.start(argv);
+    const text = await new Promise<string>((resolve) => child.stdout.once('data', (chunk) => resolve(String(chunk))));
+    assert.match(text, line);
+    child.kill('SIGINT');
+    assert.equal(await new Promise((resolve) => child.on('close', resolve)), 130);
+  }
+});

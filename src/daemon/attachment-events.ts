@@ -1,0 +1,106 @@
+/** Events about the virtual devices of this host's VMs, in words. */
+import type { NetbusError } from '../device/errors.ts';
+import type { VirtualDeviceState } from '../device/virtual-device.ts';
+import type { Clock } from '../lib/clock.ts';
+import { formatBytes, formatDuration } from '../lib/format.ts';
+import type { EventDetails, EventRecorder, NewEvent } from './events.ts';
+import type { VirtualDeviceRecord } from './records.ts';
+
+type Place = Pick<VirtualDeviceRecord, 'vm' | 'name' | 'host' | 'export'>;
+
+export class AttachmentEvents {
+  readonly #subject: string;
+  readonly #device: string;
+  readonly #events: EventRecorder;
+  readonly #clock: Clock;
+  #before: VirtualDeviceState = { name: 'idle' };
+  /** Since when the guest waits for the device, on the monotonic clock; undefined = it does not. */
+  #waitingSince: number | undefined;
+  /** It had the device before: what comes next is the same session again. */
+  #isLost = false;
+
+  constructor({ vm, name, host, export: exported }: Place, events: EventRecorder, clock: Clock) {
+    this.#subject = `${vm}/${name}`;
+    this.#device = `${host}/${exported}`;
+    this.#events = events;
+    this.#clock = clock;
+  }
+
+  added(): void {
+    this.#record('attachment.added', `${this.#device} is attached`);
+  }
+
+  removed(warnings: readonly string[]): void {
+    const [warning] = warnings;
+    const message = `${this.#device} is detached${warning === undefined ? '' : `, by force: ${warning}`}`;
+    this.#record('attachment.removed', message, { forced: warning !== undefined });
+  }
+
+  grown(capacityBytes: number): void {
+    this.#record('attachment.grown', `its guest sees ${formatBytes(capacityBytes)} now`, { capacityBytes });
+  }
+
+  noSocket(cause: NetbusError): void {
+    this.#record('attachment.failed', `it has no socket: ${cause.message}`, { code: cause.code, reason: cause.message });
+  }
+
+  connection(pid: number | undefined): void {
+    if (pid === undefined) this.#record('vmm.disconnected', 'the VMM has gone');
+    else this.#record('vmm.connected', `the VMM has connected (process ${pid})`, { pid });
+  }
+
+  /** The virtual device's state, each time that it is told. */
+  became(state: VirtualDeviceState): void {
+    const before = this.#before;
+    this.#before = state;
+    switch (state.name) {
+      case 'connecting':
+        this.#connecting(before, state.cause);
+        break;
+      case 'active':
+        this.#active(state.epoch);
+        break;
+      case 'failed': {
+        const { code, message } = state.cause;
+        this.#record('attachment.failed', `its guest gets errors: ${message}`, { code, reason: message });
+        this.#ended();
+        break;
+      }
+      case 'idle':
+      case 'closed':
+        if (before.name === 'active') this.#record('session.closed', 'its guest uses it no more');
+        this.#ended();
+        break;
+    }
+  }
+
+  #connecting(before: VirtualDeviceState, cause: NetbusError | undefined): void {
+    this.#waitingSince ??= this.#clock.now();
+    if (cause === undefined) return;
+    const { code, message } = cause;
+    const details = { code, reason: message };
+    if (before.name === 'active') {
+      this.#isLost = true;
+      this.#record('session.lost', `its guest waits for the device: ${message}`, details);
+    } else if (before.name !== 'connecting' || before.cause?.message !== message) {
+      this.#record('attachment.waiting', `its guest waits for the device: ${message}`, details);
+    }
+  }
+
+  #active(epoch: number): void {
+    const waitedMs = Math.round(this.#clock.now() - (this.#waitingSince ?? this.#clock.now()));
+    const message = `has the device (epoch ${epoch}), after ${formatDuration(waitedMs)}`;
+    if (this.#isLost) this.#record('session.reopened', `its guest ${message} without it`, { epoch, waitedMs });
+    else this.#record('session.opened', `its guest ${message}`, { epoch, waitedMs });
+    this.#ended();
+  }
+
+  #ended(): void {
+    this.#waitingSince = undefined;
+    this.#isLost = false;
+  }
+
+  #record(type: NewEvent['type'], message: string, details: EventDetails = {}): void {
+    this.#events.record({ type, subject: this.#subject, message, details: { device: this.#device, ...details } });
+  }
+}

@@ -1,0 +1,105 @@
+/** What `netbus status` shows beside the lists: sessions, rates, and what waits for what. Put together when somebody asks. */
+import type { AttachmentEntry, ExportEntry, LinkEntry, SessionEntry, Status, WaitEntry } from '../api/types.ts';
+import type { ExportedSessionInfo } from '../bus/exporter.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { Attachment } from './attachment.ts';
+import type { Rates } from './rates.ts';
+import type { AttachmentRecord } from './records.ts';
+
+export interface OverviewOptions {
+  /** This host. */
+  readonly host: string;
+  readonly clock: Clock;
+  readonly attachments: () => Iterable<Attachment>;
+  readonly rates: Rates<Attachment>;
+  /** Sessions of other hosts with the exports of this one. */
+  readonly sessions: () => readonly ExportedSessionInfo[];
+  /** The record of an attachment to an export of this host. */
+  readonly record: (attachment: string) => AttachmentRecord | undefined;
+  /** Why events are not stored; undefined = they are. */
+  readonly eventsNotStored: () => string | undefined;
+}
+
+type Base = Omit<Status, 'time' | 'sessions' | 'waits' | 'attachments'>;
+
+export class Overview {
+  readonly #options: OverviewOptions;
+
+  constructor(options: OverviewOptions) {
+    this.#options = options;
+  }
+
+  /** `base` is what needs no putting together. */
+  complete(base: Base): Status {
+    const { clock, eventsNotStored } = this.#options;
+    const attachments = this.#attachments();
+    const reason = eventsNotStored();
+    const warnings = reason === undefined ? [] : [`events are not stored and end with this daemon: ${reason}`];
+    return {
+      ...base,
+      time: new Date(clock.wallTime()).toISOString(),
+      attachments,
+      sessions: this.#sessions(attachments),
+      waits: findWaits(base.host, base.links, base.exports, attachments),
+      warnings: [...base.warnings, ...warnings],
+    };
+  }
+
+  #attachments(): AttachmentEntry[] {
+    return [...this.#options.attachments()].map((attachment) => {
+      const rates = this.#options.rates.of(attachment);
+      const entry = attachment.describe();
+      return rates === undefined ? entry : { ...entry, rates };
+    });
+  }
+
+  #sessions(attachments: readonly AttachmentEntry[]): SessionEntry[] {
+    const own = attachments.flatMap((entry): SessionEntry[] => {
+      const { state, device, since, epoch, inFlight } = entry;
+      if (state === 'idle' || state === 'closed') return [];
+      const [peer] = device.split('/');
+      const base = { role: 'vm', peer, device, attachment: `${entry.vm}/${entry.name}`, state, since, inFlight } as const;
+      return [epoch === undefined ? base : { ...base, epoch }];
+    });
+    const { host, sessions, record } = this.#options;
+    const others = sessions().flatMap(({ peer, attachment, state, since, epoch, inFlight }): SessionEntry[] => {
+      const known = record(attachment);
+      // Over, and not gone yet; or its attachment was just removed.
+      if (state === 'over' || known === undefined) return [];
+      const names = { device: `${host}/${known.export}`, attachment: `${known.vm}/${known.name}` };
+      const base = { role: 'device', peer, ...names, state, since: new Date(since).toISOString(), inFlight } as const;
+      return [epoch === undefined ? base : { ...base, epoch }];
+    });
+    return [...own, ...others];
+  }
+}
+
+/** What waits for what, the longest wait first. */
+export function findWaits(
+  host: string,
+  links: readonly LinkEntry[],
+  exports: readonly ExportEntry[],
+  attachments: readonly AttachmentEntry[],
+): WaitEntry[] {
+  const waits: WaitEntry[] = [];
+  const add = (about: WaitEntry['about'], subject: string, waitsFor: string, since: string, reason: string | undefined) =>
+    waits.push({ about, subject, waitsFor, since, ...(reason !== undefined && { reason }) });
+  for (const { vm, name, device, state, since, reason, connected } of attachments) {
+    const subject = `${vm}/${name}`;
+    const [deviceHost, exported] = device.split('/');
+    if (state === 'connecting') {
+      add('attachment', subject, deviceHost === host ? `export ${exported}` : deviceHost, since, reason);
+    } else if (connected && state !== 'failed' && reason !== undefined) {
+      // A ring that takes nothing more: only the guest's driver can make it a new one.
+      add('attachment', subject, `a reset of VM ${vm}`, since, reason);
+    }
+  }
+  for (const { name, state, since, reason, device } of exports) {
+    if (state === 'waiting') add('export', name, `the lock of ${device}`, since, reason);
+    if (state === 'failed') add('export', name, device, since, reason);
+  }
+  for (const { host: peer, state, since, reason } of links) {
+    if (state === 'down') add('host', `the link with ${peer}`, peer, since, reason);
+  }
+  return waits.sort((a, b) => Date.parse(a.since) - Date.parse(b.since));
+}
