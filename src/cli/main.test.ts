@@ -33,6 +33,7 @@ const ATTACHMENT: AttachmentEntry = {
   socket: '/run/netbus/web/data.sock',
   capacityBytes: 64 * 1024 ** 2,
   readOnly: false,
+  queues: 1,
   qemuArguments: ['-chardev', 'socket,id=data,path=/run/netbus/web/data.sock', '-device', 'vhost-user-blk-pci,chardev=data'],
   state: 'failed',
   since: '2030-01-01T00:00:00Z',
