@@ -8,7 +8,7 @@ const TIMEOUT_S_DEFAULT = 30;
 const TIMEOUT_S_MAX = 3600;
 
 interface DetachOptions {
-  force?: true;
+  force?: boolean;
   qmp?: string;
   timeout: number;
 }
@@ -25,18 +25,16 @@ export function addDetach(program: Command): void {
     .option('--qmp <socket>', "the running QEMU's QMP socket: unplug it there first")
     .option('--timeout <seconds>', 'how long the guest has to let it go, with --qmp', seconds, TIMEOUT_S_DEFAULT)
     .addHelpText('after', '\nExamples:\n  netbus detach web/data\n  netbus detach web/data --qmp /run/web.qmp\n')
-    .action(
-      async (attachment: string, { force = false, qmp, timeout }: DetachOptions & { force?: boolean }, command: Command) => {
-        const context = new Context(command);
-        const [vm, name] = splitPair(attachment, 'VM/NAME');
-        const answer =
-          qmp === undefined
-            ? await context.client.detach(vm, name, { force })
-            : await unplugAndDetach(context, { vm, name, force, path: qmp, timeoutMs: timeout * 1000 });
-        context.print(answer, () => `${attachment} is detached\n`);
-        context.warn(answer.warnings);
-      },
-    );
+    .action(async (attachment: string, { force = false, qmp, timeout }: DetachOptions, command: Command) => {
+      const context = new Context(command);
+      const [vm, name] = splitPair(attachment, 'VM/NAME');
+      const answer =
+        qmp === undefined
+          ? await context.client.detach(vm, name, { force })
+          : await unplugAndDetach(context, { vm, name, force, path: qmp, timeoutMs: timeout * 1000 });
+      context.print(answer, () => `${attachment} is detached\n`);
+      context.warn(answer.warnings);
+    });
 }
 
 function seconds(value: string): number {

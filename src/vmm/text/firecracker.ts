@@ -7,8 +7,6 @@ export interface FirecrackerRequest {
   readonly body: { readonly drive_id: string; readonly socket: string; readonly is_root_device: boolean };
 }
 
-const DRIVE_ID_LENGTH_MAX = 64;
-
 export function firecrackerRequest({ id, socket }: VhostUserDisk): FirecrackerRequest {
   const drive = driveId(id);
   return { method: 'PUT', path: `/drives/${drive}`, body: { drive_id: drive, socket, is_root_device: false } };
@@ -16,5 +14,5 @@ export function firecrackerRequest({ id, socket }: VhostUserDisk): FirecrackerRe
 
 /** Firecracker takes letters, digits and "_" only. */
 function driveId(id: string): string {
-  return id.replace(/[^A-Za-z0-9_]/g, '_').slice(-DRIVE_ID_LENGTH_MAX);
+  return id.replace(/[^A-Za-z0-9_]/g, '_');
 }
