@@ -31,14 +31,17 @@ export function bounded<T>(clock: Clock, work: Promise<T>, what: string, { signa
 }
 
 /** Lets `delayMs` pass. Rejects with `ended` where the signal aborts. */
-export async function pause(clock: Clock, delayMs: number, signal?: AbortSignal): Promise<void> {
-  let cancel = (): void => {};
-  const over = new Promise<void>((resolve) => {
-    cancel = clock.after(delayMs, resolve);
+export function pause(clock: Clock, delayMs: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const giveUp = () => {
+      cancel();
+      reject(new NetbusError('ended', 'a pause was given up', { cause: signal?.reason }));
+    };
+    const cancel = clock.after(delayMs, () => {
+      signal?.removeEventListener('abort', giveUp);
+      resolve();
+    });
+    signal?.addEventListener('abort', giveUp, { once: true });
+    if (signal?.aborted) giveUp();
   });
-  try {
-    await bounded(clock, over, 'a pause', { timeoutMs: delayMs + 1, ...(signal && { signal }) });
-  } finally {
-    cancel();
-  }
 }

@@ -45,11 +45,13 @@ ${argumentLines(QEMU_MEMORY_ARGUMENTS)}
 }
 
 function libvirt(disk: VhostUserDisk, vm: string): VmmText {
+  // XML forbids "--" in a comment, so options cannot stand there, nor a name that has it.
+  const domain = vm.includes('--') ? 'DOMAIN' : vm;
   const element = libvirtDisk(disk);
   return {
     parts: { memoryBacking: LIBVIRT_MEMORY_BACKING, disk: element },
     text: `<!-- libvirt domain XML. Into <domain>, unless it is there already; the domain has to be started anew for it: -->
-${LIBVIRT_MEMORY_BACKING}<!-- Into <devices>, or into a file for "virsh attach-device ${vm} FILE --live --config". Another target than vdb where the domain has one: -->
+${LIBVIRT_MEMORY_BACKING}<!-- Into <devices>, or into a file for "virsh attach-device ${domain} FILE". Take another target than vdb where the domain has that one: -->
 ${element}`,
   };
 }

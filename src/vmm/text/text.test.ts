@@ -28,6 +28,13 @@ test('libvirt: elements that an XML parser takes, whatever the path', () => {
   assert.match(String(parts.memoryBacking), /<access mode='shared'\/>/);
 });
 
+test("libvirt: comments that XML allows, whatever the VM's name", () => {
+  const { text } = vmmText('libvirt', DISK, { vm: 'a--b' });
+  const comments = [...text.matchAll(/<!--(.*?)-->/gs)].map(([, comment]) => comment!);
+  assert.equal(comments.length, 2);
+  for (const comment of comments) assert.doesNotMatch(comment, /--|-$/);
+});
+
 test('QMP: a command a line, with the bus where one is given', () => {
   const { text, parts } = vmmText('qmp', DISK, { vm: 'web', bus: 'rp1' });
   const commands = text.split('\n').filter((line) => line.startsWith('{'));
