@@ -1,6 +1,7 @@
 /** `netbus attach`: gives a VM of this host a device, and says what its VMM needs for it, or plugs it into a running QEMU. */
 import { type Command, Option } from 'commander';
 import type { AttachmentEntry } from '../api/types.ts';
+import { NetbusError } from '../device/errors.ts';
 import { formatBytes, type Style } from '../lib/format.ts';
 import { deviceId } from '../vmm/disk.ts';
 import { VMM_FORMATS, type VmmFormat, vmmText } from '../vmm/text/index.ts';
@@ -45,6 +46,9 @@ Examples:
       const context = new Context(command);
       const [, exported] = splitPair(device, 'HOST/NAME');
       const { vm, as: name, format, qmp, bus } = options;
+      if (bus !== undefined && qmp === undefined && format !== 'qmp') {
+        throw new NetbusError('usage', '--bus goes with --qmp or with --format qmp');
+      }
       const request = { device, vm, ...(name !== undefined && { name }) };
       if (qmp !== undefined) {
         const id = deviceId(vm, name ?? exported);
