@@ -112,3 +112,20 @@ for (const machine of ['q35', 'pc'] as const) {
     });
   });
 }
+
+test('a disk that the machine was started with leaves in the same way, also while it is mounted', async () => {
+  const m2 = cluster.host('m2');
+  const qmp = join(m2.folder, 'cold.qmp');
+  await exportEmptyDisk(cluster, 'm1', 'cold', { sizeMiB: 16, allow: ['m2'] });
+  const { qemuArguments } = await cluster.ask<AttachmentEntry>('m2', 'attach', 'm1/cold', '--vm', 'cold');
+  const disk = qemuArguments.map((argument) =>
+    argument.startsWith('vhost-user-blk-pci') ? `${argument},bus=port1` : argument,
+  );
+  const machine = ['-device', 'pcie-root-port,id=port1,chassis=1', '-qmp', `unix:${qmp},server=on,wait=off`];
+  const guest = await startGuest({ name: 'cold', host: m2, cleanup, arguments: [...machine, ...disk] });
+  await guest.succeed('mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt');
+  const detached = await cluster.netbus('m2', 'detach', 'cold/cold', '--qmp', qmp, '--timeout', '120');
+  assert.deepEqual([detached.status, detached.stderr], [0, '']);
+  assert.notEqual((await guest.run('test -b /dev/vda')).status, 0);
+  await guest.kill();
+});
