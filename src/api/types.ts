@@ -92,6 +92,8 @@ export interface AttachmentEntry {
   socket: string;
   capacityBytes: number;
   readOnly: boolean;
+  /** Request queues. */
+  queues: number;
   /** Arguments for QEMU, one per element pair as typed on its command line. */
   qemuArguments: string[];
   /** idle: the guest does not use it; connecting: waits for the device's host; active; failed: answers with errors. */

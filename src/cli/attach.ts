@@ -1,33 +1,73 @@
-/** `netbus attach`: gives a VM of this host a device, and says what QEMU needs for it. */
-import type { Command } from 'commander';
+/** `netbus attach`: gives a VM of this host a device, and says what its VMM needs for it, or plugs it into a running QEMU. */
+import { type Command, Option } from 'commander';
 import type { AttachmentEntry } from '../api/types.ts';
-import { formatBytes, type Style, shellQuote } from '../lib/format.ts';
+import { NetbusError } from '../device/errors.ts';
+import { formatBytes, type Style } from '../lib/format.ts';
+import { deviceId } from '../vmm/disk.ts';
+import { VMM_FORMATS, type VmmFormat, vmmText } from '../vmm/text/index.ts';
+import { attachAndPlug } from './attach-qmp.ts';
 import { Context, splitPair } from './context.ts';
+
+interface AttachOptions {
+  vm: string;
+  as?: string;
+  format: VmmFormat;
+  qmp?: string;
+  bus?: string;
+}
 
 export function addAttach(program: Command): void {
   program
     .command('attach')
     .summary('give a VM of this host a device of any host')
     .description(
-      'Gives VM, on this host, the device NAME of HOST (which may be this one). Prints the socket that the VMM connects to and the arguments that QEMU is started with.',
+      'Gives VM, on this host, the device NAME of HOST (which may be this one). Prints the socket that the VMM connects to and what the VMM is to be told; with --qmp it plugs the device into the running QEMU itself.',
     )
     .argument('<host/name>', 'the device, as `netbus ls` shows it')
     .requiredOption('--vm <vm>', 'name of the VM')
     .option('--as <name>', "what it is called in the VM (default: the export's name)")
+    .addOption(new Option('--format <format>', 'whose text is printed').choices(VMM_FORMATS).default('qemu'))
+    .addOption(new Option('--qmp <socket>', "the running QEMU's QMP socket: plug it in there").conflicts('format'))
+    .option(
+      '--bus <id>',
+      'where QEMU plugs it in: a free pcie-root-port, or a PCI bus (default with --qmp: the first that is free)',
+    )
     .addHelpText(
       'after',
       `
 Examples:
   netbus attach m1/data --vm web
+  netbus attach m1/data --vm web --format libvirt
+  netbus attach m1/data --vm web --qmp /run/web.qmp
   qemu-system-x86_64 ... $(netbus attach m1/data --vm web --json | jq -r '.qemuArguments[]')
 `,
     )
-    .action(async (device: string, options: { vm: string; as?: string }, command: Command) => {
+    .action(async (device: string, options: AttachOptions, command: Command) => {
       const context = new Context(command);
-      splitPair(device, 'HOST/NAME');
-      const { vm, as: name } = options;
-      const entry = await context.client.attach({ device, vm, ...(name !== undefined && { name }) });
-      context.print(entry, (style) => describe(entry, style));
+      const [, exported] = splitPair(device, 'HOST/NAME');
+      const { vm, as: name, format, qmp, bus } = options;
+      if (bus !== undefined && qmp === undefined && format !== 'qmp') {
+        throw new NetbusError('usage', '--bus goes with --qmp or with --format qmp');
+      }
+      const request = { device, vm, ...(name !== undefined && { name }) };
+      if (qmp !== undefined) {
+        const id = deviceId(vm, name ?? exported);
+        const { entry, plugged, warnings } = await attachAndPlug(context, request, {
+          id,
+          path: qmp,
+          ...(bus !== undefined && { bus }),
+        });
+        context.print(
+          { ...entry, plugged, warnings },
+          (style) => `${describe(entry, style)}plugged into QEMU ${plugged.qemu} as ${plugged.id}, at ${plugged.bus}\n`,
+        );
+        context.warn(warnings);
+        return;
+      }
+      const entry = await context.client.attach(request);
+      const disk = { id: deviceId(entry.vm, entry.name), socket: entry.socket, queues: entry.queues };
+      const { text, parts } = vmmText(format, disk, { vm, ...(bus !== undefined && { bus }) });
+      context.print({ ...entry, vmm: { format, ...parts } }, (style) => `${describe(entry, style)}${text}`);
     });
 }
 
@@ -36,20 +76,5 @@ function describe(entry: AttachmentEntry, style: Style): string {
   const place = entry.local ? 'on this host' : 'remote';
   return `${style.bold(`${entry.vm}/${entry.name}`)} is ${entry.device}: ${formatBytes(entry.capacityBytes)}, ${access}, ${place}
 socket: ${entry.socket}
-QEMU arguments:
-${argumentLines(entry.qemuArguments)}
-The guest's memory must be shared, so QEMU needs this, too, unless it has it already (the size is that of -m):
-  -object memory-backend-memfd,id=mem,size=1G,share=on \\
-  -machine q35,memory-backend=mem
 `;
-}
-
-/** An option and its value on a line, ready to be pasted into a shell. */
-function argumentLines(argv: readonly string[]): string {
-  const lines: string[] = [];
-  for (const argument of argv) {
-    if (argument.startsWith('-') || lines.length === 0) lines.push(`  ${shellQuote(argument)}`);
-    else lines[lines.length - 1] += ` ${shellQuote(argument)}`;
-  }
-  return lines.join(' \\\n');
 }

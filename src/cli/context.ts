@@ -19,11 +19,32 @@ export class Context {
   readonly #verb: string;
   readonly style: Style = styleFor(process.stdout);
 
+  /** What Ctrl-C does. Most verbs need no orderly end; what the daemon was asked for it does all the same. */
+  readonly #exit = (): never => process.exit(INTERRUPTED);
+
   constructor(command: Command) {
     this.#options = command.optsWithGlobals<GlobalOptions>();
     this.#verb = command.name();
-    // Nothing here needs an orderly end; what the daemon was asked for it does all the same.
-    process.on('SIGINT', () => process.exit(INTERRUPTED));
+    process.on('SIGINT', this.#exit);
+  }
+
+  /** For a verb that has something to undo: from now on the first Ctrl-C (or SIGTERM, SIGHUP) aborts the signal, and the second ends the program. */
+  interruptible(): AbortSignal {
+    const controller = new AbortController();
+    process.off('SIGINT', this.#exit);
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+      process.once(signal, () => {
+        controller.abort();
+        process.on(signal, this.#exit);
+      });
+    }
+    return controller.signal;
+  }
+
+  /** Ends the program as an interrupted one, with the error's line. */
+  endInterrupted({ code, message }: NetbusError): never {
+    process.stderr.write(this.#options.json ? `${JSON.stringify({ error: { code, message } })}\n` : `netbus: ${message}\n`);
+    return this.#exit();
   }
 
   /** The daemon of this host, by --socket, --run-dir or NETBUS_RUN_DIR, in that order. */

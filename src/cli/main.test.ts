@@ -34,6 +34,7 @@ const ATTACHMENT: AttachmentEntry = {
   socket: '/run/netbus/web/data.sock',
   capacityBytes: 64 * 1024 ** 2,
   readOnly: false,
+  queues: 1,
   qemuArguments: ['-chardev', 'socket,id=data,path=/run/netbus/web/data.sock', '-device', 'vhost-user-blk-pci,chardev=data'],
   state: 'failed',
   since: '2030-01-01T00:00:00Z',
@@ -234,9 +235,18 @@ test("attach prints the socket and QEMU's arguments", async () => {
   assert.match(stdout, /^socket: \/run\/netbus\/web\/data\.sock$/m);
   assert.match(
     stdout,
-    /^ {2}-chardev socket,id=data,path=\/run\/netbus\/web\/data\.sock \\\n {2}-device vhost-user-blk-pci,chardev=data$/m,
+    /^ {2}-chardev socket,id=nb-web-data,path=\/run\/netbus\/web\/data\.sock,reconnect=1 \\\n {2}-device vhost-user-blk-pci,id=nb-web-data,\S+$/m,
   );
   assert.match(stdout, /memory-backend-memfd,id=mem,size=1G,share=on/);
+});
+
+test('attach has texts for other VMMs, and their parts with --json', async () => {
+  await answerWith(ATTACHMENT);
+  const argv = ['attach', 'm1/data', '--vm', 'web', '--format'];
+  assert.match((await netbus([...argv, 'libvirt'])).stdout, /^<disk type='vhostuser' device='disk'>$/m);
+  const { vmm, ...entry } = JSON.parse((await netbus([...argv, 'firecracker', '--json'])).stdout);
+  assert.deepEqual([vmm.format, vmm.request.method, vmm.runByUs], ['firecracker', 'PUT', false]);
+  assert.deepEqual(entry, ATTACHMENT);
 });
 
 test('detach, unexport and grow say what they did', async () => {
@@ -288,6 +298,11 @@ test('mistakes of usage: 2, with a guess where there is one', async () => {
     [['export', 'a', '--disk', '/a', '--allow', 'm1,,m2'], /list of host names/],
     [['attach', 'm1', '--vm', 'v'], /"m1" is not of the form HOST\/NAME/],
     [['attach', 'm1/a/b', '--vm', 'v'], /not of the form HOST\/NAME/],
+    [
+      ['attach', 'm1/a', '--vm', 'v', '--format', 'xen'],
+      /Allowed choices are qemu, libvirt, qmp, cloud-hypervisor, firecracker/,
+    ],
+    [['attach', 'm1/a', '--vm', 'v', '--bus', 'b'], /--bus goes with --qmp/],
     [['detach', '/a'], /not of the form VM\/NAME/],
     [['grow', 'v/'], /not of the form VM\/NAME/],
     [['ls', '-o', 'yaml'], /Allowed choices are wide, name, json/],

@@ -11,13 +11,14 @@ import type { DiskStatistics } from '../frontends/vhost-user/disk-statistics.ts'
 import type { Left } from '../frontends/vhost-user/left-requests.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
+import { deviceId } from '../vmm/disk.ts';
+import { qemuArguments } from '../vmm/text/qemu.ts';
 import { AttachmentEvents } from './attachment-events.ts';
 import type { DeviceHost } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
 import { GuestGuard } from './guest-guard.ts';
 import { bindFields } from './log.ts';
 import { checkDeviceSocketPath, deviceSocketPath, vmFolder } from './paths.ts';
-import { qemuArguments } from './qemu.ts';
 import type { StoredRecord } from './record.ts';
 import type { VirtualDeviceRecord } from './records.ts';
 import { Turns } from './turns.ts';
@@ -189,7 +190,8 @@ export class Attachment {
       socket,
       capacityBytes: profile.capacityBytes,
       readOnly: profile.readOnly,
-      qemuArguments: qemuArguments({ vm, name, socket, profile }),
+      queues: profile.queues,
+      qemuArguments: qemuArguments({ id: deviceId(vm, name), socket, queues: profile.queues }),
       state: state.name,
       since: new Date(this.#since).toISOString(),
       connected,

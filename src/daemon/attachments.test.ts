@@ -108,7 +108,7 @@ describe('attachments', () => {
       '-chardev',
       `socket,id=nb-web-data,path=${socket},reconnect=1`,
       '-device',
-      'vhost-user-blk-pci,chardev=nb-web-data,num-queues=1',
+      'vhost-user-blk-pci,id=nb-web-data,chardev=nb-web-data,num-queues=1',
     ]);
     assert.deepEqual([entry.socket, entry.state, entry.local], [socket, 'idle', false]);
     assert.equal(statSync(socket).mode & 0o777, 0o660);

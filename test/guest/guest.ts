@@ -6,9 +6,10 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { systemClock } from '../../src/lib/clock.ts';
+import { QmpConnection } from '../../src/vmm/qmp-connection.ts';
 import type { Cleanup } from '../support/cleanup.ts';
 import { type RunningProcess, startProcess } from '../support/process.ts';
-import { QmpClient } from '../support/qmp.ts';
 import { waitForListener, withDeadline } from '../support/wait.ts';
 import { AgentClient, type CommandResult } from './agent.ts';
 import { guestImage } from './image.ts';
@@ -32,6 +33,8 @@ export interface GuestOptions {
   /** Host name in the guest, and QEMU's -name. */
   name: string;
   cleanup: Cleanup;
+  /** Default q35. */
+  machine?: 'q35' | 'pc';
   /** Default 256; 384 with fio. */
   memoryMiB?: number;
   /** Default 1. */
@@ -89,7 +92,7 @@ export class Guest {
   readonly consolePath: string;
   /** From QEMU's start to the agent's first answer, in milliseconds. */
   bootMs = 0;
-  #qmp: QmpClient | undefined;
+  #qmp: QmpConnection | undefined;
   #agent: AgentClient | undefined;
 
   constructor(name: string, qemu: RunningProcess, consolePath: string) {
@@ -98,7 +101,7 @@ export class Guest {
     this.consolePath = consolePath;
   }
 
-  get qmp(): QmpClient {
+  get qmp(): QmpConnection {
     if (this.#qmp === undefined) throw new Error(`guest ${this.name} is not connected`);
     return this.#qmp;
   }
@@ -106,7 +109,7 @@ export class Guest {
   /** Connects to QEMU's monitor and to the agent's port. */
   async connect(qmpPath: string, agentPath: string): Promise<void> {
     this.#agent = await AgentClient.connect(agentPath);
-    this.#qmp = await QmpClient.connect(qmpPath);
+    this.#qmp = await QmpConnection.open({ path: qmpPath, clock: systemClock, greetingMs: QEMU_START_MS_MAX });
   }
 
   /** Waits until the agent answers. */
@@ -176,6 +179,7 @@ function qemuArguments(options: GuestOptions, folder: string, sockets: { qmp: st
   const image = guestImage();
   const memoryMiB = options.memoryMiB ?? (options.fio === true ? 512 : 256);
   const extra = options.arguments ?? [];
+  const machine = options.machine ?? 'q35';
   // vhost-user backends map the guest's memory. `netbus attach` prints these arguments too; then its own are used.
   const bringsMemory = extra.some((argument) => argument.startsWith('memory-backend-'));
   const memory = `memory-backend-memfd,id=mem,size=${memoryMiB}M,share=on`;
@@ -193,7 +197,7 @@ function qemuArguments(options: GuestOptions, folder: string, sockets: { qmp: st
       '-smp',
       `${options.cpus ?? 1}`,
     ],
-    ...(bringsMemory ? ['-machine', 'q35'] : ['-object', memory, '-machine', 'q35,memory-backend=mem']),
+    ...(bringsMemory ? ['-machine', machine] : ['-object', memory, '-machine', `${machine},memory-backend=mem`]),
     ...['-nodefaults', '-no-user-config', '-display', 'none'],
     ...(options.resettable === true ? [] : ['-no-reboot']),
     ...(options.incoming === true ? ['-incoming', 'defer'] : []),
