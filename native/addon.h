@@ -79,6 +79,7 @@ extern const struct native_function descriptor_functions[];
 extern const struct native_function watch_functions[];
 extern const struct native_function unix_socket_functions[];
 extern const struct native_function message_functions[];
+extern const struct native_function datagram_functions[];
 extern const struct native_function file_functions[];
 extern const struct native_function io_functions[];
 

@@ -7,6 +7,7 @@
 static const struct native_function *const function_tables[] = {
     region_functions,      window_functions,  descriptor_functions, watch_functions,
     unix_socket_functions, message_functions, file_functions,       io_functions,
+    datagram_functions,
 };
 
 void environment_hold(struct environment *environment) {
