@@ -15,7 +15,9 @@ export function bundledLicences(root, inputs) {
   const folders = new Set(inputs.map((input) => PACKAGE_FOLDER.exec(resolve(root, input))?.[1]).filter(Boolean));
   const parts = [...folders].map(describePackage).sort((a, b) => (a.name < b.name ? -1 : 1));
   const head = 'netbus.js holds these packages. Netbus itself is under the Apache License 2.0.\n';
-  return [head, ...parts.map(({ name, version, licence, text }) => `${name} ${version} (${licence})\n\n${text}`)].join(`\n${RULE}\n`);
+  return [head, ...parts.map(({ name, version, licence, text }) => `${name} ${version} (${licence})\n\n${text}`)].join(
+    `\n${RULE}\n`,
+  );
 }
 
 function describePackage(folder) {
