@@ -1,7 +1,7 @@
 /** A program that was installed, put to its use: a daemon of its own, and a disk that a virtual machine writes to and reads. */
 
 import assert from 'node:assert/strict';
-import { truncateSync, writeFileSync } from 'node:fs';
+import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { controlSocket } from '../../src/api/client.ts';
 import type { AttachmentEntry } from '../../src/api/types.ts';
@@ -9,6 +9,7 @@ import type { Cleanup } from '../support/cleanup.ts';
 import { type Cluster, startCluster } from '../support/cluster.ts';
 import type { Host } from '../support/hosts.ts';
 import { pattern } from '../support/pattern.ts';
+import { freePort } from '../support/port.ts';
 import { type ProcessOptions, type RunningProcess, runOk } from '../support/process.ts';
 import { VhostUserFrontend } from '../support/vhost-user/frontend.ts';
 import { waitForListener } from '../support/wait.ts';
@@ -31,9 +32,18 @@ export async function startService(
 ): Promise<Service> {
   const cluster = await startCluster(['m1'], { cleanup, kind: 'loopback', start: false });
   const host = cluster.host('m1');
+  // Hosts of loopback addresses share the network of this machine, where the usual port may be taken.
+  const config = readFileSync(cluster.configPath(host), 'utf8');
+  writeFileSync(cluster.configPath(host), config.replaceAll(/:\d+(?=["\n])/g, `:${await freePort(host.address)}`));
   const [, ...own] = cluster.daemonArguments(host); // The name netbusd stands for the verb.
   const daemon = host.spawn([...command, ...own], options);
-  if (waits) await waitForListener(controlSocket(host.runDir), daemon.pid, DAEMON_START_MS_MAX);
+  if (waits) {
+    const ended = daemon.exited.then(() => {
+      throw new Error(`the daemon ended at its start: ${daemon.stderr.trim()}`);
+    });
+    await Promise.race([waitForListener(controlSocket(host.runDir), daemon.pid, DAEMON_START_MS_MAX), ended]);
+    ended.catch(() => {}); // It ends later, too, and then nobody waits.
+  }
   return { host, daemon, cluster };
 }
 
