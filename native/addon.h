@@ -90,6 +90,7 @@ extern const struct native_function tcp_socket_functions[];
 extern const struct native_function tls_context_functions[];
 extern const struct native_function tls_functions[];
 extern const struct native_function message_functions[];
+extern const struct native_function datagram_functions[];
 extern const struct native_function file_functions[];
 extern const struct native_function io_functions[];
 

@@ -166,6 +166,12 @@ export interface Native {
   receiveMessage(fd: number, buffer: Uint8Array, offset: number, length: number): ReceivedMessage;
   /** SO_PEERCRED. */
   peerCredentials(fd: number): { pid: number; uid: number; gid: number };
+  /**
+   * Sends one datagram, from a socket of no name, to the unix datagram socket at `path`; where that begins with "@", to the one of
+   * that abstract name. Never waits: throws EAGAIN where the receiver's queue is full, ENOENT or ECONNREFUSED where nobody is there,
+   * EMSGSIZE where the datagram is too long for the kernel, ENAMETOOLONG for more than 107 bytes of path.
+   */
+  sendDatagram(path: string, buffer: Uint8Array, offset: number, length: number): void;
 
   // --- TCP ---------------------------------------------------------------------------------------------------------
   /** A non-blocking listener at an IP address ("::" takes IPv4, too); port 0: a free one. Throws EADDRINUSE, EADDRNOTAVAIL, EACCES; EINVAL for a name. */

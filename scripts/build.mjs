@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /**
- * Builds Netbus: the addon (native/build/netbus.node), and the program with the addon beside it (dist/netbus.js, dist/netbus.node).
+ * Builds Netbus: the addon (native/build/netbus.node), the program with the addon beside it (dist/netbus.js, dist/netbus.node), the
+ * licences of what the program holds (dist/licences.txt), and the manual pages (dist/man).
  *
  *   node scripts/build.mjs [--addon-only] [--sanitize]
  *
@@ -18,16 +19,19 @@ import {
   renameSync,
   rmSync,
   statSync,
+  writeFileSync,
 } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { bundledLicences } from './bundled-licences.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const sources = join(root, 'native');
 const addon = join(sources, 'build', 'netbus.node');
 
 const COMPILER_FLAGS = ['-std=c11', '-Wall', '-Wextra', '-Werror', '-fPIC', '-shared', '-pthread', '-fvisibility=hidden'];
-const RELEASE_FLAGS = ['-O2'];
+/** Optimised, and with what Debian's own packages have against overflows. */
+const RELEASE_FLAGS = ['-O2', '-D_FORTIFY_SOURCE=2', '-fstack-protector-strong', '-Wl,-z,relro,-z,now'];
 const SANITIZER_FLAGS = ['-O1', '-g', '-fno-omit-frame-pointer', '-fsanitize=address,undefined', '-fno-sanitize-recover=all'];
 /** A worker that ends unloads its addons; the signal handler must stay where the kernel finds it. */
 const LINKER_FLAGS = ['-Wl,-z,nodelete'];
@@ -88,7 +92,9 @@ async function buildProgram(entry) {
   const target = join(root, 'dist', 'netbus.js');
   // esbuild keeps the entry's own first line above the banner.
   const shebang = readFileSync(entry, 'utf8').startsWith('#!') ? '' : '#!/usr/bin/env node\n';
-  await build({
+  const { metafile } = await build({
+    absWorkingDir: root,
+    metafile: true,
     entryPoints: [entry],
     outfile: target,
     bundle: true,
@@ -105,7 +111,20 @@ async function buildProgram(entry) {
   const copy = join(root, 'dist', 'netbus.node');
   copyFileSync(addon, `${copy}.${process.pid}`);
   renameSync(`${copy}.${process.pid}`, copy);
+  writeFileSync(join(root, 'dist', 'licences.txt'), bundledLicences(root, Object.keys(metafile.inputs)));
   console.error('built dist/netbus.js and dist/netbus.node');
+}
+
+/** They are made of what the program knows of itself, so it is asked, in a process that can run its sources. */
+function buildManual() {
+  const target = join(root, 'dist', 'man');
+  const script = join(root, 'scripts', 'make-man.ts');
+  const { status } = spawnSync(process.execPath, ['--import', 'tsx', script, target], {
+    cwd: root,
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
+  if (status !== 0) throw new BuildError('the manual pages could not be made (the reason is above)');
+  console.error('built dist/man');
 }
 
 async function main(options) {
@@ -120,6 +139,7 @@ async function main(options) {
   const entry = join(root, 'src', 'cli', 'main.ts');
   if (existsSync(entry)) {
     await buildProgram(entry);
+    buildManual();
   } else {
     console.error('src/cli/main.ts does not exist yet: built the addon only');
   }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # with-setup.sh VERB [ARGUMENTS]: does all set-up that the verb needs, each step only where it is needed, then runs it.
-# VERB is demo, test, bench, or setup (set-up for all three and nothing more). Works right after "git clone" on Debian 12 with Node.js.
+# VERB is demo, test, bench, or setup (set-up for all three and nothing more); pack, which is what "npm pack" needs; or deb, which
+# builds the Debian package. Works right after "git clone" on Debian 12 with Node.js.
 #
 # What it makes goes to .cache in the repository (or to $NETBUS_CACHE), node_modules, native/build and dist. All of its own
 # words go to stderr, so that a verb's --json output stays clean.
@@ -17,8 +18,8 @@ cache=${NETBUS_CACHE:-$PWD/.cache}
 main() {
   local verb=${1:-}
   case $verb in
-    demo | test | bench | setup) shift ;;
-    *) fail 'usage: scripts/with-setup.sh demo|test|bench|setup [ARGUMENTS]' ;;
+    demo | test | bench | setup | pack | deb) shift ;;
+    *) fail 'usage: scripts/with-setup.sh demo|test|bench|setup|pack|deb [ARGUMENTS]' ;;
   esac
   mkdir -p "$cache"
   set_up "$verb" 9>"$cache/setup.lock" >&2
@@ -29,6 +30,7 @@ main() {
     demo) exec node --import tsx scripts/demo.ts "$@" ;;
     test) exec node scripts/test.mjs "$@" ;;
     bench) exec node --import tsx bench/main.ts "$@" ;;
+    deb) exec node --import tsx scripts/make-deb.ts "$@" ;;
   esac
 }
 
@@ -37,10 +39,15 @@ set_up() {
   flock --nonblock 9 || { say 'waiting for another set-up to finish'; flock 9; }
   check_node
   debian_packages "$1"
-  guest_kernel
+  if needs_guests "$1"; then guest_kernel; fi
   npm_packages
   build
-  node --import tsx scripts/guest-image.ts
+  if needs_guests "$1"; then node --import tsx scripts/guest-image.ts; fi
+}
+
+# Packing needs the build and nothing else.
+needs_guests() {
+  [[ $1 != pack && $1 != deb ]]
 }
 
 # --- steps -----------------------------------------------------------------------------------------------------------
@@ -61,6 +68,9 @@ packages_of() {
 gcc: compiles the addon
 libc6-dev: compiles the addon
 linux-libc-dev: compiles the addon
+PACKAGES
+  needs_guests "$1" || return 0
+  cat <<'PACKAGES'
 util-linux: puts hosts into namespaces and ends programs with their parent
 iproute2: joins the hosts' networks
 qemu-system-x86: runs the guests
@@ -75,6 +85,10 @@ PACKAGES
 qemu-system-common: qemu-storage-daemon, the vhost-user backend to compare with
 nbdkit: the NBD server to compare with
 gnutls-bin: keys for TLS between the peers to compare with
+systemd: checks the units
+man-db: checks the manual pages, as Debian does
+mandoc: checks the manual pages, as others do
+lintian: checks the Debian package
 PACKAGES
 }
 
@@ -146,14 +160,14 @@ npm_packages_are_current() {
 npm_packages() {
   npm_packages_are_current && return
   say "installing npm packages (npm ci: as package-lock.json says)"
-  # No package here needs its install script.
-  quietly npm ci --ignore-scripts --include=dev --no-audit --no-fund
+  # No package here needs its install script. What was asked of an "npm pack" around this (--dry-run) is not meant for this.
+  quietly npm ci --ignore-scripts --include=dev --no-audit --no-fund --dry-run=false --global=false
 }
 
 # The addon and the command-line program, where a source is newer than the last build.
 build() {
   local stamp=native/build/.built
-  local sources=(src native scripts/build.mjs package-lock.json)
+  local sources=(src native scripts/build.mjs scripts/bundled-licences.mjs scripts/make-man.ts scripts/man package.json package-lock.json)
   if [[ -e $stamp && -e dist/netbus.js && -z $(find "${sources[@]}" -path native/build -prune -o -newer $stamp -print -quit) ]]; then
     return
   fi

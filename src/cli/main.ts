@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-/** The program `netbus`. */
+/** The program `netbus`; under the name `netbusd` it is `netbus daemon`. */
+import { basename } from 'node:path';
 import { runProgram } from './program.ts';
 
 // A reader that has seen enough (`netbus ls | head -1`) is no error.
@@ -8,4 +9,6 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   throw error;
 });
 
-process.exitCode = await runProgram(process.argv.slice(2));
+// Node leaves the name as it was called: a link, such as /usr/sbin/netbusd, is not followed.
+const [, name, ...argv] = process.argv;
+process.exitCode = await runProgram(basename(name) === 'netbusd' ? ['daemon', ...argv] : argv);

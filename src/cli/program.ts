@@ -39,7 +39,8 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
   }
 }
 
-function makeProgram(): Command {
+/** All verbs with their options; the manual page is made of it, too. */
+export function makeProgram(): Command {
   const program = new Command('netbus')
     .description('A device of one host, used by a virtual machine on any other.')
     .version(packageJson.version, '-V, --version', 'print the version')

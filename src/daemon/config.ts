@@ -47,18 +47,46 @@ const addressSchema = z.string().transform((text, context): Address => {
 
 const pathSchema = z.string().min(1, 'a path has at least one character').max(4096);
 
-const configSchema = z.strictObject({
-  cluster: memberNameSchema,
-  host: memberNameSchema,
-  listen: addressSchema.default({ host: '0.0.0.0', port: DEFAULT_PORT }),
-  hosts: z.record(memberNameSchema, z.strictObject({ address: addressSchema })),
+/** What each key is for stands with it, because netbus.yaml(5) is made of it. */
+export const configSchema = z.strictObject({
+  cluster: memberNameSchema.describe('name of the cluster, as in the certificates'),
+  host: memberNameSchema.describe('name of this host, one of `hosts`'),
+  listen: addressSchema
+    .default({ host: '0.0.0.0', port: DEFAULT_PORT })
+    .describe('where other hosts connect to, HOST or HOST:PORT; `0.0.0.0:7443` by default'),
+  hosts: z
+    .record(
+      memberNameSchema,
+      z.strictObject({ address: addressSchema.describe('where a host is, HOST or HOST:PORT; port 7443 by default') }),
+    )
+    .describe('all members of the cluster by their names, this host too'),
   pki: z
-    .strictObject({ ca: pathSchema.optional(), certificate: pathSchema.optional(), key: pathSchema.optional() })
+    .strictObject({
+      ca: pathSchema.optional().describe("certificate of the cluster's CA; `/etc/netbus/pki/ca.crt` by default"),
+      certificate: pathSchema.optional().describe('certificate of this host; `/etc/netbus/pki/host.crt` by default'),
+      key: pathSchema.optional().describe('its key, in a file that others may not read; `/etc/netbus/pki/host.key` by default'),
+    })
     .default({}),
-  runDir: pathSchema.default('/run/netbus'),
-  stateDir: pathSchema.default('/var/lib/netbus'),
-  log: z.strictObject({ level: z.enum(logLevels).default('info') }).default({ level: 'info' }),
-  busyPollUs: z.int().min(0).max(1000).default(BUSY_POLL_US_DEFAULT),
+  runDir: pathSchema
+    .default('/run/netbus')
+    .describe('folder of the sockets, which must outlive the daemon and end with the host; `/run/netbus` by default'),
+  stateDir: pathSchema
+    .default('/var/lib/netbus')
+    .describe('folder of what must outlive the host; `/var/lib/netbus` by default'),
+  log: z
+    .strictObject({
+      level: z
+        .enum(logLevels)
+        .default('info')
+        .describe(`how much is said: ${logLevels.map((level) => `\`${level}\``).join(', ')}; \`info\` by default`),
+    })
+    .default({ level: 'info' }),
+  busyPollUs: z
+    .int()
+    .min(0)
+    .max(1000)
+    .default(BUSY_POLL_US_DEFAULT)
+    .describe('longest time in microseconds that the daemon stays awake for one reply or one request, 0 to 1000; `100` by default'),
 });
 
 /** Reads and checks the file. Throws `config` with one line per mistake, `not_found` or `denied` where it cannot be read. */

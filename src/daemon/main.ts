@@ -1,10 +1,13 @@
 /** `netbus daemon`: a daemon as a process, with its signals and its log. */
 import packageJson from '../../package.json' with { type: 'json' };
+import { NetbusError } from '../device/errors.ts';
 import { systemClock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
+import { formatAddress } from './address.ts';
 import { type Config, loadConfig } from './config.ts';
 import { startDaemon } from './daemon.ts';
 import { createLog } from './log.ts';
+import { ServiceManager } from './notify.ts';
 
 /** Signals that end a daemon in order; a second one ends it now. */
 const endSignals = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
@@ -30,13 +33,20 @@ export async function runDaemon(options: RunDaemonOptions): Promise<void> {
   const log = createLog({ host: config.host, level: config.log.level });
   const removeHandler = endOnBug(log);
   const signals = new Signals(log);
+  const serviceManager = new ServiceManager({ environment: process.env, pid: process.pid, clock: systemClock, log });
   try {
     const daemon = await startDaemon({ config, log, clock: systemClock, release: packageJson.version });
+    serviceManager.ready(`host ${config.host} of cluster ${config.cluster}, listening at ${formatAddress(config.listen)}`);
     const signal = await signals.first;
     log.info({ signal }, 'daemon stopping');
+    serviceManager.stopping('ending: requests that were taken are answered, guests wait');
     await daemon.close();
     log.info({}, 'daemon stopped');
+  } catch (thrown) {
+    serviceManager.status(NetbusError.from(thrown).message);
+    throw thrown;
   } finally {
+    serviceManager.close();
     signals.close();
     removeHandler();
   }

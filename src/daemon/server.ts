@@ -4,6 +4,7 @@ import { createServer, type Server } from 'node:http';
 import { getRequestListener } from '@hono/node-server';
 import type { Hono } from 'hono';
 import { NetbusError } from '../device/errors.ts';
+import { CONTROL_GROUP, giveToGroup } from './group.ts';
 
 const SOCKET_MODE = 0o660;
 const CONNECTIONS_MAX = 128;
@@ -16,8 +17,11 @@ export interface ControlServer {
   close(): Promise<void>;
 }
 
-/** Listens on `path`. The caller has locked the run folder, so what is there already is of a daemon that is gone. */
-export async function serveControl(path: string, app: Hono): Promise<ControlServer> {
+/**
+ * Listens on `path`. The caller has locked the run folder, so what is there already is of a daemon that is gone. `groupFile` is /etc/group but for
+ * tests.
+ */
+export async function serveControl(path: string, app: Hono, groupFile?: string): Promise<ControlServer> {
   const server = createServer(
     { requestTimeout: REQUEST_MS_MAX, headersTimeout: REQUEST_MS_MAX },
     getRequestListener(app.fetch),
@@ -25,6 +29,8 @@ export async function serveControl(path: string, app: Hono): Promise<ControlServ
   server.maxConnections = CONNECTIONS_MAX;
   await rm(path, { force: true });
   await listen(server, path);
+  // The group before the mode that lets it in.
+  await giveToGroup(path, CONTROL_GROUP, groupFile);
   await chmod(path, SOCKET_MODE);
   return {
     close: async () => {

@@ -1,0 +1,28 @@
+/** The group of people who may ask the daemon without being root. */
+import { chown, readFile } from 'node:fs/promises';
+
+/** Made by the Debian package, or by hand: `groupadd --system netbus`. */
+export const CONTROL_GROUP = 'netbus';
+
+const GROUP_FILE = '/etc/group';
+/** -1 of chown(2): the owner stays. */
+const SAME_OWNER = -1;
+
+/**
+ * Gives a file to a group, where this is root's and the group exists; else it stays as it is, which lets in fewer and never more.
+ * Node knows no getgrnam(3): groups that are not in /etc/group (LDAP) are not found.
+ */
+export async function giveToGroup(path: string, group: string, groupFile = GROUP_FILE): Promise<void> {
+  if (process.geteuid?.() !== 0) return;
+  const id = groupId(await readFile(groupFile, 'utf8').catch(() => ''), group);
+  if (id !== undefined) await chown(path, SAME_OWNER, id).catch(() => {});
+}
+
+/** The number of a group by the text of group(5); undefined where it is not there or makes no sense. */
+export function groupId(text: string, group: string): number | undefined {
+  for (const line of text.split('\n')) {
+    const [name, , id] = line.split(':');
+    if (name === group && id !== undefined && /^\d{1,10}$/.test(id)) return Number(id);
+  }
+  return undefined;
+}
