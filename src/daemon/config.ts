@@ -7,7 +7,7 @@ import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
 import { NetbusError } from '../device/errors.ts';
 import { isNetbusName, NAME_CHARACTERS_MAX } from '../protocols/netbus/names.ts';
-import { type Address, DEFAULT_PORT, parseAddress } from './address.ts';
+import { type Address, DEFAULT_PORT, parseAddress } from '../lib/address.ts';
 import { CONFIG_BYTES_MAX, YamlText } from './yaml-text.ts';
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;

@@ -13,7 +13,7 @@ import { bounce } from '../filters/bounce.ts';
 import { createDiskFrontend } from '../frontends/vhost-user/disk-frontend.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
-import { formatAddress } from './address.ts';
+import { formatAddress } from '../lib/address.ts';
 import { Attachments } from './attachments.ts';
 import { createCallHandlers } from './calls.ts';
 import { Closers } from './closers.ts';
