@@ -8,6 +8,7 @@ import type { Welcome } from '../protocols/netbus/messages.ts';
 import { Connection, type ConnectionOwner, unexpected } from './connection.ts';
 import type { Endpoint } from './endpoint.ts';
 import { makeHello, type Purpose, readWelcome } from './handshake.ts';
+import type { Peer } from './peer.ts';
 import { checkPeer } from './peer-identity.ts';
 import { addressText, setSocketOptions } from './socket.ts';
 
@@ -99,9 +100,14 @@ class Opener<T extends ConnectionOwner> implements ConnectionOwner {
   }
 
   open(socket: TLSSocket, endpoint: Endpoint, target: Target, address: string): void {
-    const connection = new Connection({ endpoint, socket, peer: target.host, address, owner: this });
+    const certificate = socket.getPeerX509Certificate();
+    const connection = new Connection({
+      ...{ endpoint, socket, peer: target.host, address, owner: this },
+      ...(certificate && { certificate }),
+    });
     this.#connection = connection;
-    const refusal = whyNot(socket, endpoint, target);
+    // A host that joins has nothing to check the other side by before WELCOME: see join-client.ts.
+    const refusal = this.#purpose.purpose === 'join' ? undefined : whyNot(socket, endpoint, target);
     if (refusal !== undefined) {
       connection.close(new NetbusError('denied', `${endpoint.host} refuses this host: ${refusal}`));
       this.#reject(new NetbusError('denied', `${connection.peerText} is not the host it should be: ${refusal}`));
@@ -135,7 +141,8 @@ class Opener<T extends ConnectionOwner> implements ConnectionOwner {
 /** Why the peer is not the one that was meant; undefined where it is. */
 function whyNot(socket: TLSSocket, endpoint: Endpoint, target: Target): string | undefined {
   try {
-    const host = checkPeer(socket, endpoint);
+    const { standing, host }: Peer = checkPeer(socket, endpoint);
+    if (standing !== 'member') return `${host} is not a member, as far as ${endpoint.host} knows`;
     if (host === target.host) return undefined;
     return `it is host ${host}, not ${target.host}: correct the address of ${target.host} in the config of ${endpoint.host}`;
   } catch (thrown) {

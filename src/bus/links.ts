@@ -17,6 +17,10 @@ export interface LinkStatus {
   /** Milliseconds since 1970. */
   readonly since: number;
   readonly rttMs?: number;
+  /** The peer's program, as its last WELCOME said. */
+  readonly release?: string;
+  /** When it was last heard of, in milliseconds since 1970; left out where it never was, since this daemon was started. */
+  readonly lastSeen?: number;
   /** Why it is down, in one line. */
   readonly error?: string;
 }
@@ -24,8 +28,10 @@ export interface LinkStatus {
 export interface LinksOptions {
   readonly endpoint: Endpoint;
   readonly handlers: ControlHandlers;
-  /** Where a member is; undefined where the config names no such host. */
+  /** Where a member is; undefined for a host that is none. */
   readonly targetOf: (host: string) => Target | undefined;
+  /** Told each time that a link which this host opens is up. */
+  readonly onUp?: (host: string) => void;
 }
 
 export class Links {
@@ -43,6 +49,19 @@ export class Links {
   async call(host: string, method: string, params: object, options: { timeoutMs?: number } = {}): Promise<JsonObject> {
     const link = await this.#link(host).get(options.timeoutMs ?? CALL_MS_DEFAULT);
     return await link.call(method, params, options);
+  }
+
+  /** Opens a link to `host`, and opens it again for as long as the host is not dropped. */
+  keep(host: string): void {
+    if (!this.#closed) this.#link(host);
+  }
+
+  /** Ends the links with a host, in both directions, and forgets it. `cause` is what it is told. */
+  drop(host: string, cause: NetbusError): void {
+    this.#links.get(host)?.close(cause);
+    this.#links.delete(host);
+    this.#incoming.get(host)?.close(cause);
+    this.#incoming.delete(host);
   }
 
   /** Takes a connection whose purpose is `control`. A host has one: its newest. */
@@ -78,14 +97,14 @@ export class Links {
   }
 
   #link(host: string): OutgoingLink {
-    const { endpoint, targetOf, handlers } = this.#options;
+    const { endpoint, targetOf } = this.#options;
     if (this.#closed) throw new NetbusError('ended', `netbusd of ${endpoint.host} stops`);
     const known = this.#links.get(host);
     if (known !== undefined) return known;
     if (targetOf(host) === undefined) {
-      throw new NetbusError('not_found', `there is no host ${host}: the config of ${endpoint.host} does not name it`);
+      throw new NetbusError('not_found', `host ${host} is not a member of cluster ${endpoint.cluster}, as far as ${endpoint.host} knows`);
     }
-    const link = new OutgoingLink(endpoint, handlers, host, targetOf);
+    const link = new OutgoingLink(host, this.#options);
     this.#links.set(host, link);
     return link;
   }
@@ -104,30 +123,35 @@ type LinkState =
 
 /** A link that this host opens, and opens again: a call tries at once, and what was up is brought back in the background. */
 class OutgoingLink {
+  readonly #options: LinksOptions;
   readonly #endpoint: Endpoint;
-  readonly #handlers: ControlHandlers;
   readonly #host: string;
-  readonly #targetOf: (host: string) => Target | undefined;
   #state: LinkState;
+  #release: string | undefined;
+  #lastSeen: number | undefined;
   #retryMs = RETRY_FIRST_MS;
   /** What was logged last: one line a reason, not one an attempt. */
   #logged = '';
 
-  constructor(endpoint: Endpoint, handlers: ControlHandlers, host: string, targetOf: (host: string) => Target | undefined) {
-    this.#endpoint = endpoint;
-    this.#handlers = handlers;
+  constructor(host: string, options: LinksOptions) {
+    this.#options = options;
+    this.#endpoint = options.endpoint;
     this.#host = host;
-    this.#targetOf = targetOf;
     this.#state = this.#connect();
   }
 
   status(): LinkStatus {
     const state = this.#state;
-    const base = { peer: this.#host, since: state.since };
+    const base = {
+      ...{ peer: this.#host, since: state.since },
+      ...(this.#release !== undefined && { release: this.#release }),
+      ...(this.#lastSeen !== undefined && { lastSeen: this.#lastSeen }),
+    };
     switch (state.name) {
       case 'up': {
         const { rttMs } = state.link;
-        return { ...base, state: 'up', ...(rttMs !== undefined && { rttMs }) };
+        // A heartbeat later at the most it would not be up any more.
+        return { ...base, lastSeen: this.#endpoint.clock.wallTime(), state: 'up', ...(rttMs !== undefined && { rttMs }) };
       }
       case 'down':
         return { ...base, state: 'down', error: state.error.message };
@@ -177,13 +201,17 @@ class OutgoingLink {
     // Nothing may fail before the state says that it is connecting.
     await Promise.resolve();
     try {
-      const target = this.#targetOf(this.#host);
-      if (target === undefined) throw new NetbusError('not_found', `the config names no host ${this.#host} any more`);
+      const { targetOf, handlers, onUp } = this.#options;
+      const target = targetOf(this.#host);
+      if (target === undefined) throw new NetbusError('not_found', `host ${this.#host} is not a member any more`);
       const link = await dial(
         this.#endpoint,
         target,
         { purpose: 'control' },
-        (connection) => new ControlLink(connection, this.#handlers, (_link, cause) => this.#down(cause)),
+        (connection, { release }) => {
+          this.#release = release;
+          return new ControlLink(connection, handlers, (_link, cause) => this.#down(cause));
+        },
         signal,
       );
       if (this.#state.name !== 'connecting') {
@@ -196,6 +224,7 @@ class OutgoingLink {
       this.#state = { name: 'up', since: this.#endpoint.clock.wallTime(), link };
       this.#endpoint.log.info({ peer: this.#host }, `control link with ${this.#host} is up`);
       link.ping();
+      onUp?.(this.#host);
       return link;
     } catch (thrown) {
       const error = NetbusError.from(thrown);
@@ -207,6 +236,7 @@ class OutgoingLink {
   #down(error: NetbusError): void {
     const state = this.#state;
     if (state.name === 'closed' || state.name === 'down') return;
+    if (state.name === 'up') this.#lastSeen = this.#endpoint.clock.wallTime();
     const { clock, log } = this.#endpoint;
     const { code } = error;
     if (error.message !== this.#logged) {

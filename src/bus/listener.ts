@@ -8,17 +8,20 @@ import { HANDSHAKE_MS_MAX, NETBUS_ALPN, UNFINISHED_CONNECTIONS_MAX } from '../pr
 import type { Hello } from '../protocols/netbus/messages.ts';
 import { Connection, type ConnectionOwner, unexpected } from './connection.ts';
 import type { Endpoint } from './endpoint.ts';
-import { makeWelcome, readHello, type WelcomeSession } from './handshake.ts';
+import { makeWelcome, readHello, type WelcomeMore } from './handshake.ts';
+import { type Peer, whyNotFor } from './peer.ts';
 import { checkPeer } from './peer-identity.ts';
 import { addressText, peerAddress, setSocketOptions } from './socket.ts';
 import { StrangerLog } from './stranger-log.ts';
 
-/** A connection whose HELLO was read: its peer is a member, and waits for WELCOME. */
+/** A connection whose HELLO was read: its peer may have what it wants, as far as the bus knows, and waits for WELCOME. */
 export interface Incoming {
   readonly connection: Connection;
+  /** The peer's address and port, for people and for limits. */
+  readonly address: string;
   readonly hello: Hello;
   /** Lets it in: frames go to `owner` from now on. False where the connection has ended meanwhile; `owner` then hears nothing. */
-  welcome(owner: ConnectionOwner, session?: WelcomeSession): boolean;
+  welcome(owner: ConnectionOwner, more?: WelcomeMore): boolean;
 }
 
 /** Takes a connection, whatever its purpose; refuses it with `connection.close(reason)`. Called once for each. */
@@ -44,6 +47,7 @@ export class Listener {
       // The deadline of Unfinished is the one that counts; this one must only not come first.
       handshakeTimeout: HANDSHAKE_MS_MAX * 2,
     });
+    endpoint.identityListeners.add(this.#identityChanged);
     this.#server.on('connection', (socket: Socket) => this.#connected(socket));
     this.#server.on('secureConnection', (socket) => this.#find(socket)?.secured(socket));
     this.#server.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
@@ -64,9 +68,12 @@ export class Listener {
 
   /** Takes no more connections and ends those that have not finished HELLO; the others belong to whoever accepted them. */
   close(): void {
+    this.#endpoint.identityListeners.delete(this.#identityChanged);
     for (const unfinished of [...this.#unfinished.values()]) unfinished.abandon();
     this.#server.close();
   }
+
+  readonly #identityChanged = (): void => this.#server.setSecureContext(this.#endpoint.secureOptions);
 
   #find(socket: Socket): Unfinished | undefined {
     return this.#unfinished.get(peerAddress(socket) ?? '');
@@ -113,6 +120,7 @@ class Unfinished implements ConnectionOwner {
   readonly #cancelDeadline: () => void;
   #state: 'unfinished' | 'accepted' | 'over' = 'unfinished';
   #connection: Connection | undefined;
+  #peer: Peer | undefined;
 
   constructor(options: UnfinishedOptions) {
     this.#options = options;
@@ -129,17 +137,15 @@ class Unfinished implements ConnectionOwner {
   /** TLS is up: find out who it is, and wait for HELLO. */
   secured(socket: TLSSocket): void {
     const { endpoint, address } = this.#options;
-    let peer = 'stranger';
     let reason: string | undefined;
     try {
-      peer = checkPeer(socket, endpoint);
+      this.#peer = checkPeer(socket, endpoint);
     } catch (thrown) {
       reason = NetbusError.from(thrown).message;
     }
-    this.#connection = new Connection({ endpoint, socket, peer, address, owner: this });
-    if (reason === undefined) return;
-    this.refuse(reason);
-    this.#connection.close(new NetbusError('denied', `${endpoint.host} refuses this host: ${reason}`));
+    const { host: peer = 'stranger', certificate } = this.#peer ?? {};
+    this.#connection = new Connection({ endpoint, socket, peer, ...(certificate && { certificate }), address, owner: this });
+    if (reason !== undefined) this.#deny(reason);
   }
 
   /** It does not get in; `problem` is for the log. */
@@ -163,16 +169,22 @@ class Unfinished implements ConnectionOwner {
   payload(): void {}
 
   end(_frame: FrameHeader, text: Uint8Array | undefined): void {
-    const { endpoint, accept } = this.#options;
+    const { endpoint, address, accept } = this.#options;
     const connection = this.#connection!;
     const { hello, version, features } = readHello(endpoint, text!);
+    const reason = whyNotFor(this.#peer!, hello.purpose, endpoint.host);
+    if (reason !== undefined) {
+      this.#deny(reason);
+      return;
+    }
     this.#finish('accepted');
     accept({
       connection,
+      address,
       hello,
-      welcome(owner, session) {
+      welcome(owner, more) {
         if (!connection.open) return false;
-        connection.send(FrameType.welcome, {}, makeWelcome(endpoint, version, features, session));
+        connection.send(FrameType.welcome, {}, makeWelcome(endpoint, version, features, more));
         connection.begin(owner);
         return true;
       },
@@ -183,6 +195,12 @@ class Unfinished implements ConnectionOwner {
 
   ended(cause: NetbusError): void {
     this.refuse(cause.message);
+  }
+
+  /** Both ends learn why. */
+  #deny(reason: string): void {
+    this.refuse(reason);
+    this.#connection!.close(new NetbusError('denied', `${this.#options.endpoint.host} refuses this host: ${reason}`));
   }
 
   #finish(state: 'accepted' | 'over'): void {

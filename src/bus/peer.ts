@@ -1,4 +1,5 @@
-/** What a host may do here before anybody asked what it wants: docs/protocol.md, 1. Its HELLO says what it wants, and this says whether it may. */
+/** Who is at the other end, and what it may have, by what TLS alone said: docs/protocol.md, 1. */
+import type { X509Certificate } from 'node:crypto';
 import type { Hello } from '../protocols/netbus/messages.ts';
 
 export type Standing =
@@ -9,13 +10,18 @@ export type Standing =
   /** No certificate: it may ask to join. */
   | 'anonymous';
 
-/** Who is at the other end, by what TLS said. */
 export interface Peer {
   readonly standing: Standing;
   /** The name in its certificate; for people where there is none. */
   readonly host: string;
-  /** Of its certificate, hexadecimal; undefined where there is none. */
-  readonly serialNumber: string | undefined;
+  /** Undefined where there is none. */
+  readonly certificate: X509Certificate | undefined;
+}
+
+/** What is asked of a certificate once its chain and dates were checked. */
+export interface PeerCertificate {
+  /** Hexadecimal. */
+  readonly serialNumber: string;
 }
 
 /** What a peer without a certificate is called. */
