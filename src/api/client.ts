@@ -1,7 +1,19 @@
 /** Client of the control API: one HTTP request over the daemon's unix socket per call. */
 import { request } from 'node:http';
 import { isErrorCode, NetbusError } from '../device/errors.ts';
-import type { AttachmentEntry, AttachRequest, Devices, ExportEntry, ExportRequest, GrowResult, Status } from './types.ts';
+import type {
+  AttachmentEntry,
+  AttachRequest,
+  Devices,
+  EvictResult,
+  ExportEntry,
+  ExportRequest,
+  GrowResult,
+  Invitation,
+  InvitationRequest,
+  Members,
+  Status,
+} from './types.ts';
 
 /** The daemon's run folder where nothing else is said. */
 export const RUN_DIR_DEFAULT = '/run/netbus';
@@ -61,6 +73,18 @@ export class ControlClient {
 
   grow(vm: string, name: string): Promise<GrowResult> {
     return this.#call('POST', `${attachmentPath(vm, name)}/grow`);
+  }
+
+  members(): Promise<Members> {
+    return this.#call('GET', '/v1/members');
+  }
+
+  invite(body: InvitationRequest): Promise<Invitation> {
+    return this.#call('POST', '/v1/invitations', body);
+  }
+
+  evict(host: string): Promise<EvictResult> {
+    return this.#call('DELETE', `/v1/members/${encodeURIComponent(host)}`);
   }
 
   async #call<Answer>(method: string, path: string, body?: unknown): Promise<Answer> {

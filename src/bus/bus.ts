@@ -61,9 +61,12 @@ export class Bus {
     const { host } = options.target;
     const onOver = (session: RemoteSession) => this.#opened.delete(session);
     const session = await openRemoteSession({ ...options, onOver, endpoint: this.#endpoint, allocate: this.#allocate }, onEnded);
-    if (!session.over) this.#opened.add(session);
     // It may have been dropped while it was on its way.
-    if (this.#targetOf(host) === undefined) session.drop(new NetbusError('ended', `host ${host} is not a member any more`));
+    if (this.#targetOf(host) === undefined) {
+      session.close();
+      throw new NetbusError('unreachable', `host ${host} is not a member any more`);
+    }
+    if (!session.over) this.#opened.add(session);
     return session;
   }
 

@@ -22,7 +22,10 @@ export interface MemberSpreadOptions {
 }
 
 /** With one host: one exchange at a time, and one more where the list changed meanwhile. */
-type Exchange = 'running' | 'running-again';
+interface Exchange {
+  again: boolean;
+  readonly done: Promise<boolean>;
+}
 
 export class MemberSpread {
   readonly #options: MemberSpreadOptions;
@@ -48,40 +51,51 @@ export class MemberSpread {
     },
   };
 
-  /** The link with `host` is up, or the list changed: whoever has the newer one gives it. Never rejects. */
-  async exchange(host: string): Promise<void> {
-    if (this.#exchanges.has(host)) {
-      this.#exchanges.set(host, 'running-again');
-      return;
+  /** The link with `host` is up, or the list changed: whoever has the newer one gives it. Resolves with whether both have the same now. */
+  exchange(host: string): Promise<boolean> {
+    const running = this.#exchanges.get(host);
+    if (running !== undefined) {
+      running.again = true;
+      return running.done;
     }
+    const started: Exchange = { again: false, done: Promise.resolve().then(() => this.#run(host, started)) };
+    this.#exchanges.set(host, started);
+    return started.done;
+  }
+
+  async #run(host: string, exchange: Exchange): Promise<boolean> {
+    let same: boolean;
     do {
-      this.#exchanges.set(host, 'running');
-      await this.#exchangeOnce(host);
-    } while (this.#exchanges.get(host) === 'running-again');
+      exchange.again = false;
+      same = await this.#exchangeOnce(host);
+    } while (exchange.again);
     this.#exchanges.delete(host);
+    return same;
   }
 
   get #serial(): number {
     return this.#options.current()?.serial ?? 0;
   }
 
-  async #exchangeOnce(host: string): Promise<void> {
+  async #exchangeOnce(host: string): Promise<boolean> {
     const { call, current, log } = this.#options;
     try {
       const answer = checkMessage(offerValue, await call(host, 'members.offer', { serial: this.#serial }), 'members.offer');
       if (answer.list !== undefined && answer.serial > this.#serial) {
         await this.#accept(host, answer.list);
-        return;
+        return this.#serial >= answer.serial;
       }
       const own = current();
-      if (own === undefined || answer.serial >= own.serial) return;
+      if (own === undefined || answer.serial >= own.serial) return true;
       const { serial } = checkMessage(putValue, await call(host, 'members.put', { list: listText(own.bytes) }), 'members.put');
       log.debug({ peer: host, serial }, 'the member list was given to a host');
+      return serial >= own.serial;
     } catch (thrown) {
       const { code, message } = NetbusError.from(thrown);
       // Its members are those of its config; and a link that is down is told by itself, and brings the next exchange.
-      if (code === 'not_found' || code === 'unreachable' || code === 'ended' || code === 'timeout') return;
+      if (code === 'not_found' || code === 'unreachable' || code === 'ended' || code === 'timeout') return false;
       log.warn({ peer: host, code }, `the member list was not exchanged with host ${host}: ${message}`);
+      return false;
     }
   }
 

@@ -65,8 +65,8 @@ describe('attachments', () => {
       host: 'm2',
       runDir,
       records,
-      hosts: ['m1', 'm2'],
-      deviceHost: (host) => (host === 'm1' ? unreached : undefined),
+      hosts: () => ['m1', 'm2'],
+      deviceHost: (host) => (host === 'm1' ? unreached : absent),
       createFrontend: (options) => {
         const frontend = new FakeFrontend(options);
         frontends.push(frontend);

@@ -16,20 +16,23 @@ import { formatAddress } from '../lib/address.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { Attachments } from './attachments.ts';
-import { createCallHandlers } from './calls.ts';
+import { createCallHandlers, forMembersAlone } from './calls.ts';
 import { Closers } from './closers.ts';
 import type { Config } from './config.ts';
-import { type DeviceHost, LocalDeviceHost } from './device-host.ts';
+import { LocalDeviceHost } from './device-host.ts';
+import { DeviceHosts, targetIn } from './device-hosts.ts';
 import { listDevices } from './devices.ts';
 import { openDirectory } from './directory.ts';
 import { Exports } from './exports.ts';
 import { lockFolder } from './folder-lock.ts';
+import { IdentityKeeper } from './identity-keeper.ts';
+import { openIssuingHost } from './issuing-host.ts';
+import { Membership } from './membership.ts';
 import { Metrics } from './metrics.ts';
 import { diskOpener } from './open-disk.ts';
 import { controlSocketPath } from './paths.ts';
 import { type Action, planStart } from './plan.ts';
 import { attachmentRecordSchema, exportRecordSchema, virtualDeviceRecordSchema } from './records.ts';
-import { RemoteDeviceHost } from './remote-host.ts';
 import { createRoutes } from './routes.ts';
 import { serveControl } from './server.ts';
 import { RecordStore } from './store.ts';
@@ -49,6 +52,8 @@ export interface DaemonOptions {
 export interface Daemon {
   /** The control API's socket. */
   readonly socket: string;
+  /** Takes certificate and key anew from their files. Rejects with what is wrong with them; those of before then stay. */
+  reload(): Promise<void>;
   /** Lets the VMMs go, ends the sessions and closes everything. Twice is once. */
   close(): Promise<void>;
 }
@@ -57,8 +62,8 @@ export interface Daemon {
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const closers = new Closers();
   try {
-    const socket = await start(options, closers);
-    return { socket, close: () => closers.close(options.log) };
+    const started = await start(options, closers);
+    return { ...started, close: () => closers.close(options.log) };
   } catch (thrown) {
     await closers.close(options.log);
     throw thrown;
@@ -66,7 +71,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
 }
 
 /** Whatever is opened is added to `closers` at once, and closed in the reverse order. */
-async function start(options: DaemonOptions, closers: Closers): Promise<string> {
+async function start(options: DaemonOptions, closers: Closers): Promise<Pick<Daemon, 'socket' | 'reload'>> {
   const { config, log, clock, release } = options;
   const { host, runDir, stateDir } = config;
   const startedAt = new Date(clock.wallTime()).toISOString();
@@ -86,6 +91,12 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
     virtualDevices: await load(virtualDeviceRecords, options),
   });
 
+  const directory = await openDirectory(config, identity, options);
+  const { issuing, problem } = await openIssuingHost(config, identity, directory, options);
+  const membership = new Membership({ host, cluster: config.cluster, directory, issuing, clock, log });
+  const isMember = (name: string) => directory.members().has(name);
+  const targetOf = (name: string) => targetIn(directory, name);
+
   const metrics = new Metrics(release);
   closers.add('the metrics', () => metrics.clear());
 
@@ -95,45 +106,40 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
     exports: exportRecords,
     attachments: attachmentRecords,
     openExport: diskOpener(clock, log),
+    membershipOf: (name) => membership.numberOf(name),
+    isMember,
     clock,
     log,
   });
   closers.add('the exports', () => exports.close());
 
-  const directory = await openDirectory(config, identity, options);
-  const targetOf = (name: string) => {
-    const address = directory.members().get(name)?.address;
-    return address && { host: name, address: address.host, port: address.port };
-  };
   const bus = new Bus({
     identity,
     bootId,
     release,
     clock,
     log,
-    isMember: (name) => directory.members().has(name),
+    admits: (name, certificate) => directory.admits(name, certificate),
+    isUnknown: (name) => membership.isUnknown(name),
     targetOf,
+    onLinkUp: (name) => membership.linkUp(name),
+    joinHost: membership.joinHost,
     sessionHost: { open: async (peer, { attachment }, onEnded) => exports.openSession(peer, attachment, onEnded) },
-    handlers: createCallHandlers(exports),
+    handlers: forMembersAlone({ ...createCallHandlers(exports), ...membership.handlers }, isMember),
     allocate: (bytes) => NativeRegion.allocate(bytes),
   });
   closers.add('the bus', () => bus.close());
 
   // What a cut leaves in the kernel must not reach a guest's memory; far away, the network stands in between.
   const isolate = bounce();
-  const deviceHosts = new Map<string, DeviceHost>();
-  for (const name of directory.members().keys()) {
-    deviceHosts.set(
-      name,
-      name === host ? new LocalDeviceHost(exports, host, isolate) : new RemoteDeviceHost(bus, targetOf(name)!),
-    );
-  }
+  const local = new LocalDeviceHost(exports, host, isolate);
+  const deviceHosts = new DeviceHosts({ host, local, directory, bus });
 
   const attachments = new Attachments({
     host,
     runDir,
     records: virtualDeviceRecords,
-    hosts: [...directory.members().keys()],
+    hosts: () => deviceHosts.names,
     deviceHost: (name) => deviceHosts.get(name),
     createFrontend: createDiskFrontend,
     clock,
@@ -147,9 +153,22 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
   for (const action of actions) {
     if (action.type === 'restore-virtual-device') await attachments.restore(action.record);
   }
-  await bus.listen(config.listen.host, config.listen.port);
   let ready = false;
   const restored = restoreExports(actions, exports, log);
+  // Who was evicted while this daemon was down must not find anything of its own when the port is open.
+  await membership.start({ bus, exports });
+  await bus.listen(config.listen.host, config.listen.port);
+  closers.add('the membership', async () => membership.close());
+  const keeper = new IdentityKeeper({
+    files: config.pki,
+    identity,
+    ...(directory.list() !== undefined && { renew: (...given) => membership.renew(...given) }),
+    use: (renewed) => bus.useIdentity(renewed),
+    clock,
+    log,
+  });
+  keeper.start();
+  closers.add('the identity', () => keeper.close());
 
   const status = async (): Promise<Status> => ({
     host,
@@ -159,18 +178,19 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
     startedAt,
     bootId,
     address: formatAddress(config.listen),
-    certificateExpiresAt: new Date(identity.expiresAt).toISOString(),
+    certificateExpiresAt: new Date(keeper.identity.expiresAt).toISOString(),
     links: links(),
     exports: await exports.entries(),
     attachments: attachments.entries(),
-    warnings: [],
+    warnings: [...keeper.warnings, ...membership.warnings, ...(problem === undefined ? [] : [problem])],
   });
   const app = createRoutes({
     exports,
     attachments,
+    membership,
     metrics,
     status,
-    devices: () => listDevices(deviceHosts, clock),
+    devices: () => listDevices(deviceHosts.all, clock),
     notReady: () => (ready ? undefined : 'exports and attachments of before are being opened'),
     log,
   });
@@ -181,7 +201,7 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
     ready = true;
     log.info({}, 'daemon ready');
   });
-  return socket;
+  return { socket, reload: () => keeper.reload() };
 }
 
 /** One for each other host, whether there was something to say to it yet or not. */

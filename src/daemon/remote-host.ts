@@ -28,11 +28,14 @@ const listSchema = z.object({
 
 export class RemoteDeviceHost implements DeviceHost {
   readonly #bus: Bus;
-  readonly #target: Target;
+  readonly #host: string;
+  readonly #targetOf: (host: string) => Target | undefined;
 
-  constructor(bus: Bus, target: Target) {
+  /** `targetOf` is asked each time: a host may move, be evicted, and come back. */
+  constructor(bus: Bus, host: string, targetOf: (host: string) => Target | undefined) {
     this.#bus = bus;
-    this.#target = target;
+    this.#host = host;
+    this.#targetOf = targetOf;
   }
 
   attach(request: { export: string; vm: string; name: string }): Promise<CreatedAttachment> {
@@ -56,11 +59,17 @@ export class RemoteDeviceHost implements DeviceHost {
   }
 
   openSession(attachment: string, signal: AbortSignal): OpenSession {
-    return (onEnded) => this.#bus.openSession({ target: this.#target, attachment, signal }, onEnded);
+    return async (onEnded) => this.#bus.openSession({ target: this.#target(), attachment, signal }, onEnded);
   }
 
-  #call(method: string, params: object): Promise<unknown> {
-    return this.#bus.links.call(this.#target.host, method, params);
+  async #call(method: string, params: object): Promise<unknown> {
+    return this.#bus.links.call(this.#target().host, method, params);
+  }
+
+  #target(): Target {
+    const target = this.#targetOf(this.#host);
+    if (target !== undefined) return target;
+    throw new NetbusError('unreachable', `host ${this.#host} is not a member of the cluster: "netbus members" lists those that are`);
   }
 
   /** The peer is outside: what it answers is checked before anything is made of it. */
@@ -71,7 +80,7 @@ export class RemoteDeviceHost implements DeviceHost {
     const where = path.map(String).join('.') || 'value';
     throw new NetbusError(
       'protocol',
-      `host ${this.#target.host} answered ${method} with something else (${where}: ${message})`,
+      `host ${this.#host} answered ${method} with something else (${where}: ${message})`,
     );
   }
 }
