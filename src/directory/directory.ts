@@ -3,7 +3,7 @@
  * member list, one day etcd) can stand behind it.
  */
 import type { Address } from '../lib/address.ts';
-import type { SignedList } from './member-list.ts';
+import type { SignedList } from './member-list-signature.ts';
 
 /** A host that is in. */
 export interface Member {

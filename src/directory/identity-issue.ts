@@ -19,9 +19,10 @@ import {
 } from '@peculiar/x509';
 import { NetbusError } from '../device/errors.ts';
 import type { Clock } from '../lib/clock.ts';
-import { isNetbusName, NAME_CHARACTERS_MAX, netbusUri } from '../protocols/netbus/names.ts';
+import { netbusUri } from '../protocols/netbus/names.ts';
 import { newAdmission, serialNumberOf } from './admission.ts';
 import { keyOfRequest } from './identity-request.ts';
+import { checkName, clusterUri } from './names.ts';
 import { exportKey, generateKeys, importKey, KEY_ALGORITHM } from './pem-keys.ts';
 
 const ROOT_VALID_DAYS = 3650;
@@ -130,11 +131,6 @@ export async function issueForRequest(options: {
   return issueLeaf(authority, { cluster, host, publicKey, serialNumber: serialNumberOf(admission), validDays }, clock);
 }
 
-/** The URI in an issuing certificate. It names no host, so such a certificate can never pass for one. */
-export function clusterUri(cluster: string): string {
-  return `netbus://${cluster}`;
-}
-
 async function issueSelfSigned(
   options: { cluster: string; clock: Clock; validDays?: number },
   pathLength: number,
@@ -189,12 +185,6 @@ async function issueLeaf(authority: IssuedIdentity, leaf: Leaf, clock: Clock): P
   );
   const chain = issuer.subject === issuer.issuer ? [certificate] : [certificate, issuer];
   return chain.map((each) => `${each.toString('pem')}\n`).join('');
-}
-
-function checkName(what: string, name: string): void {
-  if (isNetbusName(name)) return;
-  const rule = `a ${what}'s name has 1 to ${NAME_CHARACTERS_MAX} of a-z, 0-9 and -, with no - at either end`;
-  throw new NetbusError('usage', `${JSON.stringify(name)} cannot name a ${what}: ${rule}`);
 }
 
 /** No certificate outlives its issuer's. Throws `config` where that one is at its end. */
