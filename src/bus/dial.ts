@@ -1,4 +1,5 @@
 /** Opens a connection to another host: TCP, TLS, the peer's identity, HELLO and WELCOME, all within one deadline. */
+import type { X509Certificate } from 'node:crypto';
 import { isIP } from 'node:net';
 import { connect, type TLSSocket } from 'node:tls';
 import { NetbusError } from '../device/errors.ts';
@@ -8,7 +9,6 @@ import type { Welcome } from '../protocols/netbus/messages.ts';
 import { Connection, type ConnectionOwner, unexpected } from './connection.ts';
 import type { Endpoint } from './endpoint.ts';
 import { makeHello, type Purpose, readWelcome } from './handshake.ts';
-import type { Peer } from './peer.ts';
 import { checkPeer } from './peer-identity.ts';
 import { addressText, setSocketOptions } from './socket.ts';
 
@@ -100,14 +100,12 @@ class Opener<T extends ConnectionOwner> implements ConnectionOwner {
   }
 
   open(socket: TLSSocket, endpoint: Endpoint, target: Target, address: string): void {
-    const certificate = socket.getPeerX509Certificate();
+    const { certificate, refusal } = this.#identify(socket, endpoint, target);
     const connection = new Connection({
       ...{ endpoint, socket, peer: target.host, address, owner: this },
       ...(certificate && { certificate }),
     });
     this.#connection = connection;
-    // A host that joins has nothing to check the other side by before WELCOME: see join-client.ts.
-    const refusal = this.#purpose.purpose === 'join' ? undefined : whyNot(socket, endpoint, target);
     if (refusal !== undefined) {
       connection.close(new NetbusError('denied', `${endpoint.host} refuses this host: ${refusal}`));
       this.#reject(new NetbusError('denied', `${connection.peerText} is not the host it should be: ${refusal}`));
@@ -115,6 +113,13 @@ class Opener<T extends ConnectionOwner> implements ConnectionOwner {
     }
     connection.send(FrameType.hello, {}, makeHello(endpoint, this.#purpose));
     connection.flush();
+  }
+
+  #identify(socket: TLSSocket, endpoint: Endpoint, target: Target): { certificate?: X509Certificate; refusal?: string } {
+    if (this.#purpose.purpose !== 'join') return identify(socket, endpoint, target);
+    // A host that joins has nothing to check the other side by before WELCOME: see join-client.ts.
+    const certificate = socket.getPeerX509Certificate();
+    return certificate === undefined ? { refusal: 'no certificate was presented' } : { certificate };
   }
 
   begin(frame: Parameters<ConnectionOwner['begin']>[0]): void {
@@ -138,15 +143,16 @@ class Opener<T extends ConnectionOwner> implements ConnectionOwner {
   }
 }
 
-/** Why the peer is not the one that was meant; undefined where it is. */
-function whyNot(socket: TLSSocket, endpoint: Endpoint, target: Target): string | undefined {
+/** The peer's certificate, or why it is not the one that was meant. Node gives the certificate of a server once. */
+function identify(socket: TLSSocket, endpoint: Endpoint, target: Target): { certificate?: X509Certificate; refusal?: string } {
   try {
-    const { standing, host }: Peer = checkPeer(socket, endpoint);
-    if (standing !== 'member') return `${host} is not a member, as far as ${endpoint.host} knows`;
-    if (host === target.host) return undefined;
-    return `it is host ${host}, not ${target.host}: correct the address of ${target.host} in the config of ${endpoint.host}`;
+    const { standing, host, certificate } = checkPeer(socket, endpoint);
+    if (standing !== 'member') return { refusal: `${host} is not a member, as far as ${endpoint.host} knows` };
+    if (host === target.host) return { ...(certificate && { certificate }) };
+    const advice = `correct the address of ${target.host} in the config of ${endpoint.host}`;
+    return { refusal: `it is host ${host}, not ${target.host}: ${advice}` };
   } catch (thrown) {
-    return NetbusError.from(thrown).message;
+    return { refusal: NetbusError.from(thrown).message };
   }
 }
 

@@ -35,6 +35,11 @@ export class Context {
     process.stdout.write(this.#options.json ? `${JSON.stringify(answer)}\n` : text(this.style));
   }
 
+  /** For people, beside the answer, on stderr: what is being done, what comes next. Nothing with --json. */
+  note(text: string): void {
+    if (!this.#options.json) process.stderr.write(text);
+  }
+
   /** Beside the answer, on stderr. With --json the answer itself has them. */
   warn(warnings: readonly string[]): void {
     if (this.#options.json) return;

@@ -5,9 +5,13 @@ import { errorCodes, NetbusError } from '../device/errors.ts';
 import { addAttach } from './attach.ts';
 import { addDaemon } from './daemon.ts';
 import { addDetach } from './detach.ts';
+import { addEvict } from './evict.ts';
 import { addExport } from './export.ts';
 import { addGrow } from './grow.ts';
+import { addInvite } from './invite.ts';
+import { addJoin } from './join.ts';
 import { addLs } from './ls.ts';
+import { addMembers } from './members.ts';
 import { addStatus } from './status.ts';
 import { addUnexport } from './unexport.ts';
 
@@ -59,6 +63,10 @@ function makeProgram(): Command {
   addGrow(program);
   addLs(program);
   addStatus(program);
+  addInvite(program);
+  addJoin(program);
+  addMembers(program);
+  addEvict(program);
   program.helpCommand('help [verb]', 'print the help of a verb');
   return program;
 }

@@ -36,8 +36,9 @@ export async function openIssuingHost(
     }
     const file = join(directoryFolder(stateDir), 'invitations.json');
     const invitations = await InvitationStore.open({ file, clock });
+    if (invitations.damaged !== undefined) log.error({ file }, invitations.damaged);
     const { ca } = identity;
-    const issuer = new Issuer({ cluster, ca, issuing, directory, invitations, clock });
+    const issuer = new Issuer({ ca, issuing, directory, invitations, clock });
     return {
       issuing: {
         get openInvitations() {
