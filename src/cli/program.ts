@@ -7,6 +7,7 @@ import { addDaemon } from './daemon.ts';
 import { addDetach } from './detach.ts';
 import { addExport } from './export.ts';
 import { addGrow } from './grow.ts';
+import { addInit } from './init.ts';
 import { addLs } from './ls.ts';
 import { addStatus } from './status.ts';
 import { addUnexport } from './unexport.ts';
@@ -51,6 +52,7 @@ function makeProgram(): Command {
     // What commander has to say of a mistake is in the error that it throws.
     .configureOutput({ outputError: () => {} })
     .exitOverride();
+  addInit(program);
   addDaemon(program);
   addExport(program);
   addUnexport(program);
