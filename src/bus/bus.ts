@@ -5,8 +5,8 @@ import type { ControlHandlers } from './control-link.ts';
 import type { Target } from './dial.ts';
 import { Endpoint, type EndpointIdentity, type EndpointOptions } from './endpoint.ts';
 import { Exporter } from './exporter.ts';
-import { Links } from './links.ts';
 import { JoinDesk, type JoinHost } from './join-desk.ts';
+import { Links } from './links.ts';
 import { type Incoming, Listener } from './listener.ts';
 import { openRemoteSession, type RemoteSession } from './remote-session.ts';
 import type { SessionHost } from './session-host.ts';
@@ -60,7 +60,10 @@ export class Bus {
   ): Promise<RemoteSession> {
     const { host } = options.target;
     const onOver = (session: RemoteSession) => this.#opened.delete(session);
-    const session = await openRemoteSession({ ...options, onOver, endpoint: this.#endpoint, allocate: this.#allocate }, onEnded);
+    const session = await openRemoteSession(
+      { ...options, onOver, endpoint: this.#endpoint, allocate: this.#allocate },
+      onEnded,
+    );
     // It may have been dropped while it was on its way.
     if (this.#targetOf(host) === undefined) {
       session.close();

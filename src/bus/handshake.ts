@@ -46,12 +46,7 @@ export function readHello(endpoint: Endpoint, bytes: Uint8Array): { hello: Hello
   return { hello, version, features: endpoint.features.filter((feature) => hello.features.includes(feature)) };
 }
 
-export function makeWelcome(
-  endpoint: Endpoint,
-  version: number,
-  features: readonly string[],
-  more?: WelcomeMore,
-): object {
+export function makeWelcome(endpoint: Endpoint, version: number, features: readonly string[], more?: WelcomeMore): object {
   const { host, bootId, release } = endpoint;
   return { version, features, host, bootId, release, ...more };
 }

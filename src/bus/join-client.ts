@@ -56,6 +56,11 @@ export async function requestToJoin(options: JoinOptions): Promise<{ certificate
   try {
     const params = { secret, host, request, ...(address !== undefined && { address }) };
     return checkMessage(redeemValue, await link.call('join.redeem', params, { timeoutMs: JOIN_MS_MAX }), 'join.redeem');
+  } catch (thrown) {
+    const { code, message } = NetbusError.from(thrown);
+    if (code !== 'unreachable' && code !== 'timeout') throw thrown;
+    const advice = `where "netbus members" there lists ${host}, evict it and invite it again`;
+    throw new NetbusError(code, `${message}; the invitation may be used up: ${advice}`, { cause: thrown });
   } finally {
     link.close(new NetbusError('ended', `${host} has its answer`));
   }

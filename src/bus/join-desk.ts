@@ -52,7 +52,8 @@ export class JoinDesk {
     const { connection, address } = incoming;
     let certificates: readonly string[];
     try {
-      if (this.#failures.blocked(addressKey(address))) throw new NetbusError('limit', 'too many attempts failed: try again in a minute');
+      if (this.#failures.blocked(addressKey(address)))
+        throw new NetbusError('limit', 'too many attempts failed: try again in a minute');
       if (this.#joining.size >= JOINERS_MAX) {
         throw new NetbusError('limit', `${JOINERS_MAX} hosts are joining at this moment: try again in ${JOIN_MS_MAX / 1000} s`);
       }
@@ -94,7 +95,12 @@ export class JoinDesk {
     const { log } = this.#endpoint;
     try {
       const { secret, host, request, address: said = hostOf(address) } = checkMessage(redeemParams, params, 'join.redeem');
-      const answer = await this.#host.redeem({ secret: new Uint8Array(Buffer.from(secret, 'base64url')), host, request, address: said });
+      const answer = await this.#host.redeem({
+        secret: new Uint8Array(Buffer.from(secret, 'base64url')),
+        host,
+        request,
+        address: said,
+      });
       log.info({ member: host, address: said }, `host ${host} joined the cluster`);
       return answer;
     } catch (thrown) {

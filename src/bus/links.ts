@@ -102,7 +102,10 @@ export class Links {
     const known = this.#links.get(host);
     if (known !== undefined) return known;
     if (targetOf(host) === undefined) {
-      throw new NetbusError('not_found', `host ${host} is not a member of cluster ${endpoint.cluster}, as far as ${endpoint.host} knows`);
+      throw new NetbusError(
+        'not_found',
+        `host ${host} is not a member of cluster ${endpoint.cluster}, as far as ${endpoint.host} knows`,
+      );
     }
     const link = new OutgoingLink(host, this.#options);
     this.#links.set(host, link);

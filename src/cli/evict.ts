@@ -25,7 +25,8 @@ export function addEvict(program: Command): void {
 }
 
 function describe({ host, told }: EvictResult): string {
-  const where = told.length === 0 ? 'no other host had to be told' : `${told.join(', ')} ${told.length === 1 ? 'knows' : 'know'} of it`;
+  const where =
+    told.length === 0 ? 'no other host had to be told' : `${told.join(', ')} ${told.length === 1 ? 'knows' : 'know'} of it`;
   return `host ${host} is evicted; ${where}\n`;
 }
 

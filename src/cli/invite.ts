@@ -11,7 +11,10 @@ export function addInvite(program: Command): void {
       'Makes a token with which HOST joins the cluster: once, and within 15 minutes. It is typed on the host that has the issuing key, which is the one where the cluster was made.',
     )
     .argument('<host>', 'what the new host is called in the cluster')
-    .option('--address <address>', 'where the new host reaches this one, ADDRESS or ADDRESS:PORT (default: as in the member list)')
+    .option(
+      '--address <address>',
+      'where the new host reaches this one, ADDRESS or ADDRESS:PORT (default: as in the member list)',
+    )
     .addHelpText('after', '\nExamples:\n  netbus invite m2\n  netbus invite m2 --json | jq -r .token\n')
     .action(async (host: string, { address }: { address?: string }, command: Command) => {
       const context = new Context(command);

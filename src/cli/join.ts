@@ -21,7 +21,10 @@ export function addJoin(program: Command): void {
       'Makes this host a member of the cluster that a token is of: its key, its certificate, a config file with every key explained, and the member list. No daemon is needed. Nothing that is there is overwritten, and nothing is left where it fails.',
     )
     .argument('<token>', 'what "netbus invite" printed; - reads it from stdin')
-    .option('--address <address>', 'where other hosts reach this one, ADDRESS or ADDRESS:PORT (default: as the inviting host sees it)')
+    .option(
+      '--address <address>',
+      'where other hosts reach this one, ADDRESS or ADDRESS:PORT (default: as the inviting host sees it)',
+    )
     .option('--config <file>', 'the config file to write; certificates and keys go to the folder pki beside it', CONFIG_DEFAULT)
     .option('--state-dir <dir>', 'where exports, attachments and the member list are kept (default: /var/lib/netbus)')
     .addHelpText('after', '\nExample:\n  netbus join netbus-AWk…\n')

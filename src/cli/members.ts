@@ -1,6 +1,6 @@
 /** `netbus members`: who is in the cluster, as this host knows it. */
 import type { Command } from 'commander';
-import type { Members, MemberStatus } from '../api/types.ts';
+import type { MemberStatus, Members } from '../api/types.ts';
 import { formatSince, formatTable, type Style } from '../lib/format.ts';
 import { Context } from './context.ts';
 
@@ -61,5 +61,8 @@ function linkText({ state, link }: MemberStatus, style: Style): string {
       return style.warn(link);
     case 'down':
       return style.bad(link);
+    default:
+      // A newer daemon may know more.
+      return link;
   }
 }

@@ -8,8 +8,10 @@ import { addDetach } from './detach.ts';
 import { addEvict } from './evict.ts';
 import { addExport } from './export.ts';
 import { addGrow } from './grow.ts';
+import { addInit } from './init.ts';
 import { addInvite } from './invite.ts';
 import { addJoin } from './join.ts';
+
 import { addLs } from './ls.ts';
 import { addMembers } from './members.ts';
 import { addStatus } from './status.ts';
@@ -55,6 +57,7 @@ function makeProgram(): Command {
     // What commander has to say of a mistake is in the error that it throws.
     .configureOutput({ outputError: () => {} })
     .exitOverride();
+  addInit(program);
   addDaemon(program);
   addExport(program);
   addUnexport(program);

@@ -119,7 +119,10 @@ export class IdentityKeeper {
       const renewed = await renew(request, certificate);
       const loaded = await this.#proven(renewed);
       if (loaded.expiresAt <= expiresAt) {
-        throw new NetbusError('protocol', `the new certificate is valid until ${text(loaded.expiresAt)}, no longer than the old one: check the clock of the host that issued it`);
+        throw new NetbusError(
+          'protocol',
+          `the new certificate is valid until ${text(loaded.expiresAt)}, no longer than the old one: check the clock of the host that issued it`,
+        );
       }
       await writeCertificate(files.certificate, renewed);
       this.#take(loaded);
@@ -150,7 +153,10 @@ export class IdentityKeeper {
   #check(loaded: Identity, what: string): void {
     const { cluster, host, ca } = this.#identity;
     if (loaded.cluster !== cluster || loaded.host !== host) {
-      throw new NetbusError('config', `${what}: they are of host ${loaded.host} of cluster ${loaded.cluster}, and this is ${host} of ${cluster}`);
+      throw new NetbusError(
+        'config',
+        `${what}: they are of host ${loaded.host} of cluster ${loaded.cluster}, and this is ${host} of ${cluster}`,
+      );
     }
     // The member list was verified with it, and the other hosts would go on with the old one.
     if (this.#options.renew !== undefined && !new X509Certificate(loaded.ca).raw.equals(new X509Certificate(ca).raw)) {

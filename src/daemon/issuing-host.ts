@@ -32,7 +32,10 @@ export async function openIssuingHost(
   try {
     const issuing = await loadIssuing({ ca: pki.ca, ...pki.issuing }, cluster, clock);
     if (issuing === undefined) {
-      throw new NetbusError('config', `${pki.issuing.key} does not exist: put the issuing key of cluster ${cluster} back from a backup`);
+      throw new NetbusError(
+        'config',
+        `${pki.issuing.key} does not exist: put the issuing key of cluster ${cluster} back from a backup`,
+      );
     }
     const file = join(directoryFolder(stateDir), 'invitations.json');
     const invitations = await InvitationStore.open({ file, clock });

@@ -16,7 +16,7 @@ import { type NewFile, type NewFolder, placeFiles } from '../directory/placement
 import { checkShownChain } from '../directory/shown-chain.ts';
 import { COPY_FILE, LIST_FILE, LIST_MODE } from '../directory/signed-directory.ts';
 import { decodeToken, type Token } from '../directory/token.ts';
-import { formatAddress, parseAddress } from '../lib/address.ts';
+import { parseAddress } from '../lib/address.ts';
 import type { Clock } from '../lib/clock.ts';
 import { silentLog } from '../lib/log.ts';
 import { listBytes } from '../protocols/netbus/member-messages.ts';
@@ -88,7 +88,9 @@ export async function joinCluster(options: JoinClusterOptions): Promise<JoinClus
     return {
       ...{ cluster: token.cluster, host: token.host, address: admitted.address, config, files },
       members: admitted.list.list.members.filter(({ state }) => state === 'member').map(({ host }) => host),
-      warnings: late ? ["this host's clock is ahead of the inviting host's: set it, or certificates will be renewed at the wrong time"] : [],
+      warnings: late
+        ? ["this host's clock is ahead of the inviting host's: set it, or certificates will be renewed at the wrong time"]
+        : [],
     };
   } finally {
     await release?.();
@@ -198,5 +200,7 @@ async function nearest(folder: string): Promise<string> {
 
 function usedUp(thrown: unknown, what: string): NetbusError {
   const { code, message } = NetbusError.from(thrown);
-  return new NetbusError(code, `${what}: ${message}; the invitation is used up: evict this host there and invite it again`, { cause: thrown });
+  return new NetbusError(code, `${what}: ${message}; the invitation is used up: evict this host there and invite it again`, {
+    cause: thrown,
+  });
 }

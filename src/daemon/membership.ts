@@ -16,7 +16,7 @@ import { decodeToken, encodeToken } from '../directory/token.ts';
 import { formatAddress, parseAddress } from '../lib/address.ts';
 import { abortAfter, type Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
-import { listText, renewParams } from '../protocols/netbus/member-messages.ts';
+import { listText, renewParams, renewValue } from '../protocols/netbus/member-messages.ts';
 import { checkMessage } from '../protocols/netbus/messages.ts';
 import type { Exports } from './exports.ts';
 import type { IssuingHost } from './issuing-host.ts';
@@ -84,7 +84,8 @@ export class Membership {
     return {
       certificates: () => {
         const issuing = this.#issuing('lets hosts join');
-        if (issuing.openInvitations.length === 0) throw new NetbusError('denied', 'no invitation is open here: make a new one with "netbus invite"');
+        if (issuing.openInvitations.length === 0)
+          throw new NetbusError('denied', 'no invitation is open here: make a new one with "netbus invite"');
         return issuing.certificates;
       },
       redeem: (request: RedeemRequest) => this.#redeem(request),
@@ -149,7 +150,8 @@ export class Membership {
   /** `address`: where the new host reaches this one, HOST or HOST:PORT, in place of the one in the member list. */
   async invite(host: string, address: string | undefined): Promise<Invitation> {
     const reached = address === undefined ? undefined : parseAddress(address);
-    if (address !== undefined && reached === undefined) throw new NetbusError('usage', `"${address}" is not an address: give HOST or HOST:PORT`);
+    if (address !== undefined && reached === undefined)
+      throw new NetbusError('usage', `"${address}" is not an address: give HOST or HOST:PORT`);
     const { token: made, expiresAt } = await this.#issuing('invites').invite(host);
     const token = reached === undefined ? made : encodeToken({ ...decodeToken(made), address: formatAddress(reached) });
     this.#options.log.info({ member: host, expiresAt: new Date(expiresAt).toISOString() }, `host ${host} was invited`);
@@ -168,14 +170,18 @@ export class Membership {
       if (await this.#spread.exchange(other)) told.add(other);
     });
     const { signal, cancel } = abortAfter(clock, TELL_MS_MAX);
-    await Promise.race([Promise.all(telling), new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }))]);
+    await Promise.race([
+      Promise.all(telling),
+      new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true })),
+    ]);
     cancel();
     return { host, told: others.filter((other) => told.has(other)), untold: others.filter((other) => !told.has(other)) };
   }
 
   async #redeem({ secret, host, request, address }: RedeemRequest): Promise<{ certificate: string; list: string }> {
     const parsed = parseAddress(address);
-    if (parsed === undefined) throw new NetbusError('usage', 'the address of the new host is none: give --address HOST or HOST:PORT');
+    if (parsed === undefined)
+      throw new NetbusError('usage', 'the address of the new host is none: give --address HOST or HOST:PORT');
     const admission = await this.#issuing('lets hosts join').join({ secret, host, address: formatAddress(parsed), request });
     return { certificate: admission.certificate, list: listText(admission.list) };
   }
@@ -185,9 +191,15 @@ export class Membership {
     if (issuing !== undefined) return issuing;
     const issuer = directory.list()?.list.issuer;
     if (issuer === undefined) {
-      throw new NetbusError('usage', `the members of this cluster are the hosts in the configs: add or remove a host there, and restart the daemons`);
+      throw new NetbusError(
+        'usage',
+        `the members of this cluster are the hosts in the configs: add or remove a host there, and restart the daemons`,
+      );
     }
-    const why = issuer === host ? `its issuing key is missing: see the log of this daemon` : `do it on host ${issuer}, which has the issuing key`;
+    const why =
+      issuer === host
+        ? `its issuing key is missing: see the log of this daemon`
+        : `do it on host ${issuer}, which has the issuing key`;
     throw new NetbusError('denied', `host ${host} is not the one that ${what}: ${why}`);
   }
 
@@ -205,7 +217,8 @@ export class Membership {
       this.#leaving.set(name, leaving);
     }
     // The old place is of no use; sessions go on where they are.
-    for (const name of moved) this.#parts?.bus.links.drop(name, new NetbusError('ended', `the address of host ${name} has changed`));
+    for (const name of moved)
+      this.#parts?.bus.links.drop(name, new NetbusError('ended', `the address of host ${name} has changed`));
     this.#keepLinks();
     for (const name of this.#others()) void this.#spread.exchange(name);
   }
@@ -228,7 +241,10 @@ export class Membership {
     try {
       await this.#parts?.exports.fence((record) => this.#isGone(record));
     } catch (thrown) {
-      log.error({ reason: NetbusError.from(thrown).message }, 'the attachments of an evicted host were not all removed; it is tried again');
+      log.error(
+        { reason: NetbusError.from(thrown).message },
+        'the attachments of an evicted host were not all removed; it is tried again',
+      );
       this.#cancelRetry = clock.after(FENCE_RETRY_MS, () => void this.#fence());
     }
   }
@@ -267,8 +283,7 @@ export class Membership {
     const issuer = directory.list()?.list.issuer;
     if (issuer === undefined) throw new NetbusError('config', 'no host renews certificates in this cluster');
     const value = await this.#call(issuer, 'certificate.renew', { request });
-    if (typeof value.certificate !== 'string') throw new NetbusError('protocol', `host ${issuer} answered certificate.renew with something else`);
-    return value.certificate;
+    return checkMessage(renewValue, value, 'certificate.renew').certificate;
   }
 }
 

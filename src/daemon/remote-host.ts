@@ -69,7 +69,10 @@ export class RemoteDeviceHost implements DeviceHost {
   #target(): Target {
     const target = this.#targetOf(this.#host);
     if (target !== undefined) return target;
-    throw new NetbusError('unreachable', `host ${this.#host} is not a member of the cluster: "netbus members" lists those that are`);
+    throw new NetbusError(
+      'unreachable',
+      `host ${this.#host} is not a member of the cluster: "netbus members" lists those that are`,
+    );
   }
 
   /** The peer is outside: what it answers is checked before anything is made of it. */
@@ -78,9 +81,6 @@ export class RemoteDeviceHost implements DeviceHost {
     if (result.success) return result.data as z.output<Schema>;
     const { path, message } = result.error.issues[0];
     const where = path.map(String).join('.') || 'value';
-    throw new NetbusError(
-      'protocol',
-      `host ${this.#host} answered ${method} with something else (${where}: ${message})`,
-    );
+    throw new NetbusError('protocol', `host ${this.#host} answered ${method} with something else (${where}: ${message})`);
   }
 }

@@ -18,7 +18,9 @@ export function checkShownChain(
   const root = above.at(-1);
   if (root === undefined || above.length > 2) throw refused('it shows no root certificate, or too many certificates');
   if (!Buffer.from(caFingerprint(root.toString())).equals(token.caFingerprint)) {
-    throw refused('its CA is not the one of the token: the address is of a host of another cluster, or somebody stands in between');
+    throw refused(
+      'its CA is not the one of the token: the address is of a host of another cluster, or somebody stands in between',
+    );
   }
   const chain = [own, ...above];
   for (const [i, certificate] of chain.entries()) {
@@ -38,7 +40,8 @@ export function checkShownChain(
 function checkDates({ validFrom, validTo }: X509Certificate, clock: Clock): void {
   const now = clock.wallTime();
   if (now > Date.parse(validTo)) throw refused(`a certificate of it expired on ${validTo}: check the clocks of both hosts`);
-  if (now < Date.parse(validFrom)) throw refused(`a certificate of it is valid from ${validFrom} on: check the clocks of both hosts`);
+  if (now < Date.parse(validFrom))
+    throw refused(`a certificate of it is valid from ${validFrom} on: check the clocks of both hosts`);
 }
 
 function refused(reason: string): NetbusError {
