@@ -74,7 +74,7 @@ export class JoinDesk {
     };
     const link = new ControlLink(connection, { 'join.redeem': redeem }, (_link, cause) => {
       over();
-      log.info({ address }, `the connection of a host that joins ended: ${cause.message}`);
+      log.debug({ address }, `the connection of a host that joins ended: ${cause.message}`);
     });
     const cancelDeadline = clock.after(JOIN_MS_MAX, () => {
       over();

@@ -56,6 +56,12 @@ export class Links {
     if (!this.#closed) this.#link(host);
   }
 
+  /** A call whose answer nobody waits for, over a link that is up; nothing where none is. Sent before whatever comes next on that link, its end too. */
+  tell(host: string, method: string, params: object): void {
+    const link = this.#links.get(host)?.up ?? this.#incoming.get(host);
+    link?.call(method, params).catch(() => undefined);
+  }
+
   /** Ends the links with a host, in both directions, and forgets it. `cause` is what it is told. */
   drop(host: string, cause: NetbusError): void {
     this.#links.get(host)?.close(cause);
@@ -79,6 +85,8 @@ export class Links {
     if (!incoming.welcome(link)) return;
     this.#incoming.get(peer)?.close(new NetbusError('ended', 'the same host opened a newer control link'));
     this.#incoming.set(peer, link);
+    // It is there: no need to wait with the next try.
+    this.#links.get(peer)?.retry();
   }
 
   /** The links that this host opened, and those of `hosts` that it did not need yet. */
@@ -182,6 +190,18 @@ class OutgoingLink {
       case 'closed':
         throw new NetbusError('ended', `the link with ${this.#host} is closed`);
     }
+  }
+
+  /** Undefined unless it is up at this moment. */
+  get up(): ControlLink | undefined {
+    return this.#state.name === 'up' ? this.#state.link : undefined;
+  }
+
+  /** Tries at once where it waits for its next try. */
+  retry(): void {
+    if (this.#state.name !== 'down') return;
+    this.#state.cancelRetry();
+    this.#state = this.#connect();
   }
 
   close(cause: NetbusError): void {

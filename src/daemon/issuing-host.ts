@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { NetbusError } from '../device/errors.ts';
 import type { Directory } from '../directory/directory.ts';
 import { type Identity, loadIssuing } from '../directory/identity.ts';
-import { type Invitation, InvitationStore } from '../directory/invitations.ts';
+import { InvitationStore } from '../directory/invitations.ts';
 import { Issuer } from '../directory/issuer.ts';
 import { SignedDirectory } from '../directory/signed-directory.ts';
 import type { Clock } from '../lib/clock.ts';
@@ -12,7 +12,8 @@ import type { Config } from './config.ts';
 import { directoryFolder } from './directory.ts';
 
 export interface IssuingHost extends Pick<Issuer, 'invite' | 'join' | 'renew' | 'evict'> {
-  readonly openInvitations: readonly Invitation[];
+  /** False: no invitation was made for long, so whoever wants to join has none. */
+  readonly expectsSomebody: boolean;
   /** Above this host's own, the root last: PEM texts. */
   readonly certificates: readonly string[];
 }
@@ -44,8 +45,8 @@ export async function openIssuingHost(
     const issuer = new Issuer({ ca, issuing, directory, invitations, clock });
     return {
       issuing: {
-        get openInvitations() {
-          return invitations.open();
+        get expectsSomebody() {
+          return invitations.expectsSomebody;
         },
         certificates: [issuing.certificate, ca],
         invite: (...given) => issuer.invite(...given),

@@ -84,8 +84,9 @@ export class Membership {
     return {
       certificates: () => {
         const issuing = this.#issuing('lets hosts join');
-        if (issuing.openInvitations.length === 0)
-          throw new NetbusError('denied', 'no invitation is open here: make a new one with "netbus invite"');
+        if (!issuing.expectsSomebody) {
+          throw new NetbusError('denied', 'no invitation was made here: ask for one, "netbus invite HOST"');
+        }
         return issuing.certificates;
       },
       redeem: (request: RedeemRequest) => this.#redeem(request),
@@ -209,6 +210,7 @@ export class Membership {
     const { host, log, directory } = this.#options;
     const serial = directory.list()?.list.serial;
     log.info({ serial, joined, left, moved }, 'the members have changed');
+    if (left.includes(host)) this.#leaveMyself();
     for (const name of left) {
       if (name === host) continue;
       const leaving = this.#leave(name).finally(() => {
@@ -223,10 +225,21 @@ export class Membership {
     for (const name of this.#others()) void this.#spread.exchange(name);
   }
 
+  /** The other hosts end what they have with this one; asking them again and again would only fill their logs. */
+  #leaveMyself(): void {
+    const { host, cluster, directory } = this.#options;
+    const cause = new NetbusError('ended', `host ${host} was evicted from cluster ${cluster}`);
+    for (const name of directory.members().keys()) this.#parts?.bus.links.drop(name, cause);
+    for (const warning of this.warnings) this.#options.log.error({}, warning);
+  }
+
   /** Links and sessions end at once; what the host had here is free when their I/O has finished. */
   async #leave(host: string): Promise<void> {
-    const { cluster, log } = this.#options;
+    const { cluster, directory, log } = this.#options;
+    const signed = directory.list();
     try {
+      // Its last word, so that it knows itself.
+      if (signed !== undefined) this.#parts?.bus.links.tell(host, 'members.put', { list: listText(signed.bytes) });
       await this.#parts?.bus.dropHost(host, new NetbusError('denied', `host ${host} was evicted from cluster ${cluster}`));
     } catch (thrown) {
       log.error({ member: host, err: thrown }, 'the connections of an evicted host could not be ended');

@@ -85,6 +85,11 @@ export class InvitationStore {
     return this.#entries.filter((entry) => this.#isOpen(entry)).map(({ host, expiresAt }) => ({ host, expiresAt }));
   }
 
+  /** Whether somebody may come with an invitation of this host: an open one, or one that is over and still remembered, who is told so. */
+  get expectsSomebody(): boolean {
+    return this.#entries.some(({ expiresAt }) => this.#now < expiresAt + REMEMBERED_MS);
+  }
+
   /** Stores an invitation and returns its secret; an open one of the same host is void from now on. Throws `limit`, `usage` for a bad name, `device`. */
   create(host: string): Promise<Invitation & { secret: Uint8Array }> {
     return this.#inTurn(async () => {
