@@ -42,6 +42,7 @@ export class IdentityKeeper {
   #failure: string | undefined;
   /** Renewals and reloads go one after the other. */
   #turn: Promise<unknown> = Promise.resolve();
+  #looking: Promise<void> = Promise.resolve();
   #closed = false;
 
   constructor(options: IdentityKeeperOptions) {
@@ -58,10 +59,16 @@ export class IdentityKeeper {
     this.#wait();
   }
 
-  close(): Promise<void> {
+  /** Resolves when no renewal is under way. */
+  idle(): Promise<void> {
+    return this.#looking;
+  }
+
+  async close(): Promise<void> {
     this.#closed = true;
     this.#cancel();
-    return this.#turn.then(() => undefined);
+    await this.#looking;
+    await this.#turn;
   }
 
   /** Takes the files as they are now. Rejects with what is wrong with them; the identity of before then stays. */
@@ -96,7 +103,9 @@ export class IdentityKeeper {
     if (this.#closed || this.#options.renew === undefined) return;
     const { clock } = this.#options;
     const dueMs = this.#failure === undefined ? Math.max(0, this.#renewAt - clock.wallTime()) : this.#retryMs;
-    this.#cancel = clock.after(Math.min(dueMs, LOOK_MS_MAX), () => void this.#look());
+    this.#cancel = clock.after(Math.min(dueMs, LOOK_MS_MAX), () => {
+      this.#looking = this.#look();
+    });
   }
 
   get #renewAt(): number {

@@ -63,6 +63,8 @@ export class TestHost {
   readonly clock = new ManualClock();
   readonly disks = new FakeDisks();
   exports!: Exports;
+  membershipOf: (host: string) => string | undefined = () => undefined;
+  isMember: (host: string) => boolean = () => true;
 
   /** Starts, or starts again, from what is stored. */
   async start(host = 'm1'): Promise<this> {
@@ -71,7 +73,11 @@ export class TestHost {
     const stored = await exports.load(0);
     const storedAttachments = [...(await attachments.load(0)).records.values()];
     const { clock, disks } = this;
-    this.exports = new Exports({ host, bootId: 'boot', exports, attachments, openExport: disks.open, clock, log: silentLog });
+    this.exports = new Exports({
+      ...{ host, bootId: 'boot', exports, attachments, openExport: disks.open, clock, log: silentLog },
+      membershipOf: (name) => this.membershipOf(name),
+      isMember: (name) => this.isMember(name),
+    });
     for (const record of stored.records.values()) {
       const own = storedAttachments.filter((attachment) => attachment.export === record.name);
       await this.exports.restore(record, own);
