@@ -96,7 +96,9 @@ test('nothing is sent to a host whose certificates are not right', async () => {
 test('a wrong secret, a host that invites nobody, and certificates that are none', async () => {
   const { target, log } = await inviter(welcoming);
   await assert.rejects(ask(target, { secret: 'wrong' }), { code: 'denied', message: 'the invitation is not valid' });
-  assert.ok(log.lines.some((line) => /^warn: the host at 127\.0\.0\.1:\d+ could not join: the invitation is not valid$/.test(line)));
+  assert.ok(
+    log.lines.some((line) => /^warn: the host at 127\.0\.0\.1:\d+ could not join: the invitation is not valid$/.test(line)),
+  );
   const deaf = await inviter(undefined);
   await assert.rejects(ask(deaf.target), { code: 'denied', message: /host m1 lets nobody join/ });
   const odd = await inviter({ ...welcoming, certificates: () => ['no certificate'] });

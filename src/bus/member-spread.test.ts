@@ -93,7 +93,11 @@ test('a tampered or older list is refused, said in the log, and told to who gave
   await assert.rejects(put(7), { code: 'protocol' });
   await assert.rejects(put('9'.repeat(MEMBER_LIST_BYTES_MAX + 1)), { code: 'protocol' });
   assert.equal(hosts.lists.get('m1'), 5);
-  assert.ok(hosts.log.lines.includes('warn: the member list that host m2 gave was refused: the member list is refused: it was tampered with'));
+  assert.ok(
+    hosts.log.lines.includes(
+      'warn: the member list that host m2 gave was refused: the member list is refused: it was tampered with',
+    ),
+  );
   await assert.rejects(m1.handlers['members.offer']('m2', { serial: -1 }, undefined), { code: 'protocol' });
 });
 

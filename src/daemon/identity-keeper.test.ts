@@ -85,13 +85,19 @@ describe('the certificate of a host over time', () => {
     const keeper = await keep();
     await pass(keeper, 20 * DAY_MS);
     assert.equal(asked, 1);
-    assert.match(keeper.warnings.join(), /^this host's certificate expires on 2026-01-31; it was not renewed: m0 does not answer$/);
+    assert.match(
+      keeper.warnings.join(),
+      /^this host's certificate expires on 2026-01-31; it was not renewed: m0 does not answer$/,
+    );
     const before = asked;
     clock.advance(RETRY_FIRST_MS);
     await keeper.idle();
     assert.equal(asked, before + 1);
     await pass(keeper, DAY_MS);
-    assert.ok(asked - before >= 23 && asked - before < 40, `${asked - before} tries in a day, at most one in ${RETRY_MAX_MS} ms in the end`);
+    assert.ok(
+      asked - before >= 23 && asked - before < 40,
+      `${asked - before} tries in a day, at most one in ${RETRY_MAX_MS} ms in the end`,
+    );
     await pass(keeper, 10 * DAY_MS);
     assert.match(keeper.warnings.join(), /expired on 2026-01-31: other hosts refuse new sessions/);
     away = undefined;
@@ -138,7 +144,10 @@ describe('the certificate of a host over time', () => {
     const keeper = await keep();
     const { identity } = keeper;
     await writeIdentity(files, await issueHost({ authority: issuing, cluster: 'lab', host: 'm2', admission, clock }));
-    await assert.rejects(keeper.reload(), { code: 'config', message: /they are of host m2 of cluster lab, and this is m1 of lab/ });
+    await assert.rejects(keeper.reload(), {
+      code: 'config',
+      message: /they are of host m2 of cluster lab, and this is m1 of lab/,
+    });
     const otherRoot = await issueRoot({ cluster: 'lab', clock });
     await writeAuthority(files.ca, otherRoot.certificate);
     await writeIdentity(files, await issueHost({ authority: otherRoot, ...names, admission, clock }));
