@@ -45,7 +45,7 @@ describe('config', () => {
   });
 
   test('takes every key, and paths relative to its own folder', () => {
-    const text = `${good}listen: "[::1]:9000"\npki: { ca: pki/ca.crt, certificate: /x/m2.crt, key: ../m2.key, issuingKey: i.key }\naddress: 10.0.0.2\nrunDir: run\nstateDir: /s\nlog: { level: debug }\n`;
+    const text = `${good}listen: "[::1]:9000"\npki: { ca: pki/ca.crt, certificate: /x/m2.crt, key: ../m2.key, issuingKey: i.key }\nrunDir: run\nstateDir: /s\nlog: { level: debug }\n`;
     const config = parseConfig('/srv/a/netbus.yaml', text);
     assert.deepEqual(config.listen, { host: '::1', port: 9000 });
     assert.deepEqual(config.pki, {
@@ -54,7 +54,6 @@ describe('config', () => {
       key: '/srv/m2.key',
       issuing: { certificate: '/x/issuing.crt', key: '/srv/a/i.key' },
     });
-    assert.deepEqual(config.address, { host: '10.0.0.2', port: 7443 });
     assert.equal(config.runDir, '/srv/a/run');
     assert.equal(config.log.level, 'debug');
   });
@@ -62,7 +61,6 @@ describe('config', () => {
   test('needs no hosts: they are in the member list then', () => {
     const config = parseConfig('/etc/netbus/netbus.yaml', 'cluster: lab\nhost: m3\n');
     assert.equal(config.hosts, undefined);
-    assert.equal(config.address, undefined);
     assert.deepEqual(config.pki.issuing, { certificate: '/etc/netbus/pki/issuing.crt', key: '/etc/netbus/pki/issuing.key' });
   });
 
