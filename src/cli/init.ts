@@ -72,7 +72,7 @@ async function untilInterrupted<Result>(work: (signal: AbortSignal) => Promise<R
   } catch (thrown) {
     if (!controller.signal.aborted) throw thrown;
     process.stderr.write('netbus: interrupted: nothing was made\n');
-    process.exit(INTERRUPTED);
+    return process.exit(INTERRUPTED);
   } finally {
     for (const signal of signals) process.off(signal, abort);
   }

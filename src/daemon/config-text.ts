@@ -14,7 +14,7 @@ export interface ConfigText {
   readonly file: string;
   readonly cluster: string;
   readonly host: string;
-  /** Where other hosts reach this one. */
+  /** Where other hosts reach this one: its port and family are those to listen at. */
   readonly address: Address;
   readonly runDir: string;
   readonly stateDir: string;
@@ -35,11 +35,8 @@ export function configText({ file, cluster, host, address, runDir, stateDir }: C
 cluster: ${cluster}
 host: ${host}
 
-# Where this host listens for the others: ADDRESS:PORT.
+# Where this host listens for the others: ADDRESS:PORT. They reach it at ${formatAddress(address)}, as the member list says.
 ${setting('listen', quoted(listen), listen === `0.0.0.0:${DEFAULT_PORT}`)}
-
-# Where the others reach this host. The member list of the cluster says so to them.
-address: ${quoted(formatAddress(address))}
 
 # The hosts of the cluster. Without it they are those of the signed member list, which "netbus invite", "join" and "evict" change and which spreads
 # by itself. Only for certificates of a CA of your own: name all hosts here, this one too, on every host.

@@ -209,7 +209,7 @@ function parseJournal(line: string): Journal | undefined {
 /** What the system says, for people. Anything else is passed on as it is. */
 function told(thrown: unknown): unknown {
   const { code, path, dest, message } = thrown as NodeJS.ErrnoException & { dest?: string };
-  if (thrown instanceof NetbusError || code === undefined) return thrown;
+  if (thrown instanceof NetbusError || typeof code !== 'string') return thrown;
   const place = (dest ?? path ?? '').replace(STAGED, '');
   switch (code) {
     case 'EACCES':
