@@ -20,6 +20,7 @@ class Hosts {
         const own = this.lists.get(name)!;
         return own === 0 ? undefined : { serial: own, bytes: Buffer.from(`${own}`) };
       },
+      isMember: (peer) => peer !== 'unknown',
       accept: async (bytes) => {
         const text = Buffer.from(bytes).toString();
         if (!/^\d+$/.test(text)) throw new NetbusError('denied', 'the member list is refused: it was tampered with');
@@ -61,6 +62,16 @@ test('a host without a list gets one', async () => {
   hosts.add('m2', 2);
   assert.equal(await m1.exchange('m2'), true);
   assert.equal(hosts.lists.get('m1'), 2);
+});
+
+test('a host that is not in the list gets none, and may give a newer one', async () => {
+  const hosts = new Hosts();
+  const m1 = hosts.add('m1', 5);
+  const unknown = hosts.add('unknown', 3);
+  assert.deepEqual(await m1.handlers['members.offer']('unknown', { serial: 3 }, undefined), { serial: 5 });
+  hosts.lists.set('unknown', 7);
+  assert.equal(await unknown.exchange('m1'), true);
+  assert.equal(hosts.lists.get('m1'), 7);
 });
 
 test('a change during an exchange is carried as well, by one more', async () => {

@@ -14,6 +14,8 @@ const ACCEPTING_MAX = 4;
 export interface MemberSpreadOptions {
   /** The list that this host has; undefined where it has none yet. */
   readonly current: () => { readonly serial: number; readonly bytes: Uint8Array } | undefined;
+  /** Who is given the list: a host that is not in it may give a newer one, and gets none. */
+  readonly isMember: (host: string) => boolean;
   /** Verifies a list and takes it where it is newer. Throws `denied` for one that is not good, or older. */
   readonly accept: (bytes: Uint8Array) => Promise<unknown>;
   /** Asks a host over its control link. */
@@ -38,11 +40,12 @@ export class MemberSpread {
 
   /** For the links: what peers call. */
   readonly handlers: ControlHandlers = {
-    'members.offer': async (_peer, params) => {
+    'members.offer': async (peer, params) => {
       const { serial } = checkMessage(offerParams, params, 'members.offer');
       const current = this.#options.current();
       if (current === undefined) return { serial: 0 };
-      return { serial: current.serial, ...(current.serial > serial && { list: listText(current.bytes) }) };
+      const given = current.serial > serial && this.#options.isMember(peer);
+      return { serial: current.serial, ...(given && { list: listText(current.bytes) }) };
     },
     'members.put': async (peer, params) => {
       const { list } = checkMessage(putParams, params, 'members.put');

@@ -3,11 +3,10 @@
  * the issuing host it invites, lets in, renews and evicts.
  */
 import { X509Certificate } from 'node:crypto';
-import type { EvictResult, Invitation, MemberStatus, Members } from '../api/types.ts';
+import type { EvictResult, Invitation, Members } from '../api/types.ts';
 import type { Bus } from '../bus/bus.ts';
 import type { ControlHandlers, JsonObject } from '../bus/control-link.ts';
 import type { JoinHost, RedeemRequest } from '../bus/join-desk.ts';
-import type { LinkStatus } from '../bus/links.ts';
 import { MemberSpread } from '../bus/member-spread.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Directory, DirectoryChange } from '../directory/directory.ts';
@@ -20,6 +19,7 @@ import { listText, renewParams, renewValue } from '../protocols/netbus/member-me
 import { checkMessage } from '../protocols/netbus/messages.ts';
 import type { Exports } from './exports.ts';
 import type { IssuingHost } from './issuing-host.ts';
+import { describeMembers } from './members-view.ts';
 import type { AttachmentRecord } from './records.ts';
 
 /** An eviction is told to the others for so long before it is answered; those that have not heard of it then hear of it when they are reached. */
@@ -60,6 +60,7 @@ export class Membership {
         const signed = directory.list();
         return signed && { serial: signed.list.serial, bytes: signed.bytes };
       },
+      isMember: (name) => directory.members().has(name),
       accept: (bytes) => directory.accept(bytes),
       call: (host, method, params) => this.#call(host, method, params),
       log,
@@ -135,17 +136,8 @@ export class Membership {
 
   members(): Members {
     const { host, cluster, directory } = this.#options;
-    const signed = directory.list()?.list;
-    const others = [...directory.members().keys()].filter((name) => name !== host);
-    const links = new Map(this.#parts?.bus.links.status(others).map((link) => [link.peer, link]));
-    const members = [...directory.members().values()].map(({ host: name, address, since }): MemberStatus => {
-      const state = { host: name, address: formatAddress(address), state: 'member' as const, issuer: name === signed?.issuer };
-      return { ...state, ...(since !== undefined && { since: new Date(since).toISOString() }), ...linkOf(links.get(name)) };
-    });
-    const evicted = (signed?.members ?? [])
-      .filter(({ state }) => state === 'evicted')
-      .map(({ host: name, address, since }): MemberStatus => ({ host: name, address, state: 'evicted', issuer: false, since }));
-    return { cluster, ...(signed && { serial: signed.serial, issuer: signed.issuer }), members: [...members, ...evicted] };
+    const links = this.#parts?.bus.links.status(directory.members().keys()) ?? [];
+    return describeMembers({ host, cluster, directory, links });
   }
 
   /** `address`: where the new host reaches this one, HOST or HOST:PORT, in place of the one in the member list. */
@@ -298,15 +290,4 @@ export class Membership {
     const value = await this.#call(issuer, 'certificate.renew', { request });
     return checkMessage(renewValue, value, 'certificate.renew').certificate;
   }
-}
-
-function linkOf(link: LinkStatus | undefined): Pick<MemberStatus, 'link' | 'version' | 'lastSeen' | 'reason'> {
-  if (link === undefined) return {};
-  const { state, release, lastSeen, error } = link;
-  return {
-    link: state,
-    ...(release !== undefined && { version: release }),
-    ...(lastSeen !== undefined && { lastSeen: new Date(lastSeen).toISOString() }),
-    ...(error !== undefined && { reason: error }),
-  };
 }
