@@ -62,7 +62,7 @@ Next:
 }
 
 /** Ends the work in order at Ctrl-C or SIGTERM, so that it leaves nothing behind; then the process ends as interrupted. */
-async function untilInterrupted<Result>(work: (signal: AbortSignal) => Promise<Result>): Promise<Result> {
+export async function untilInterrupted<Result>(work: (signal: AbortSignal) => Promise<Result>): Promise<Result> {
   const controller = new AbortController();
   const abort = () => controller.abort();
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;

@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import type { JoinClusterAnswer } from '../daemon/join.ts';
 import { systemClock } from '../lib/clock.ts';
 import { Context } from './context.ts';
+import { untilInterrupted } from './init.ts';
 
 const CONFIG_DEFAULT = '/etc/netbus/netbus.yaml';
 
@@ -30,16 +31,21 @@ export function addJoin(program: Command): void {
     .addHelpText('after', '\nExample:\n  netbus join netbus-AWk…\n')
     .action(async (given: string, _options: unknown, command: Command) => {
       const { address, config, stateDir, runDir } = command.optsWithGlobals<JoinOptions>();
-      const context = new Context(command);
+      const { json } = command.optsWithGlobals<{ json?: true }>();
       const token = given === '-' ? await readStdin() : given;
       // Loaded here alone: the other verbs start in a fraction of the time without it.
       const { joinCluster } = await import('../daemon/join.ts');
-      const answer = await joinCluster({
-        ...{ token, config, clock: systemClock, progress: (line) => context.note(`${line}\n`) },
-        ...(address !== undefined && { address }),
-        ...(stateDir && { stateDir }),
-        ...(runDir && { runDir }),
-      });
+      const answer = await untilInterrupted((signal) =>
+        joinCluster({
+          ...{ token, config, clock: systemClock, signal },
+          progress: (line) => void (json || process.stderr.write(`${line}\n`)),
+          ...(address !== undefined && { address }),
+          ...(stateDir && { stateDir }),
+          ...(runDir && { runDir }),
+        }),
+      );
+      // From here on Ctrl-C just ends it.
+      const context = new Context(command);
       context.print(answer, () => describe(answer));
       context.warn(answer.warnings);
     });
