@@ -103,7 +103,7 @@ describe('netbus.yaml(5)', skip, () => {
   test('its example is a config', () => {
     const { host, hosts } = parseConfig('/etc/netbus/netbus.yaml', EXAMPLE);
     assert.equal(host, 'm2');
-    assert.deepEqual([...hosts.keys()], ['m1', 'm2', 'm3']);
+    assert.deepEqual([...hosts!.keys()], ['m1', 'm2', 'm3']);
   });
 });
 

@@ -2,7 +2,19 @@
 import { type IncomingMessage, request } from 'node:http';
 import { isErrorCode, NetbusError } from '../device/errors.ts';
 import type { EventEntry, EventHistory } from './events.ts';
-import type { AttachmentEntry, AttachRequest, Devices, ExportEntry, ExportRequest, GrowResult, Status } from './types.ts';
+import type {
+  AttachmentEntry,
+  AttachRequest,
+  Devices,
+  EvictResult,
+  ExportEntry,
+  ExportRequest,
+  GrowResult,
+  Invitation,
+  InvitationRequest,
+  Members,
+  Status,
+} from './types.ts';
 
 /** The daemon's run folder where nothing else is said. */
 export const RUN_DIR_DEFAULT = '/run/netbus';
@@ -104,6 +116,18 @@ export class ControlClient {
 
   grow(vm: string, name: string): Promise<GrowResult> {
     return this.#call('POST', `${attachmentPath(vm, name)}/grow`);
+  }
+
+  members(): Promise<Members> {
+    return this.#call('GET', '/v1/members');
+  }
+
+  invite(body: InvitationRequest): Promise<Invitation> {
+    return this.#call('POST', '/v1/invitations', body);
+  }
+
+  evict(host: string): Promise<EvictResult> {
+    return this.#call('DELETE', `/v1/members/${encodeURIComponent(host)}`);
   }
 
   async #call<Answer>(method: string, path: string, body?: unknown): Promise<Answer> {

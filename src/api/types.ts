@@ -11,6 +11,9 @@
  * | POST /v1/attachments | AttachRequest | AttachmentEntry |
  * | DELETE /v1/attachments/:vm/:name?force=true | - | {} |
  * | POST /v1/attachments/:vm/:name/grow | - | GrowResult |
+ * | GET /v1/members | - | Members |
+ * | POST /v1/invitations | InvitationRequest | Invitation |
+ * | DELETE /v1/members/:host | - | EvictResult |
  * | GET /metrics, /healthz, /readyz | - | text |
  *
  * A failure is an HTTP status from the table in `src/device/errors.ts` with `{ error: { code, message } }`.
@@ -248,6 +251,56 @@ export interface GrowResult {
   /** False where the image had no more room than the guest sees already. */
   grown: boolean;
   capacityBytes: number;
+}
+
+export const invitationRequestSchema = z.strictObject({
+  host: nameSchema,
+  /** Where the new host reaches the inviting one: HOST or HOST:PORT; by default as in the member list. */
+  address: z.string().max(300).optional(),
+});
+export type InvitationRequest = z.input<typeof invitationRequestSchema>;
+
+export interface Invitation {
+  host: string;
+  /** Works once, until it expires. It is a secret. */
+  token: string;
+  expiresAt: string;
+  /** What to type on the new host. */
+  command: string;
+}
+
+export interface MemberStatus {
+  host: string;
+  address: string;
+  state: 'member' | 'evicted';
+  /** It issues certificates: invitations, renewals and evictions are its business. */
+  issuer: boolean;
+  /** In that state since; left out where the members stand in the config. */
+  since?: string;
+  /** Of this host to that one; left out for this host itself, and for those that were evicted. */
+  link?: LinkEntry['state'];
+  /** The release that runs there, as it said when the link came up the last time. */
+  version?: string;
+  /** When it was heard of last, since this daemon was started. */
+  lastSeen?: string;
+  /** Why the link is down. */
+  reason?: string;
+}
+
+export interface Members {
+  cluster: string;
+  /** Of the member list, and who signs it; left out where the members stand in the config. */
+  serial?: number;
+  issuer?: string;
+  members: MemberStatus[];
+}
+
+export interface EvictResult {
+  host: string;
+  /** Hosts that know of it: there, too, its links and sessions are ended and what it held is free. */
+  told: string[];
+  /** Hosts that did not answer: they learn of it when they are reached. */
+  untold: string[];
 }
 
 export interface ErrorBody {

@@ -2,6 +2,7 @@
  * One connection with another host, after TLS: bytes to frames and back, heartbeat, BYE. What the frames mean is its owner's
  * business: the handshake first, then a control link or one end of a session.
  */
+import type { X509Certificate } from 'node:crypto';
 import { NetbusError } from '../device/errors.ts';
 import { type FrameHeader, FrameType, frameTypeName } from '../protocols/netbus/frame.ts';
 import { type FrameHandler, FrameParser } from '../protocols/netbus/frame-parser.ts';
@@ -30,6 +31,8 @@ export class Connection implements StreamUser {
   readonly endpoint: Endpoint;
   /** The peer's name by its certificate. */
   readonly peer: string;
+  /** The peer's certificate; undefined for one that joins. */
+  readonly certificate: X509Certificate | undefined;
   /** The last round trip of PING and PONG; undefined until there was one. */
   rttMs: number | undefined;
   readonly #stream: ByteStream;
@@ -46,10 +49,18 @@ export class Connection implements StreamUser {
   #cancelClose: (() => void) | undefined;
 
   /** The stream's user from now on, TLS and peer checked; `address` is for people. */
-  constructor(options: { endpoint: Endpoint; stream: ByteStream; peer: string; address: string; owner: ConnectionOwner }) {
+  constructor(options: {
+    endpoint: Endpoint;
+    stream: ByteStream;
+    peer: string;
+    certificate?: X509Certificate;
+    address: string;
+    owner: ConnectionOwner;
+  }) {
     const { endpoint, stream } = options;
     this.endpoint = endpoint;
     this.peer = options.peer;
+    this.certificate = options.certificate;
     this.peerText = `${options.peer} (${options.address})`;
     this.#stream = stream;
     this.#owner = options.owner;

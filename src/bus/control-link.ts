@@ -12,14 +12,16 @@ import {
   type WireError,
 } from '../protocols/netbus/messages.ts';
 import { type Connection, type ConnectionOwner, unexpected } from './connection.ts';
+import type { PeerCertificate } from './peer.ts';
 
 export type JsonObject = Record<string, unknown>;
 
 /**
  * Answers a peer's calls, by method. `params` is whatever JSON object the peer sent: check it, and throw `usage` for what is wrong. A
- * NetbusError goes to the peer as it is; anything else is logged and becomes `internal`.
+ * NetbusError goes to the peer as it is; anything else is logged and becomes `internal`. `certificate` is the peer's, which is there unless it joins.
  */
-export type ControlHandlers = Readonly<Record<string, (peer: string, params: JsonObject) => Promise<object>>>;
+export type ControlHandler = (peer: string, params: JsonObject, certificate: PeerCertificate | undefined) => Promise<object>;
+export type ControlHandlers = Readonly<Record<string, ControlHandler>>;
 
 /** How long a call waits for its result unless it says otherwise. */
 export const CALL_MS_DEFAULT = 10_000;
@@ -147,7 +149,7 @@ export class ControlLink implements ConnectionOwner {
     let payload: object;
     try {
       if (!Object.hasOwn(this.#handlers, method)) throw new NetbusError('not_found', `there is no method ${method}`);
-      payload = { value: await this.#handlers[method](this.peer, params) };
+      payload = { value: await this.#handlers[method](this.peer, params, this.#connection.certificate) };
     } catch (thrown) {
       const error = NetbusError.from(thrown);
       const fields = { peer: this.peer, method };

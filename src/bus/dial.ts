@@ -1,4 +1,5 @@
 /** Opens a connection to another host: TCP, TLS, the peer's identity, HELLO and WELCOME, all within one deadline. */
+import type { X509Certificate } from 'node:crypto';
 import { native } from '../../native/index.ts';
 import { NetbusError } from '../device/errors.ts';
 import { FrameType } from '../protocols/netbus/frame.ts';
@@ -120,9 +121,12 @@ class Opener<T extends ConnectionOwner> implements Securing, ConnectionOwner {
     const { endpoint, target, purpose } = this.#options;
     const stream = this.#stream!;
     const address = addressText(target);
-    const connection = new Connection({ endpoint, stream, peer: target.host, address, owner: this });
+    const { certificate, refusal } = this.#identify(stream.peer);
+    const connection = new Connection({
+      ...{ endpoint, stream, peer: target.host, address, owner: this },
+      ...(certificate && { certificate }),
+    });
     this.#connection = connection;
-    const refusal = whyNot(stream.peer, endpoint, target);
     if (refusal !== undefined) {
       connection.close(new NetbusError('denied', `${endpoint.host} refuses this host: ${refusal}`));
       this.#reject(new NetbusError('denied', `${connection.peerText} is not the host it should be: ${refusal}`));
@@ -134,6 +138,14 @@ class Opener<T extends ConnectionOwner> implements Securing, ConnectionOwner {
 
   failed(code: string): void {
     this.#reject(codeError(code));
+  }
+
+  #identify(peer: TlsPeer): { certificate?: X509Certificate; refusal?: string } {
+    const { endpoint, target, purpose } = this.#options;
+    if (purpose.purpose !== 'join') return identify(peer, endpoint, target);
+    // A host that joins has nothing to check the other side by before WELCOME: see join-client.ts.
+    const { certificate } = peer;
+    return certificate === undefined ? { refusal: 'no certificate was presented' } : { certificate };
   }
 
   begin(frame: Parameters<ConnectionOwner['begin']>[0]): void {
@@ -188,14 +200,16 @@ async function unlessAborted<Value>(signal: AbortSignal, promise: Promise<Value>
   }
 }
 
-/** Why the peer is not the one that was meant; undefined where it is. */
-function whyNot(peer: TlsPeer, endpoint: Endpoint, target: Target): string | undefined {
+/** The peer's certificate, or why it is not the one that was meant. */
+function identify(peer: TlsPeer, endpoint: Endpoint, target: Target): { certificate?: X509Certificate; refusal?: string } {
   try {
-    const host = checkPeer(peer, endpoint);
-    if (host === target.host) return undefined;
-    return `it is host ${host}, not ${target.host}: correct the address of ${target.host} in the config of ${endpoint.host}`;
+    const { standing, host, certificate } = checkPeer(peer, endpoint);
+    if (standing !== 'member') return { refusal: `${host} is not a member, as far as ${endpoint.host} knows` };
+    if (host === target.host) return { ...(certificate && { certificate }) };
+    const advice = `correct the address of ${target.host} in the config of ${endpoint.host}`;
+    return { refusal: `it is host ${host}, not ${target.host}: ${advice}` };
   } catch (thrown) {
-    return NetbusError.from(thrown).message;
+    return { refusal: NetbusError.from(thrown).message };
   }
 }
 

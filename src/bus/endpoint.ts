@@ -4,29 +4,38 @@ import { BUSY_POLL_US_DEFAULT, BusyPoll } from '../lib/busy-poll.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { NETBUS_ALPN, PROTOCOL_VERSIONS, type VersionRange } from '../protocols/netbus/limits.ts';
+import type { PeerCertificate } from './peer.ts';
 import { makeSendBuffer } from './send-buffer.ts';
 import { makeReceiveBuffer } from './tls-stream.ts';
 
 /** TLS 1.3 only; AES-128-GCM first, because it is the fastest where the processor has AES instructions, and every one of ours has. */
 const CIPHERS = 'TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384';
 
+/** As `loadIdentity` of src/directory gives it: names, and PEM text; the certificate is followed by those between it and the root. */
+export interface EndpointIdentity {
+  readonly cluster: string;
+  readonly host: string;
+  readonly ca: string;
+  readonly certificate: string;
+  readonly key: string;
+}
+
 export interface EndpointOptions {
-  /** As `loadIdentity` of src/directory gives it: names, and PEM text. */
-  readonly identity: {
-    readonly cluster: string;
-    readonly host: string;
-    readonly ca: string;
-    readonly certificate: string;
-    readonly key: string;
-  };
+  /** Names alone: a host that joins, and has no certificate yet. */
+  readonly identity: EndpointIdentity | Pick<EndpointIdentity, 'cluster' | 'host'>;
   /** The kernel's boot id: new with every boot of this host. */
   readonly bootId: string;
   /** This program's version, for people. */
   readonly release: string;
   readonly clock: Clock;
   readonly log: Log;
-  /** True for the hosts that the config names. A certificate of the cluster alone lets nobody in. */
-  readonly isMember: (host: string) => boolean;
+  /**
+   * Whether the host that a certificate names is in, by that certificate: undefined if so, else the reason, which fits behind "…: ". A certificate of the
+   * cluster alone lets nobody in.
+   */
+  readonly admits: (host: string, certificate: PeerCertificate) => string | undefined;
+  /** True for a host that is not in and that may know a newer member list: docs/protocol.md, 1. False for all where it is left out. */
+  readonly isUnknown?: (host: string) => boolean;
   /** Longest time awake for a reply, in microseconds; 0: never. */
   readonly busyPollUs?: number;
   /** For tests of negotiation. */
@@ -42,14 +51,14 @@ export class Endpoint {
   readonly release: string;
   readonly clock: Clock;
   readonly log: Log;
-  readonly isMember: (host: string) => boolean;
+  readonly admits: EndpointOptions['admits'];
+  readonly isUnknown: (host: string) => boolean;
   readonly versions: VersionRange;
   readonly features: readonly string[];
-  /** The addon's TLS context, for both roles. */
-  readonly tlsContext: number;
   readonly sendBuffer = makeSendBuffer();
   readonly receiveBuffer = makeReceiveBuffer();
   readonly #busyPollUs: number;
+  #tlsContext: number;
   #closed = false;
 
   constructor(options: EndpointOptions) {
@@ -60,12 +69,25 @@ export class Endpoint {
     this.release = options.release;
     this.clock = options.clock;
     this.log = options.log;
-    this.isMember = options.isMember;
+    this.admits = options.admits;
+    this.isUnknown = options.isUnknown ?? (() => false);
     this.#busyPollUs = options.busyPollUs ?? BUSY_POLL_US_DEFAULT;
     this.versions = options.versions ?? PROTOCOL_VERSIONS;
     this.features = options.features ?? [];
-    const { ca: authority, certificate, key } = identity;
-    this.tlsContext = native.createTlsContext({ authority, certificate, key, ciphers: CIPHERS, protocol: NETBUS_ALPN });
+    this.#tlsContext = createTlsContext(identity);
+  }
+
+  /** The addon's TLS context, for both roles: of the certificate that counts now. */
+  get tlsContext(): number {
+    return this.#tlsContext;
+  }
+
+  /** Connections from now on use this certificate, of the same host; those that are up go on with theirs. */
+  useIdentity(identity: EndpointIdentity): void {
+    if (identity.cluster !== this.cluster || identity.host !== this.host) throw new Error('an endpoint stays the same host');
+    const context = createTlsContext(identity);
+    native.destroyTlsContext(this.#tlsContext);
+    this.#tlsContext = context;
   }
 
   /** For one thing that is awaited. */
@@ -79,7 +101,13 @@ export class Endpoint {
 
   /** Gives the TLS context back; connections that are open live on, and no new one can be made. Twice is once. */
   close(): void {
-    if (!this.#closed) native.destroyTlsContext(this.tlsContext);
+    if (!this.#closed) native.destroyTlsContext(this.#tlsContext);
     this.#closed = true;
   }
+}
+
+/** Without a certificate for a host that joins, which has none yet. */
+function createTlsContext(identity: EndpointOptions['identity']): number {
+  const { ca: authority, certificate, key } = 'certificate' in identity ? identity : { ca: '', certificate: '', key: '' };
+  return native.createTlsContext({ authority, certificate, key, ciphers: CIPHERS, protocol: NETBUS_ALPN });
 }

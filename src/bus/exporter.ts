@@ -30,7 +30,7 @@ export class Exporter {
   readonly #allocate: AllocateStaging;
   readonly #observer: BusObserver | undefined;
   readonly #sessions = new Set<ExportedSession>();
-  #opening = 0;
+  readonly #opening = new Set<Connection>();
 
   constructor(options: { endpoint: Endpoint; host: SessionHost; allocate: AllocateStaging; observer?: BusObserver }) {
     this.#endpoint = options.endpoint;
@@ -47,14 +47,14 @@ export class Exporter {
   async accept(incoming: Incoming & { readonly hello: SessionHello }): Promise<void> {
     const { connection, hello } = incoming;
     const { log } = this.#endpoint;
-    if (this.#sessions.size + this.#opening >= SESSIONS_MAX) {
+    if (this.#sessions.size + this.#opening.size >= SESSIONS_MAX) {
       connection.close(new NetbusError('limit', `${this.#endpoint.host} has ${SESSIONS_MAX} sessions already`));
       return;
     }
     const fields = { peer: connection.peer, attachment: hello.attachment };
     let session: ExportedSession | undefined;
     let endedBefore: NetbusError | undefined;
-    this.#opening++;
+    this.#opening.add(connection);
     try {
       const opened = await this.#host.open(connection.peer, hello, (cause) => {
         if (session === undefined) endedBefore = cause;
@@ -66,7 +66,7 @@ export class Exporter {
       session.onLost = (cause) => this.#observer?.sessionLost(connection.peer, hello.attachment, cause);
       this.#sessions.add(session);
       if (endedBefore !== undefined) session.displaced(endedBefore);
-      else if (incoming.welcome(session, { instance, profile, depth, bytes })) log.info(fields, 'session opened');
+      else if (incoming.welcome(session, { session: { instance, profile, depth, bytes } })) log.info(fields, 'session opened');
       else session.ended(new NetbusError('unreachable', 'the connection was closed before WELCOME'));
     } catch (thrown) {
       const error = NetbusError.from(thrown);
@@ -74,8 +74,15 @@ export class Exporter {
       else log.warn({ ...fields, code: error.code }, `session refused: ${error.message}`);
       connection.close(error);
     } finally {
-      this.#opening--;
+      this.#opening.delete(connection);
     }
+  }
+
+  /** Ends all sessions of `peer`, also those that it is opening; resolves when the I/O of each has finished. */
+  async drop(peer: string, cause: NetbusError): Promise<void> {
+    for (const connection of this.#opening) if (connection.peer === peer) connection.close(cause);
+    const dropped = [...this.#sessions].filter((session) => session.peer === peer);
+    await Promise.all(dropped.map((session) => session.displaced(cause)));
   }
 
   /** Ends all sessions; resolves when the I/O of each has finished. */

@@ -17,11 +17,11 @@ import type { Endpoint } from './endpoint.ts';
 
 /** What the opener wants of the connection. */
 export type Purpose =
-  | { readonly purpose: 'control' }
+  | { readonly purpose: 'control' | 'join' }
   | { readonly purpose: 'session'; readonly attachment: string; readonly state: SessionState; readonly epoch: number };
 
-/** What a session's WELCOME says about it. */
-export type WelcomeSession = NonNullable<Welcome['session']>;
+/** What WELCOME says beyond the hosts themselves: of a session, or to a host that joins. */
+export type WelcomeMore = Pick<Welcome, 'session' | 'join'>;
 
 export function makeHello(endpoint: Endpoint, purpose: Purpose): object {
   return { magic: 'netbus', versions: endpoint.versions, features: endpoint.features, ...purpose };
@@ -46,14 +46,9 @@ export function readHello(endpoint: Endpoint, bytes: Uint8Array): { hello: Hello
   return { hello, version, features: endpoint.features.filter((feature) => hello.features.includes(feature)) };
 }
 
-export function makeWelcome(
-  endpoint: Endpoint,
-  version: number,
-  features: readonly string[],
-  session: WelcomeSession | undefined,
-): object {
+export function makeWelcome(endpoint: Endpoint, version: number, features: readonly string[], more?: WelcomeMore): object {
   const { host, bootId, release } = endpoint;
-  return { version, features, host, bootId, release, ...(session && { session }) };
+  return { version, features, host, bootId, release, ...more };
 }
 
 /** The opener's half. Throws `protocol` where the answer does not fit what was said in HELLO. */
@@ -69,7 +64,7 @@ export function readWelcome(endpoint: Endpoint, purpose: Purpose['purpose'], byt
   if (welcome.features.some((feature) => !endpoint.features.includes(feature))) {
     throw new NetbusError('protocol', 'WELCOME: a feature that was not offered');
   }
-  if ((purpose === 'session') !== (welcome.session !== undefined)) {
+  if ((purpose === 'session') !== (welcome.session !== undefined) || (purpose === 'join') !== (welcome.join !== undefined)) {
     throw new NetbusError('protocol', `WELCOME: it does not belong to a HELLO for a ${purpose}`);
   }
   return welcome;

@@ -1,34 +1,19 @@
 /** The control links of this host, one for each other host that it has something to say to: docs/protocol.md, 1. */
 import { NetbusError } from '../device/errors.ts';
 import { CALL_MS_DEFAULT, type ControlHandlers, ControlLink, type JsonObject } from './control-link.ts';
-import { dial, type Target } from './dial.ts';
+import type { Target } from './dial.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { Incoming } from './listener.ts';
 import type { BusObserver } from './observer.ts';
-
-/** Pauses between attempts to reach a host that a link was lost to, doubled from the first to the last. */
-const RETRY_FIRST_MS = 500;
-const RETRY_MAX_MS = 15_000;
-
-/** A link as `status` shows it. */
-export interface LinkStatus {
-  readonly peer: string;
-  /** `idle`: nothing was to be said yet. */
-  readonly state: 'idle' | 'connecting' | 'up' | 'down';
-  /** Milliseconds since 1970; trying again is no change. */
-  readonly since: number;
-  readonly rttMs?: number;
-  /** When the host was last there, by this link or by its own one, in milliseconds since 1970; left out where it never was. */
-  readonly lastSeen?: number;
-  /** Why it is down, in one line. */
-  readonly error?: string;
-}
+import { type LinkStatus, OutgoingLink } from './outgoing-link.ts';
 
 export interface LinksOptions {
   readonly endpoint: Endpoint;
   readonly handlers: ControlHandlers;
-  /** Where a member is; undefined where the config names no such host. */
+  /** Where a member is; undefined for a host that is none. */
   readonly targetOf: (host: string) => Target | undefined;
+  /** Told each time that a link which this host opens is up. */
+  readonly onUp?: (host: string) => void;
   readonly observer?: BusObserver;
 }
 
@@ -53,6 +38,25 @@ export class Links {
     return await link.call(method, params, options);
   }
 
+  /** Opens a link to `host`, and opens it again for as long as the host is not dropped. */
+  keep(host: string): void {
+    if (!this.#closed) this.#link(host);
+  }
+
+  /** A call whose answer nobody waits for, over a link that is up; nothing where none is. Sent before whatever comes next on that link, its end too. */
+  tell(host: string, method: string, params: object): void {
+    const link = this.#links.get(host)?.up ?? this.#incoming.get(host);
+    link?.call(method, params).catch(() => undefined);
+  }
+
+  /** Ends the links with a host, in both directions, and forgets it. `cause` is what it is told. */
+  drop(host: string, cause: NetbusError): void {
+    this.#links.get(host)?.close(cause);
+    this.#links.delete(host);
+    this.#incoming.get(host)?.close(cause);
+    this.#incoming.delete(host);
+  }
+
   /** Takes a connection whose purpose is `control`. A host has one: its newest. */
   accept(incoming: Incoming): void {
     const { connection } = incoming;
@@ -69,6 +73,8 @@ export class Links {
     if (!incoming.welcome(link)) return;
     this.#incoming.get(peer)?.close(new NetbusError('ended', 'the same host opened a newer control link'));
     this.#incoming.set(peer, link);
+    // It is there: no need to wait with the next try.
+    this.#links.get(peer)?.retry();
   }
 
   /** The links that this host opened, and those of `hosts` that it did not need yet. */
@@ -92,15 +98,22 @@ export class Links {
   }
 
   #link(host: string): OutgoingLink {
-    const { endpoint, targetOf, handlers, observer } = this.#options;
+    const { endpoint, targetOf, handlers, onUp, observer } = this.#options;
     if (this.#closed) throw new NetbusError('ended', `netbusd of ${endpoint.host} stops`);
     const known = this.#links.get(host);
     if (known !== undefined) return known;
     if (targetOf(host) === undefined) {
-      throw new NetbusError('not_found', `there is no host ${host}: the config of ${endpoint.host} does not name it`);
+      throw new NetbusError(
+        'not_found',
+        `host ${host} is not a member of cluster ${endpoint.cluster}, as far as ${endpoint.host} knows`,
+      );
     }
-    const link = new OutgoingLink(endpoint, handlers, host, targetOf, {
-      up: () => observer?.linkUp(host),
+    const link = new OutgoingLink({
+      ...{ endpoint, handlers, targetOf, host },
+      up: () => {
+        observer?.linkUp(host);
+        onUp?.(host);
+      },
       down: (cause, wasUp) => {
         if (wasUp) this.#saw(host);
         observer?.linkDown(host, cause);
@@ -112,163 +125,5 @@ export class Links {
 
   #saw(host: string): void {
     this.#seen.set(host, this.#options.endpoint.clock.wallTime());
-  }
-}
-
-interface OutgoingLinkOwner {
-  up(): void;
-  /** Told once a reason. */
-  down(cause: NetbusError, wasUp: boolean): void;
-}
-
-type LinkState =
-  | {
-      readonly name: 'connecting';
-      readonly since: number;
-      readonly link: Promise<ControlLink>;
-      readonly giveUp: AbortController;
-    }
-  | { readonly name: 'up'; readonly since: number; readonly link: ControlLink }
-  | { readonly name: 'down'; readonly since: number; readonly error: NetbusError; readonly cancelRetry: () => void }
-  | { readonly name: 'closed'; readonly since: number };
-
-/** A link that this host opens, and opens again: a call tries at once, and what was up is brought back in the background. */
-class OutgoingLink {
-  readonly #endpoint: Endpoint;
-  readonly #handlers: ControlHandlers;
-  readonly #host: string;
-  readonly #targetOf: (host: string) => Target | undefined;
-  readonly #owner: OutgoingLinkOwner;
-  /** Since when it has not been up; undefined while it is. */
-  #awaySince: number | undefined;
-  #state: LinkState;
-  #retryMs = RETRY_FIRST_MS;
-  /** What was logged last: one line a reason, not one an attempt. */
-  #logged = '';
-
-  constructor(
-    endpoint: Endpoint,
-    handlers: ControlHandlers,
-    host: string,
-    targetOf: (host: string) => Target | undefined,
-    owner: OutgoingLinkOwner,
-  ) {
-    this.#endpoint = endpoint;
-    this.#handlers = handlers;
-    this.#host = host;
-    this.#targetOf = targetOf;
-    this.#owner = owner;
-    this.#state = this.#connect();
-  }
-
-  status(): LinkStatus {
-    const state = this.#state;
-    const base = { peer: this.#host, since: this.#awaySince ?? state.since };
-    switch (state.name) {
-      case 'up': {
-        const { rttMs } = state.link;
-        return { ...base, state: 'up', ...(rttMs !== undefined && { rttMs }) };
-      }
-      case 'down':
-        return { ...base, state: 'down', error: state.error.message };
-      case 'connecting':
-        return { ...base, state: 'connecting' };
-      case 'closed':
-        return { ...base, state: 'down', error: 'closed' };
-    }
-  }
-
-  /** The link once it is up. Rejects where this attempt failed, or after `timeoutMs`. */
-  async get(timeoutMs: number): Promise<ControlLink> {
-    const state = this.#state;
-    switch (state.name) {
-      case 'up':
-        return state.link;
-      case 'connecting':
-        return await this.#within(timeoutMs, state.link);
-      case 'down': {
-        state.cancelRetry();
-        const next = this.#connect();
-        this.#state = next;
-        return await this.#within(timeoutMs, next.link);
-      }
-      case 'closed':
-        throw new NetbusError('ended', `the link with ${this.#host} is closed`);
-    }
-  }
-
-  close(cause: NetbusError): void {
-    const state = this.#state;
-    this.#state = { name: 'closed', since: this.#endpoint.clock.wallTime() };
-    if (state.name === 'up') state.link.close(cause);
-    if (state.name === 'down') state.cancelRetry();
-    if (state.name === 'connecting') state.giveUp.abort();
-  }
-
-  #connect(): Extract<LinkState, { name: 'connecting' }> {
-    const giveUp = new AbortController();
-    const link = this.#dial(giveUp.signal);
-    // Nobody may be waiting for it.
-    link.catch(() => undefined);
-    return { name: 'connecting', since: this.#endpoint.clock.wallTime(), link, giveUp };
-  }
-
-  async #dial(signal: AbortSignal): Promise<ControlLink> {
-    // Nothing may fail before the state says that it is connecting.
-    await Promise.resolve();
-    try {
-      const target = this.#targetOf(this.#host);
-      if (target === undefined) throw new NetbusError('not_found', `the config names no host ${this.#host} any more`);
-      const link = await dial(
-        this.#endpoint,
-        target,
-        { purpose: 'control' },
-        (connection) => new ControlLink(connection, this.#handlers, (_link, cause) => this.#down(cause)),
-        signal,
-      );
-      if (this.#state.name !== 'connecting') {
-        const cause = new NetbusError('ended', 'the link is not needed any more');
-        link.close(cause);
-        throw cause;
-      }
-      this.#retryMs = RETRY_FIRST_MS;
-      this.#logged = '';
-      this.#state = { name: 'up', since: this.#endpoint.clock.wallTime(), link };
-      this.#awaySince = undefined;
-      this.#owner.up();
-      this.#endpoint.log.info({ peer: this.#host }, `control link with ${this.#host} is up`);
-      link.ping();
-      return link;
-    } catch (thrown) {
-      const error = NetbusError.from(thrown);
-      this.#down(error);
-      throw error;
-    }
-  }
-
-  #down(error: NetbusError): void {
-    const state = this.#state;
-    if (state.name === 'closed' || state.name === 'down') return;
-    const { clock, log } = this.#endpoint;
-    const { code } = error;
-    if (error.message !== this.#logged) {
-      log.warn({ peer: this.#host, code }, `control link with ${this.#host} is down: ${error.message}`);
-      this.#owner.down(error, state.name === 'up');
-    }
-    this.#awaySince ??= clock.wallTime();
-    this.#logged = error.message;
-    const cancelRetry = clock.after(this.#retryMs, () => {
-      this.#state = this.#connect();
-    });
-    this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MAX_MS);
-    this.#state = { name: 'down', since: clock.wallTime(), error, cancelRetry };
-  }
-
-  #within(timeoutMs: number, link: Promise<ControlLink>): Promise<ControlLink> {
-    return new Promise((resolve, reject) => {
-      const text = `${this.#host} could not be reached within ${timeoutMs / 1000} s`;
-      const cancel = this.#endpoint.clock.after(timeoutMs, () => reject(new NetbusError('timeout', text)));
-      link.then(resolve, reject).finally(cancel);
-    });
   }
 }

@@ -129,7 +129,9 @@ test('a certificate that is not valid yet points at the clocks', async () => {
 });
 
 test('a host that is not a member is refused by name', async () => {
-  const { target, log } = await listen({ isMember: (host) => host !== 'm2' });
+  const { target, log } = await listen({
+    admits: (host) => (host === 'm2' ? 'host m2 is not a member: add it to the hosts in the config of m1' : undefined),
+  });
   await assert.rejects(dialFrom({}, target), {
     code: 'denied',
     message: /host m2 is not a member: add it to the hosts in the config of m1/,
@@ -141,6 +143,7 @@ test('no certificate at all', async () => {
   const { target, log } = await listen();
   const { ca } = m2;
   const socket = await secure(target, { ca, cert: '', key: '' });
+  socket.write(hello());
   await told(log, /no certificate was presented/);
   await waitFor('BYE', () => byeOf(socket).length === 1);
   assert.equal(byeOf(socket)[0].code, 'denied');

@@ -7,7 +7,8 @@ import { HANDSHAKE_MS_MAX, NETBUS_ALPN, UNFINISHED_CONNECTIONS_MAX } from '../pr
 import type { Hello } from '../protocols/netbus/messages.ts';
 import { Connection, type ConnectionOwner, unexpected } from './connection.ts';
 import type { Endpoint } from './endpoint.ts';
-import { makeWelcome, readHello, type WelcomeSession } from './handshake.ts';
+import { makeWelcome, readHello, type WelcomeMore } from './handshake.ts';
+import { type Peer, whyNotFor } from './peer.ts';
 import { checkPeer } from './peer-identity.ts';
 import { addressText, resolveHost } from './socket.ts';
 import { StrangerLog } from './stranger-log.ts';
@@ -18,12 +19,14 @@ const ACCEPTS_PER_TURN_MAX = 16;
 /** How long no connection is taken after the system would not give one. */
 const PAUSE_MS = 100;
 
-/** A connection whose HELLO was read: its peer is a member, and waits for WELCOME. */
+/** A connection whose HELLO was read: its peer may have what it wants, as far as the bus knows, and waits for WELCOME. */
 export interface Incoming {
   readonly connection: Connection;
+  /** The peer's address and port, for people and for limits. */
+  readonly address: string;
   readonly hello: Hello;
   /** Lets it in: frames go to `owner` from now on. False where the connection has ended meanwhile; `owner` then hears nothing. */
-  welcome(owner: ConnectionOwner, session?: WelcomeSession): boolean;
+  welcome(owner: ConnectionOwner, more?: WelcomeMore): boolean;
 }
 
 /** Takes a connection, whatever its purpose; refuses it with `connection.close(reason)`. Called once for each. */
@@ -132,6 +135,7 @@ class Unfinished implements Securing, ConnectionOwner {
   readonly #cancelDeadline: () => void;
   #state: 'unfinished' | 'accepted' | 'over' = 'unfinished';
   #connection: Connection | undefined;
+  #peer: Peer | undefined;
 
   constructor(options: UnfinishedOptions) {
     this.#options = options;
@@ -148,17 +152,15 @@ class Unfinished implements Securing, ConnectionOwner {
   secured(): void {
     const { endpoint, address } = this.#options;
     const stream = this.#stream;
-    let peer = 'stranger';
     let reason: string | undefined;
     try {
-      peer = checkPeer(stream.peer, endpoint);
+      this.#peer = checkPeer(stream.peer, endpoint);
     } catch (thrown) {
       reason = NetbusError.from(thrown).message;
     }
-    this.#connection = new Connection({ endpoint, stream, peer, address, owner: this });
-    if (reason === undefined) return;
-    this.refuse(reason);
-    this.#connection.close(new NetbusError('denied', `${endpoint.host} refuses this host: ${reason}`));
+    const { host: peer = 'stranger', certificate } = this.#peer ?? {};
+    this.#connection = new Connection({ endpoint, stream, peer, ...(certificate && { certificate }), address, owner: this });
+    if (reason !== undefined) this.#deny(reason);
   }
 
   failed(code: string): void {
@@ -186,16 +188,22 @@ class Unfinished implements Securing, ConnectionOwner {
   payload(): void {}
 
   end(_frame: FrameHeader, text: Uint8Array | undefined): void {
-    const { endpoint, accept } = this.#options;
+    const { endpoint, address, accept } = this.#options;
     const connection = this.#connection!;
     const { hello, version, features } = readHello(endpoint, text!);
+    const reason = whyNotFor(this.#peer!, hello.purpose, endpoint.host);
+    if (reason !== undefined) {
+      this.#deny(reason);
+      return;
+    }
     this.#finish('accepted');
     accept({
       connection,
+      address,
       hello,
-      welcome(owner, session) {
+      welcome(owner, more) {
         if (!connection.open) return false;
-        connection.send(FrameType.welcome, {}, makeWelcome(endpoint, version, features, session));
+        connection.send(FrameType.welcome, {}, makeWelcome(endpoint, version, features, more));
         connection.begin(owner);
         return true;
       },
@@ -206,6 +214,12 @@ class Unfinished implements Securing, ConnectionOwner {
 
   ended(cause: NetbusError): void {
     this.refuse(cause.message);
+  }
+
+  /** Both ends learn why. */
+  #deny(reason: string): void {
+    this.refuse(reason);
+    this.#connection!.close(new NetbusError('denied', `${this.#options.endpoint.host} refuses this host: ${reason}`));
   }
 
   #destroy(): void {

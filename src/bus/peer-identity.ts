@@ -4,31 +4,34 @@ import { NetbusError } from '../device/errors.ts';
 import { NETBUS_ALPN } from '../protocols/netbus/limits.ts';
 import { identityOfSubjectAltName } from '../protocols/netbus/names.ts';
 import type { Endpoint } from './endpoint.ts';
+import { ANONYMOUS_HOST, type Peer } from './peer.ts';
 import type { TlsPeer } from './tls-stream.ts';
 
 /** X509_V_… of OpenSSL's x509_vfy.h, those that people can do something about. */
 const Verdict = { ok: 0, notYetValid: 9, expired: 10, purpose: 26 } as const;
 
 /**
- * Checks the peer straight after the TLS handshake, before a byte of it is read, and returns its name. Throws `denied` with a
- * reason that fits behind "…: ". The handshake itself refuses no certificate, so this is the one gate: docs/decisions/0007.
+ * Checks the peer straight after the TLS handshake, before a byte of it is read, and says who it is. Throws `denied` with a
+ * reason that fits behind "…: ". The handshake itself refuses no certificate, so this is the one gate: docs/decisions/0007. Only
+ * a peer of the standing `member` may be spoken to before its HELLO was looked at.
  */
-export function checkPeer(peer: TlsPeer, endpoint: Endpoint): string {
-  const { certificate } = peer;
-  if (certificate === undefined) throw denied('no certificate was presented');
-  if (peer.verdict !== Verdict.ok) throw denied(refusal(peer, certificate, endpoint));
+export function checkPeer(peer: TlsPeer, endpoint: Endpoint): Peer {
   // A resumed session would bring an old verdict along.
   if (peer.resumed) throw denied('TLS sessions are not resumed here');
   if (peer.protocol !== NETBUS_ALPN) throw denied(`the ALPN is not ${NETBUS_ALPN}`);
+  const { certificate } = peer;
+  if (certificate === undefined) return { standing: 'anonymous', host: ANONYMOUS_HOST, certificate };
+  if (peer.verdict !== Verdict.ok) throw denied(refusal(peer, certificate, endpoint));
   const identity = identityOfSubjectAltName(certificate.subjectAltName);
   if (identity === undefined) throw denied('the certificate names no host (no single URI netbus://CLUSTER/HOST)');
   if (identity.cluster !== endpoint.cluster) {
     throw denied(`the certificate is of a host of cluster ${identity.cluster}, not ${endpoint.cluster}`);
   }
-  if (!endpoint.isMember(identity.host)) {
-    throw denied(`host ${identity.host} is not a member: add it to the hosts in the config of ${endpoint.host}`);
-  }
-  return identity.host;
+  const { host } = identity;
+  const reason = endpoint.admits(host, certificate);
+  if (reason === undefined) return { standing: 'member', host, certificate };
+  if (endpoint.isUnknown(host)) return { standing: 'unknown', host, certificate };
+  throw denied(reason);
 }
 
 function refusal({ verdict, reason }: TlsPeer, certificate: X509Certificate, endpoint: Endpoint): string {

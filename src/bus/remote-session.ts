@@ -21,6 +21,8 @@ export interface RemoteSessionOptions {
   readonly allocate: AllocateStaging;
   /** Gives up while it is being opened. */
   readonly signal?: AbortSignal;
+  /** Told once when it is over, also by `close`. */
+  readonly onOver?: (session: RemoteSession) => void;
 }
 
 /**
@@ -31,12 +33,12 @@ export function openRemoteSession(
   options: RemoteSessionOptions,
   onEnded: (cause: NetbusError) => void,
 ): Promise<RemoteSession> {
-  const { endpoint, target, attachment, allocate } = options;
+  const { endpoint, target, attachment, allocate, onOver = () => {} } = options;
   return dial(
     endpoint,
     target,
     { purpose: 'session', attachment, state: 'standby', epoch: options.epoch ?? 0 },
-    (connection, welcome) => new RemoteSession({ connection, welcome, allocate, onEnded }),
+    (connection, welcome) => new RemoteSession({ connection, welcome, allocate, onEnded, onOver }),
     options.signal,
   );
 }
@@ -60,6 +62,7 @@ export class RemoteSession implements Session, ConnectionOwner, RemoteDeviceLink
   readonly #instance: string;
   readonly #allocate: AllocateStaging;
   readonly #onEnded: (cause: NetbusError) => void;
+  readonly #onOver: (session: RemoteSession) => void;
   #state: State = { name: 'standby' };
   #stateId = 0;
 
@@ -68,6 +71,7 @@ export class RemoteSession implements Session, ConnectionOwner, RemoteDeviceLink
     welcome: Welcome;
     allocate: AllocateStaging;
     onEnded: (cause: NetbusError) => void;
+    onOver: (session: RemoteSession) => void;
   }) {
     const session = options.welcome.session!;
     this.#connection = options.connection;
@@ -78,11 +82,26 @@ export class RemoteSession implements Session, ConnectionOwner, RemoteDeviceLink
     this.#instance = session.instance;
     this.#allocate = options.allocate;
     this.#onEnded = options.onEnded;
+    this.#onOver = options.onOver;
   }
 
   /** Of the last heartbeat; undefined until there was one. */
   get rttMs(): number | undefined {
     return this.#connection.rttMs;
+  }
+
+  get peer(): string {
+    return this.#connection.peer;
+  }
+
+  get over(): boolean {
+    return this.#state.name === 'ended';
+  }
+
+  /** This side ends it, for whoever opened it as if it had been cut: the device's host was evicted. */
+  drop(cause: NetbusError): void {
+    this.#connection.close(cause);
+    this.ended(cause);
   }
 
   // --- Session -----------------------------------------------------------------------------------------------------------
@@ -234,6 +253,7 @@ export class RemoteSession implements Session, ConnectionOwner, RemoteDeviceLink
 
   #end(state: State, cause: NetbusError): void {
     this.#state = { name: 'ended' };
+    this.#onOver(this);
     if (state.name === 'asking') state.answered(cause);
   }
 }

@@ -5,7 +5,7 @@ import { NetbusError } from '../device/errors.ts';
 import { type Style, styleFor } from '../lib/format.ts';
 import { Progress } from './progress.ts';
 
-const INTERRUPTED = 130;
+export const INTERRUPTED = 130;
 
 /** Options that stand before or after every verb. */
 interface GlobalOptions {
@@ -66,6 +66,11 @@ export class Context {
   /** The answer on stdout: a line of JSON with --json, text for people otherwise. */
   print(answer: unknown, text: (style: Style) => string): void {
     process.stdout.write(this.#options.json ? `${JSON.stringify(answer)}\n` : text(this.style));
+  }
+
+  /** For people, beside the answer, on stderr: what is being done, what comes next. Nothing with --json. */
+  note(text: string): void {
+    if (!this.#options.json) process.stderr.write(text);
   }
 
   /** Beside the answer, on stderr. With --json the answer itself has them. */

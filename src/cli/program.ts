@@ -6,9 +6,15 @@ import { addAttach } from './attach.ts';
 import { addDaemon } from './daemon.ts';
 import { addDetach } from './detach.ts';
 import { addEvents } from './events.ts';
+import { addEvict } from './evict.ts';
 import { addExport } from './export.ts';
 import { addGrow } from './grow.ts';
+import { addInit } from './init.ts';
+import { addInvite } from './invite.ts';
+import { addJoin } from './join.ts';
+
 import { addLs } from './ls.ts';
+import { addMembers } from './members.ts';
 import { addStatus } from './status.ts';
 import { addUnexport } from './unexport.ts';
 
@@ -53,6 +59,7 @@ export function makeProgram(): Command {
     // What commander has to say of a mistake is in the error that it throws.
     .configureOutput({ outputError: () => {} })
     .exitOverride();
+  addInit(program);
   addDaemon(program);
   addExport(program);
   addUnexport(program);
@@ -62,6 +69,10 @@ export function makeProgram(): Command {
   addLs(program);
   addStatus(program);
   addEvents(program);
+  addInvite(program);
+  addJoin(program);
+  addMembers(program);
+  addEvict(program);
   program.helpCommand('help [verb]', 'print the help of a verb');
   return program;
 }

@@ -66,8 +66,11 @@ describe('attachments', () => {
       host: 'm2',
       runDir,
       records,
-      hosts: ['m1', 'm2'],
-      deviceHost: (host) => (host === 'm1' ? unreached : undefined),
+      hosts: () => ['m1', 'm2'],
+      deviceHost: (host) => {
+        assert.equal(host, 'm1');
+        return unreached;
+      },
       createFrontend: (options) => {
         const frontend = new FakeFrontend(options);
         frontends.push(frontend);
@@ -118,7 +121,7 @@ describe('attachments', () => {
   test('what is wrong is told before anything is made', async () => {
     const attach = (device: string, vm = 'web', name?: string) => attachments.attach({ device, vm, ...(name && { name }) });
     await assert.rejects(attach('data'), { code: 'usage', message: /it is HOST\/EXPORT/ });
-    await assert.rejects(attach('m9/data'), { code: 'not_found', message: /no host m9: the config has m1, m2/ });
+    await assert.rejects(attach('m9/data'), { code: 'not_found', message: /no host m9: the members are m1, m2/ });
     await assert.rejects(attach('m1/none'), { code: 'not_found', message: /no export none/ });
     const long = 'x'.repeat(63);
     await assert.rejects(attach('m1/data', long, long), { code: 'usage', message: /at most 107: make .* \d+ bytes shorter/ });

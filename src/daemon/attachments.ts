@@ -19,10 +19,10 @@ export interface AttachmentsOptions {
   readonly host: string;
   readonly runDir: string;
   readonly records: RecordStore<VirtualDeviceRecord>;
-  /** The hosts of the cluster, for messages. */
-  readonly hosts: readonly string[];
-  /** Undefined for a host that is not of the cluster. */
-  readonly deviceHost: (host: string) => DeviceHost | undefined;
+  /** The hosts that are in the cluster now. */
+  readonly hosts: () => readonly string[];
+  /** A host that is not in the cluster (any more) answers `unreachable`: a device of it waits, as for one that is down. */
+  readonly deviceHost: (host: string) => DeviceHost;
   readonly createFrontend: CreateFrontend;
   readonly clock: Clock;
   readonly log: Log;
@@ -51,7 +51,7 @@ export class Attachments {
   /** Puts a virtual device back from its record, with or without the device's host. One that cannot be opened stays in the list, with the reason. */
   async restore(record: VirtualDeviceRecord): Promise<void> {
     const { deviceHost, log } = this.#options;
-    const attachment = this.#make(record, deviceHost(record.host) ?? absentHost(record.host));
+    const attachment = this.#make(record, deviceHost(record.host));
     const key = recordKey(record);
     this.#attachments.set(key, attachment);
     const fields = { attachment: key, device: `${record.host}/${record.export}` };
@@ -69,13 +69,14 @@ export class Attachments {
    * failed half-way is undone.
    */
   async attach(request: z.output<typeof attachRequestSchema>): Promise<AttachmentEntry> {
-    const { hosts } = this.#options;
+    const hosts = this.#options.hosts();
     const { host, exported } = parseDevice(request.device);
     const { vm, name = exported } = request;
     checkDeviceSocketPath(this.#options.runDir, vm, name);
+    if (!hosts.includes(host)) {
+      throw new NetbusError('not_found', `there is no host ${host}: the members are ${hosts.join(', ')}`);
+    }
     const deviceHost = this.#options.deviceHost(host);
-    if (deviceHost === undefined)
-      throw new NetbusError('not_found', `there is no host ${host}: the config has ${hosts.join(', ')}`);
     if (this.#attachments.size + this.#busy.size >= ATTACHMENTS_MAX) {
       throw new NetbusError('limit', `this host has ${ATTACHMENTS_MAX} attachments, which is the most`);
     }
@@ -111,8 +112,7 @@ export class Attachments {
       // A guest that loses its device must not be able to write any more before somebody else may.
       if (force) await attachment.close();
       try {
-        const deviceHost = this.#options.deviceHost(host) ?? absentHost(host);
-        await deviceHost.detach(id);
+        await this.#options.deviceHost(host).detach(id);
       } catch (thrown) {
         const { code, message } = NetbusError.from(thrown);
         if (!force) throw new NetbusError(code, `${message}; --force takes it away here alone`);
@@ -208,10 +208,4 @@ function recordKey({ vm, name }: { vm: string; name: string }): string {
 /** No name has a tilde, so no two devices have the same file. */
 function recordFile({ vm, name }: { vm: string; name: string }): string {
   return `${vm}~${name}`;
-}
-
-/** Stands for a host that was taken out of the config: a device of it waits, as for one that is down. */
-function absentHost(host: string): DeviceHost {
-  const refuse = () => Promise.reject(new NetbusError('unreachable', `host ${host} is not in the config of this host`));
-  return { attach: refuse, detach: refuse, grow: refuse, setWriteCache: refuse, list: refuse, openSession: () => refuse };
 }

@@ -1,18 +1,16 @@
 /** What other hosts may ask of this one over the control link: docs/protocol.md, 7. The peer is who its certificate says. */
 import { z } from 'zod';
 import { nameSchema } from '../api/types.ts';
+import type { ControlHandlers } from '../bus/control-link.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Exports } from './exports.ts';
-
-/** Answers one call of `peer`; rejects with a NetbusError. */
-export type CallHandler = (peer: string, params: unknown) => Promise<object>;
 
 const attachmentSchema = z.object({ attachment: z.uuid() });
 const createSchema = z.object({ export: nameSchema, vm: nameSchema, name: nameSchema });
 const listSchema = z.object({ details: z.boolean().default(false) });
 const writeCacheSchema = z.object({ attachment: z.uuid(), enabled: z.boolean() });
 
-export function createCallHandlers(exports: Exports): Record<string, CallHandler> {
+export function createCallHandlers(exports: Exports): ControlHandlers {
   return {
     'exports.list': async (peer, params) => ({ exports: await exports.list(peer, check(listSchema, params)) }),
     'attachment.create': async (peer, params) => ({ ...(await exports.attach(peer, check(createSchema, params))) }),
@@ -30,6 +28,21 @@ export function createCallHandlers(exports: Exports): Record<string, CallHandler
       return exports.describeAttachment(peer, check(attachmentSchema, params).attachment);
     },
   };
+}
+
+/** A host that the member list does not name (yet) may give and get that list, and nothing else: docs/protocol.md, 1. */
+export function forMembersAlone(handlers: ControlHandlers, isMember: (host: string) => boolean): ControlHandlers {
+  const guarded = Object.entries(handlers).map(([method, handler]): [string, ControlHandlers[string]] => {
+    if (method === 'members.offer' || method === 'members.put') return [method, handler];
+    return [
+      method,
+      async (peer, ...given) => {
+        if (isMember(peer)) return handler(peer, ...given);
+        throw new NetbusError('denied', `${method}: host ${peer} is not in the member list`);
+      },
+    ];
+  });
+  return Object.fromEntries(guarded);
 }
 
 /** Unknown members are ignored, as the protocol wants it. */

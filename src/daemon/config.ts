@@ -3,12 +3,12 @@
  * what is wrong, what is allowed; all mistakes of a file are told at once.
  */
 import { readFileSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { NetbusError } from '../device/errors.ts';
+import { type Address, DEFAULT_PORT, parseAddress } from '../lib/address.ts';
 import { BUSY_POLL_US_DEFAULT } from '../lib/busy-poll.ts';
 import { isNetbusName, NAME_CHARACTERS_MAX } from '../protocols/netbus/names.ts';
-import { type Address, DEFAULT_PORT, parseAddress } from './address.ts';
 import { CONFIG_BYTES_MAX, YamlText } from './yaml-text.ts';
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
@@ -22,9 +22,15 @@ export interface Config {
   /** This host. */
   readonly host: string;
   readonly listen: Address;
-  /** All members of the cluster, this host among them. */
-  readonly hosts: ReadonlyMap<string, Address>;
-  readonly pki: { readonly ca: string; readonly certificate: string; readonly key: string };
+  /** All members of the cluster, this host among them; undefined: those of the signed member list in the state folder. */
+  readonly hosts: ReadonlyMap<string, Address> | undefined;
+  readonly pki: {
+    readonly ca: string;
+    readonly certificate: string;
+    readonly key: string;
+    /** The issuing CA's certificate and key: only on the host that invites and renews, where both files are. */
+    readonly issuing: { readonly certificate: string; readonly key: string };
+  };
   readonly runDir: string;
   readonly stateDir: string;
   readonly log: { readonly level: LogLevel };
@@ -50,7 +56,7 @@ const pathSchema = z.string().min(1, 'a path has at least one character').max(40
 /** What each key is for stands with it, because netbus.yaml(5) is made of it. */
 export const configSchema = z.strictObject({
   cluster: memberNameSchema.describe('name of the cluster, as in the certificates'),
-  host: memberNameSchema.describe('name of this host, one of `hosts`'),
+  host: memberNameSchema.describe('name of this host'),
   listen: addressSchema
     .default({ host: '0.0.0.0', port: DEFAULT_PORT })
     .describe('where other hosts connect to, HOST or HOST:PORT; `0.0.0.0:7443` by default'),
@@ -59,12 +65,21 @@ export const configSchema = z.strictObject({
       memberNameSchema,
       z.strictObject({ address: addressSchema.describe('where a host is, HOST or HOST:PORT; port 7443 by default') }),
     )
-    .describe('all members of the cluster by their names, this host too'),
+    .optional()
+    .describe(
+      'all members of the cluster by their names, this host too; the signed member list of the state folder by default',
+    ),
   pki: z
     .strictObject({
       ca: pathSchema.optional().describe("certificate of the cluster's CA; `/etc/netbus/pki/ca.crt` by default"),
       certificate: pathSchema.optional().describe('certificate of this host; `/etc/netbus/pki/host.crt` by default'),
       key: pathSchema.optional().describe('its key, in a file that others may not read; `/etc/netbus/pki/host.key` by default'),
+      issuingCertificate: pathSchema
+        .optional()
+        .describe(
+          'on the issuing host, the certificate that issues others; `issuing.crt` beside the certificate of this host by default',
+        ),
+      issuingKey: pathSchema.optional().describe('its key; `issuing.key` beside the certificate of this host by default'),
     })
     .default({}),
   runDir: pathSchema
@@ -86,7 +101,9 @@ export const configSchema = z.strictObject({
     .min(0)
     .max(1000)
     .default(BUSY_POLL_US_DEFAULT)
-    .describe('longest time in microseconds that the daemon stays awake for one reply or one request, 0 to 1000; `100` by default'),
+    .describe(
+      'longest time in microseconds that the daemon stays awake for one reply or one request, 0 to 1000; `100` by default',
+    ),
 });
 
 /** Reads and checks the file. Throws `config` with one line per mistake, `not_found` or `denied` where it cannot be read. */
@@ -102,16 +119,22 @@ export function parseConfig(file: string, text: string): Config {
   const folder = dirname(resolve(file));
   const path = (value: string) => resolve(folder, value);
   const { cluster, host, listen, hosts, pki, runDir, stateDir, log, busyPollUs } = parsed;
+  const certificate = path(pki.certificate ?? '/etc/netbus/pki/host.crt');
   return {
     file,
     cluster,
     host,
     listen,
-    hosts: new Map(Object.entries(hosts).map(([name, { address }]) => [name, address])),
+    hosts: hosts && new Map(Object.entries(hosts).map(([name, entry]) => [name, entry.address])),
     pki: {
       ca: path(pki.ca ?? '/etc/netbus/pki/ca.crt'),
-      certificate: path(pki.certificate ?? '/etc/netbus/pki/host.crt'),
+      certificate,
       key: path(pki.key ?? '/etc/netbus/pki/host.key'),
+      // Beside the host's own, so that a config that moves those moves all.
+      issuing: {
+        certificate: path(pki.issuingCertificate ?? join(dirname(certificate), 'issuing.crt')),
+        key: path(pki.issuingKey ?? join(dirname(certificate), 'issuing.key')),
+      },
     },
     runDir: path(runDir),
     stateDir: path(stateDir),
@@ -136,6 +159,7 @@ function readText(file: string): string {
 
 /** What no single field can know. */
 function checkMembers(yaml: YamlText, { host, hosts }: z.infer<typeof configSchema>): void {
+  if (hosts === undefined) return;
   const names = Object.keys(hosts);
   const problems: string[] = [];
   if (!Object.hasOwn(hosts, host)) {

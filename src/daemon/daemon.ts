@@ -9,22 +9,28 @@ import { NativeRegion } from '../../native/region.ts';
 import type { LinkEntry, Status } from '../api/types.ts';
 import { Bus } from '../bus/bus.ts';
 import { NetbusError } from '../device/errors.ts';
+import type { Member } from '../directory/directory.ts';
 import { type Identity, loadIdentity } from '../directory/identity.ts';
 import { bounce } from '../filters/bounce.ts';
 import { createDiskFrontend } from '../frontends/vhost-user/disk-frontend.ts';
+import { formatAddress } from '../lib/address.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
-import { formatAddress } from './address.ts';
 import { Attachments } from './attachments.ts';
 import { busEvents } from './bus-events.ts';
-import { createCallHandlers } from './calls.ts';
+import { createCallHandlers, forMembersAlone } from './calls.ts';
 import { Closers } from './closers.ts';
 import type { Config } from './config.ts';
-import { type DeviceHost, LocalDeviceHost } from './device-host.ts';
+import { LocalDeviceHost } from './device-host.ts';
+import { DeviceHosts, targetIn } from './device-hosts.ts';
 import { listDevices } from './devices.ts';
+import { openDirectory } from './directory.ts';
 import { Events } from './events.ts';
 import { Exports } from './exports.ts';
 import { lockFolder } from './folder-lock.ts';
+import { IdentityKeeper } from './identity-keeper.ts';
+import { openIssuingHost } from './issuing-host.ts';
+import { Membership } from './membership.ts';
 import { Metrics } from './metrics.ts';
 import { diskOpener } from './open-disk.ts';
 import { Overview } from './overview.ts';
@@ -32,7 +38,6 @@ import { controlSocketPath } from './paths.ts';
 import { type Action, planStart } from './plan.ts';
 import { Rates } from './rates.ts';
 import { attachmentRecordSchema, exportRecordSchema, virtualDeviceRecordSchema } from './records.ts';
-import { RemoteDeviceHost } from './remote-host.ts';
 import { createRoutes } from './routes.ts';
 import { serveControl } from './server.ts';
 import { RecordStore } from './store.ts';
@@ -52,6 +57,8 @@ export interface DaemonOptions {
 export interface Daemon {
   /** The control API's socket. */
   readonly socket: string;
+  /** Takes certificate and key anew from their files. Rejects with what is wrong with them; those of before then stay. */
+  reload(): Promise<void>;
   /** Lets the VMMs go, ends the sessions and closes everything. Twice is once. */
   close(): Promise<void>;
 }
@@ -62,8 +69,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const closers = new Closers();
   const events = new Events({ host: config.host, path: join(config.stateDir, 'events.ndjson'), clock, log });
   try {
-    const socket = await start(options, closers, events);
-    return { socket, close: () => closers.close(log) };
+    const started = await start(options, closers, events);
+    return { ...started, close: () => closers.close(log) };
   } catch (thrown) {
     await keepFailure(events, config.stateDir, NetbusError.from(thrown));
     await closers.close(log);
@@ -87,12 +94,13 @@ async function keepFailure(events: Events, stateDir: string, error: NetbusError)
 }
 
 /** Whatever is opened is added to `closers` at once, and closed in the reverse order. */
-async function start(options: DaemonOptions, closers: Closers, events: Events): Promise<string> {
+async function start(options: DaemonOptions, closers: Closers, events: Events): Promise<Pick<Daemon, 'socket' | 'reload'>> {
   const { config, log, clock, release } = options;
   const { host, runDir, stateDir, busyPollUs } = config;
   const startedAt = new Date(clock.wallTime()).toISOString();
   const socket = controlSocketPath(runDir);
-  const identity = await loadIdentity(config.pki, clock);
+  // One that has expired stops nothing here: the devices of this host need no other one, and the issuing host renews its own.
+  const identity = await loadIdentity(config.pki, clock, { expired: 'allowed' });
   checkIdentity(config, identity);
   const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
 
@@ -109,6 +117,12 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     virtualDevices: await load(virtualDeviceRecords, options, events),
   });
 
+  const directory = await openDirectory(config, identity, options);
+  const { issuing, problem } = await openIssuingHost(config, identity, directory, options);
+  const membership = new Membership({ host, cluster: config.cluster, directory, issuing, clock, log });
+  const isMember = (name: string) => directory.members().has(name);
+  const targetOf = (name: string) => targetIn(directory, name);
+
   const metrics = new Metrics(release);
   closers.add('the metrics', () => metrics.clear());
 
@@ -118,26 +132,27 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     exports: exportRecords,
     attachments: attachmentRecords,
     openExport: diskOpener(clock, log),
+    membershipOf: (name) => membership.numberOf(name),
+    isMember,
     clock,
     log,
     events,
   });
   closers.add('the exports', () => exports.close());
 
-  const targetOf = (name: string) => {
-    const address = config.hosts.get(name);
-    return address && { host: name, address: address.host, port: address.port };
-  };
   const bus = new Bus({
     identity,
     bootId,
     release,
     clock,
     log,
-    isMember: (name) => config.hosts.has(name),
+    admits: (name, certificate) => directory.admits(name, certificate),
+    isUnknown: (name) => membership.isUnknown(name),
     targetOf,
+    onLinkUp: (name) => membership.linkUp(name),
+    joinHost: membership.joinHost,
     sessionHost: { open: async (peer, { attachment }, onEnded) => exports.openSession(peer, attachment, onEnded) },
-    handlers: createCallHandlers(exports),
+    handlers: forMembersAlone({ ...createCallHandlers(exports), ...membership.handlers }, isMember),
     allocate: (bytes) => NativeRegion.allocate(bytes),
     busyPollUs,
     observer: busEvents(events, exports),
@@ -146,19 +161,14 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
 
   // What a cut leaves in the kernel must not reach a guest's memory; far away, the network stands in between.
   const isolate = bounce();
-  const deviceHosts = new Map<string, DeviceHost>();
-  for (const name of config.hosts.keys()) {
-    deviceHosts.set(
-      name,
-      name === host ? new LocalDeviceHost(exports, host, isolate) : new RemoteDeviceHost(bus, targetOf(name)!),
-    );
-  }
+  const local = new LocalDeviceHost(exports, host, isolate);
+  const deviceHosts = new DeviceHosts({ host, local, directory, bus });
 
   const attachments = new Attachments({
     host,
     runDir,
     records: virtualDeviceRecords,
-    hosts: [...config.hosts.keys()],
+    hosts: () => deviceHosts.names,
     deviceHost: (name) => deviceHosts.get(name),
     createFrontend: (frontend) => createDiskFrontend({ ...frontend, busyPollUs }),
     clock,
@@ -166,7 +176,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     events,
   });
   closers.add('the attachments', () => attachments.close());
-  const links = () => linkEntries(bus, config);
+  const links = () => linkEntries(bus, host, directory.members());
   const rates = new Rates(clock, () => attachments.all);
   closers.add('the rates', () => rates.close());
   const overview = new Overview({
@@ -184,9 +194,22 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
   for (const action of actions) {
     if (action.type === 'restore-virtual-device') await attachments.restore(action.record);
   }
-  await bus.listen(config.listen.host, config.listen.port);
   let ready = false;
   const restored = restoreExports(actions, exports, options, events);
+  // Who was evicted while this daemon was down must not find anything of its own when the port is open.
+  await membership.start({ bus, exports });
+  await bus.listen(config.listen.host, config.listen.port);
+  closers.add('the membership', async () => membership.close());
+  const keeper = new IdentityKeeper({
+    files: config.pki,
+    identity,
+    ...(directory.list() !== undefined && { renew: (...given) => membership.renew(...given) }),
+    use: (renewed) => bus.useIdentity(renewed),
+    clock,
+    log,
+  });
+  keeper.start();
+  closers.add('the identity', () => keeper.close());
 
   const status = async (): Promise<Status> =>
     overview.complete({
@@ -197,17 +220,18 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
       startedAt,
       bootId,
       address: formatAddress(config.listen),
-      certificateExpiresAt: new Date(identity.expiresAt).toISOString(),
+      certificateExpiresAt: new Date(keeper.identity.expiresAt).toISOString(),
       links: links(),
       exports: await exports.entries(),
-      warnings: [],
+      warnings: [...keeper.warnings, ...membership.warnings, ...(problem === undefined ? [] : [problem])],
     });
   const app = createRoutes({
     exports,
     attachments,
+    membership,
     metrics,
     status,
-    devices: (details) => listDevices({ hosts: deviceHosts, links: links(), details, clock }),
+    devices: (details) => listDevices({ hosts: deviceHosts.all, links: links(), details, clock }),
     events,
     notReady: () => (ready ? undefined : 'exports and attachments of before are being opened'),
     log,
@@ -220,15 +244,15 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     ready = true;
     log.info({}, 'daemon ready');
   });
-  return socket;
+  return { socket, reload: () => keeper.reload() };
 }
 
 /** One for each other host, whether there was something to say to it yet or not. */
-function linkEntries(bus: Bus, { host, hosts }: Config): LinkEntry[] {
-  const others = [...hosts.keys()].filter((name) => name !== host);
+function linkEntries(bus: Bus, host: string, members: ReadonlyMap<string, Member>): LinkEntry[] {
+  const others = [...members.keys()].filter((name) => name !== host);
   return bus.links.status(others).map(({ peer, state, since, rttMs, lastSeen, error }) => ({
     host: peer,
-    address: formatAddress(hosts.get(peer)!),
+    address: formatAddress(members.get(peer)!.address),
     state,
     since: new Date(since).toISOString(),
     ...(rttMs !== undefined && { rttMs: Number(rttMs.toFixed(3)) }),

@@ -214,6 +214,50 @@ describe('exports', () => {
     assert.deepEqual([far.details!.allow, far.details!.allowCount, far.details!.users], [['m1', 'm2'], 2, []]);
   });
 
+  test('a fence ends the sessions of a host, forgets what it had, and frees the lease for others', async () => {
+    await host.add('data');
+    await host.add('other');
+    const gone = await host.exports.attach('m2', { export: 'data', vm: 'web', name: 'disk' });
+    const stays = await host.exports.attach('m1', { export: 'other', vm: 'web', name: 'disk' });
+    const ends: NetbusError[] = [];
+    const { session } = host.exports.openSession('m2', gone.attachment, (cause) => ends.push(cause));
+    await session.activate();
+    const fenced = await host.exports.fence((record) => record.host === 'm2');
+    assert.deepEqual(
+      fenced.map(({ id }) => id),
+      [gone.attachment],
+    );
+    assert.match(ends[0].message, /host m2 was evicted/);
+    await assert.rejects(session.activate(), { code: 'ended' });
+    assert.throws(() => host.exports.openSession('m2', gone.attachment, ended), { code: 'not_found' });
+    const next = await host.exports.attach('m1', { export: 'data', vm: 'db', name: 'disk' });
+    const second = host.exports.openSession('m1', next.attachment, ended).session;
+    assert.equal((await second.activate()).epoch, 1);
+    host.exports.openSession('m1', stays.attachment, ended);
+    await host.exports.close();
+    await host.start();
+    assert.throws(() => host.exports.openSession('m2', gone.attachment, ended), { code: 'not_found' });
+    host.exports.openSession('m1', next.attachment, ended);
+    assert.deepEqual(await host.exports.fence((record) => record.host === 'm2'), []);
+  });
+
+  test('a host that is no member gets nothing, whatever the export allows, and its membership is in the record', async () => {
+    host.membershipOf = (name) => `membership of ${name}`;
+    await host.start();
+    await host.add('data');
+    const { attachment } = await host.exports.attach('m2', { export: 'data', vm: 'web', name: 'disk' });
+    const seen: (string | undefined)[] = [];
+    await host.exports.fence(({ membership }) => {
+      seen.push(membership);
+      return false;
+    });
+    assert.deepEqual(seen, ['membership of m2']);
+    host.isMember = (name) => name !== 'm2';
+    const denied = { code: 'denied', message: /host m2 is not a member/ };
+    await assert.rejects(host.exports.attach('m2', { export: 'data', vm: 'web', name: 'disk' }), denied);
+    assert.throws(() => host.exports.openSession('m2', attachment, ended), denied);
+  });
+
   test('growing takes the size upwards only', async () => {
     await host.add('data');
     const { attachment } = await host.exports.attach('m2', { export: 'data', vm: 'web', name: 'disk' });

@@ -33,6 +33,10 @@ export interface ExportsOptions {
   readonly exports: RecordStore<ExportRecord>;
   readonly attachments: RecordStore<AttachmentRecord>;
   readonly openExport: OpenExport;
+  /** Which membership of a host counts: names change hands. Undefined where the cluster has no member list. */
+  readonly membershipOf?: (host: string) => string | undefined;
+  /** False for a host that was evicted: its calls may still be on their way. All are where it is left out. */
+  readonly isMember?: (host: string) => boolean;
   readonly clock: Clock;
   readonly log: Log;
   readonly events: EventRecorder;
@@ -137,6 +141,7 @@ export class Exports {
         );
       }
       const profile = { ...(await target.refresh()), serial: diskSerial(name) };
+      const membership = this.#options.membershipOf?.(host);
       const record: AttachmentRecord = {
         version: 1,
         id: randomUUID(),
@@ -147,6 +152,7 @@ export class Exports {
         profile,
         writeCache: null,
         lease: { epoch: 0, holder: null },
+        ...(membership !== undefined && { membership }),
         generation: 1,
         createdAt: new Date(clock.wallTime()).toISOString(),
       };
@@ -170,6 +176,21 @@ export class Exports {
       this.#options.log.info({ export: name, attachment: id, user: userName(record) }, 'attachment removed');
       this.#options.events.record(attachedEvent(record, false));
     });
+  }
+
+  /**
+   * Takes the attachments for which `gone` is true away for good, although nobody gave them back: ends their sessions, waits for their I/O, forgets them
+   * durably, and so frees their leases for others. Returns those. Rejects where one of them could not be forgotten, the others are all the same.
+   */
+  async fence(gone: (record: AttachmentRecord) => boolean): Promise<AttachmentRecord[]> {
+    const fencing: Promise<AttachmentRecord>[] = [];
+    for (const target of this.#exports.values()) {
+      for (const record of target.attachments) if (gone(record)) fencing.push(this.#fence(target, record));
+    }
+    const results = await Promise.allSettled(fencing);
+    const failed = results.find((result) => result.status === 'rejected');
+    if (failed !== undefined) throw failed.reason;
+    return results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
   }
 
   /** Takes the image's present size into the record, never downwards. */
@@ -266,6 +287,18 @@ export class Exports {
     return added;
   }
 
+  #fence(target: Export, record: AttachmentRecord): Promise<AttachmentRecord> {
+    return target.turns.run(async () => {
+      await target.remove(record.id, new NetbusError('ended', `host ${record.host} was evicted from the cluster`));
+      this.#byAttachment.delete(record.id);
+      this.#options.log.warn(
+        { export: target.name, attachment: record.id, user: userName(record) },
+        'attachment of an evicted host removed: its lease is free',
+      );
+      return record;
+    });
+  }
+
   #make(record: ExportRecord): Export {
     const { exports, openExport, bootId, clock, log, events } = this.#options;
     return new Export({ record: new StoredRecord(exports, record.name, record), openExport, bootId, clock, log, events });
@@ -301,8 +334,9 @@ export class Exports {
   }
 
   #checkAllowed(target: Export, host: string): void {
+    const { host: own, isMember } = this.#options;
+    if (isMember?.(host) === false) throw new NetbusError('denied', `host ${host} is not a member of the cluster of ${own}`);
     if (mayUse(target, host)) return;
-    const { host: own } = this.#options;
     throw new NetbusError(
       'denied',
       `export ${target.name} of host ${own} does not allow host ${host}: export it with --allow ${host}`,

@@ -1,16 +1,16 @@
 /** `netbus daemon`: a daemon as a process, with its signals and its log. */
 import packageJson from '../../package.json' with { type: 'json' };
 import { NetbusError } from '../device/errors.ts';
+import { formatAddress } from '../lib/address.ts';
 import { systemClock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
-import { formatAddress } from './address.ts';
 import { type Config, loadConfig } from './config.ts';
-import { startDaemon } from './daemon.ts';
+import { type Daemon, startDaemon } from './daemon.ts';
 import { createLog } from './log.ts';
 import { ServiceManager } from './notify.ts';
 
 /** Signals that end a daemon in order; a second one ends it now. */
-const endSignals = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
+const endSignals = ['SIGTERM', 'SIGINT'] as const;
 /** After everything was closed nothing keeps the process alive; what does is a bug, and must not keep it. */
 const LINGER_MS_MAX = 2_000;
 
@@ -37,6 +37,7 @@ export async function runDaemon(options: RunDaemonOptions): Promise<void> {
   try {
     const daemon = await startDaemon({ config, log, clock: systemClock, release: packageJson.version });
     serviceManager.ready(`host ${config.host} of cluster ${config.cluster}, listening at ${formatAddress(config.listen)}`);
+    signals.onReload = () => void serviceManager.duringReload(() => reload(daemon, log));
     const signal = await signals.first;
     log.info({ signal }, 'daemon stopping');
     serviceManager.stopping('ending: requests that were taken are answered, guests wait');
@@ -57,7 +58,18 @@ export async function runDaemon(options: RunDaemonOptions): Promise<void> {
   timer.unref();
 }
 
+/** SIGHUP: certificate and key were replaced. Nothing ends for it, and where they are wrong those of before stay. */
+async function reload(daemon: Daemon, log: Log): Promise<void> {
+  try {
+    await daemon.reload();
+  } catch (thrown) {
+    log.error({ reason: NetbusError.from(thrown).message }, 'certificate and key were not taken anew: those of before stay');
+  }
+}
+
 class Signals {
+  /** Called for each SIGHUP. One that comes before the daemon is up asks for what happens anyway. */
+  onReload: () => void = () => {};
   /** Resolves with the first one. */
   readonly first: Promise<string>;
   readonly #log: Log;
@@ -70,11 +82,15 @@ class Signals {
       this.#tell = resolve;
     });
     for (const signal of endSignals) process.on(signal, this.#received);
+    process.on('SIGHUP', this.#hangUp);
   }
 
   close(): void {
     for (const signal of endSignals) process.off(signal, this.#received);
+    process.off('SIGHUP', this.#hangUp);
   }
+
+  #hangUp = (): void => this.onReload();
 
   #received = (signal: string): void => {
     if (this.#told) {

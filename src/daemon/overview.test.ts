@@ -18,6 +18,7 @@ function attachment(name: string, more: Partial<AttachmentEntry>): AttachmentEnt
     socket: `/run/${name}`,
     capacityBytes: 512,
     readOnly: false,
+    queues: 1,
   };
   return { ...base, qemuArguments: [], state: 'active', since: at(0), connected: true, inFlight: 0, ...more };
 }

@@ -36,6 +36,8 @@ export const attachmentRecordSchema = z.strictObject({
   profile: profileSchema,
   /** The driver's choice by SET_CONFIG; null = it made none. */
   writeCache: z.boolean().nullable(),
+  /** The membership under which that host attached: an attachment of an earlier one is nobody's. Left out where the cluster has no member list. */
+  membership: z.string().max(64).optional(),
   lease: z.strictObject({ epoch: z.number().int().min(0), holder: nameSchema.nullable() }),
   /** Counts the devices that stood behind it: a swap makes the next one. */
   generation: z.number().int().min(1),

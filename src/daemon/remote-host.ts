@@ -51,11 +51,14 @@ const listSchema = z.object({
 
 export class RemoteDeviceHost implements DeviceHost {
   readonly #bus: Bus;
-  readonly #target: Target;
+  readonly #host: string;
+  readonly #targetOf: (host: string) => Target | undefined;
 
-  constructor(bus: Bus, target: Target) {
+  /** `targetOf` is asked each time: a host may move, be evicted, and come back. */
+  constructor(bus: Bus, host: string, targetOf: (host: string) => Target | undefined) {
     this.#bus = bus;
-    this.#target = target;
+    this.#host = host;
+    this.#targetOf = targetOf;
   }
 
   attach(request: { export: string; vm: string; name: string }): Promise<CreatedAttachment> {
@@ -79,11 +82,20 @@ export class RemoteDeviceHost implements DeviceHost {
   }
 
   openSession(attachment: string, signal: AbortSignal): OpenSession {
-    return (onEnded) => this.#bus.openSession({ target: this.#target, attachment, signal }, onEnded);
+    return async (onEnded) => this.#bus.openSession({ target: this.#target(), attachment, signal }, onEnded);
   }
 
-  #call(method: string, params: object): Promise<unknown> {
-    return this.#bus.links.call(this.#target.host, method, params);
+  async #call(method: string, params: object): Promise<unknown> {
+    return this.#bus.links.call(this.#target().host, method, params);
+  }
+
+  #target(): Target {
+    const target = this.#targetOf(this.#host);
+    if (target !== undefined) return target;
+    throw new NetbusError(
+      'unreachable',
+      `host ${this.#host} is not a member of the cluster: "netbus members" lists those that are`,
+    );
   }
 
   /** The peer is outside: what it answers is checked before anything is made of it. */
@@ -92,9 +104,6 @@ export class RemoteDeviceHost implements DeviceHost {
     if (result.success) return result.data as z.output<Schema>;
     const { path, message } = result.error.issues[0];
     const where = path.map(String).join('.') || 'value';
-    throw new NetbusError(
-      'protocol',
-      `host ${this.#target.host} answered ${method} with something else (${where}: ${message})`,
-    );
+    throw new NetbusError('protocol', `host ${this.#host} answered ${method} with something else (${where}: ${message})`);
   }
 }

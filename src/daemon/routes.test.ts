@@ -6,6 +6,7 @@ import { silentLog } from '../lib/log.ts';
 import type { Attachments } from './attachments.ts';
 import type { Events } from './events.ts';
 import type { Exports } from './exports.ts';
+import type { Membership } from './membership.ts';
 import { Metrics } from './metrics.ts';
 import { createRoutes } from './routes.ts';
 
@@ -18,9 +19,15 @@ const exports = {
   },
 } as unknown as Exports;
 const attachments = { detach: async (...args: unknown[]) => [args.join(' ')] } as unknown as Attachments;
+const membership = {
+  members: () => ({ cluster: 'lab', members: [] }),
+  invite: async (host: string, address?: string) => ({ host, address }),
+  evict: async (host: string) => ({ host, told: [], untold: [] }),
+} as unknown as Membership;
 const app = createRoutes({
   exports,
   attachments,
+  membership,
   metrics: new Metrics('1.2.3'),
   status: async () => ({ host: 'm1' }) as Status,
   devices: async () => ({}) as Devices,
@@ -60,6 +67,16 @@ test('detach passes force on and gives the warnings', async () => {
   const detach = async (query: string) => (await app.request(`/v1/attachments/web/data${query}`, { method: 'DELETE' })).json();
   assert.deepEqual(await detach(''), { warnings: ['web data false'] });
   assert.deepEqual(await detach('?force=true'), { warnings: ['web data true'] });
+});
+
+test('members: listed, invited and evicted', async () => {
+  assert.deepEqual(await (await app.request('/v1/members')).json(), { cluster: 'lab', members: [] });
+  const invite = (body: string) => app.request('/v1/invitations', { method: 'POST', body });
+  assert.deepEqual(await (await invite('{"host":"m4","address":"10.0.0.4"}')).json(), { host: 'm4', address: '10.0.0.4' });
+  await refused(await invite('{"host":"m 4"}'), 400, 'usage', /^host: a name has letters/);
+  await refused(await invite('{}'), 400, 'usage', /^host: /);
+  const evicted = await app.request('/v1/members/m4', { method: 'DELETE' });
+  assert.deepEqual(await evicted.json(), { host: 'm4', told: [], untold: [] });
 });
 
 test('health, readiness and metrics', async () => {

@@ -2,7 +2,6 @@
 import { type Context, Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
-import type { z } from 'zod';
 import { attachRequestSchema, type Devices, type ErrorBody, exportRequestSchema, type Status } from '../api/types.ts';
 import { type ErrorCode, errorCodes, NetbusError } from '../device/errors.ts';
 import type { Log } from '../lib/log.ts';
@@ -10,13 +9,17 @@ import type { Attachments } from './attachments.ts';
 import { answerEvents } from './event-routes.ts';
 import type { Events } from './events.ts';
 import type { Exports } from './exports.ts';
+import { addMemberRoutes } from './members-api.ts';
+import type { Membership } from './membership.ts';
 import type { Metrics } from './metrics.ts';
+import { body } from './request-body.ts';
 
 const REQUEST_BYTES_MAX = 256 * 1024;
 
 export interface RoutesOptions {
   readonly exports: Exports;
   readonly attachments: Attachments;
+  readonly membership: Membership;
   readonly metrics: Metrics;
   readonly status: () => Promise<Status>;
   readonly devices: (details: boolean) => Promise<Devices>;
@@ -55,6 +58,8 @@ export function createRoutes(options: RoutesOptions): Hono {
     return context.json(await attachments.grow(vm, name));
   });
 
+  addMemberRoutes(app, options.membership);
+
   app.get('/metrics', async (context) => context.text(await metrics.text(), 200, { 'content-type': metrics.contentType }));
   app.get('/healthz', (context) => context.text('alive\n'));
   app.get('/readyz', (context) => {
@@ -71,20 +76,6 @@ export function createRoutes(options: RoutesOptions): Hono {
     return failure(context, error.code, error.message);
   });
   return app;
-}
-
-/** The body as the schema wants it. Throws `usage` with what is wrong. */
-async function body<Schema extends z.ZodType>(context: Context, schema: Schema): Promise<z.output<Schema>> {
-  let value: unknown;
-  try {
-    value = await context.req.json();
-  } catch {
-    throw new NetbusError('usage', "the request's body is not JSON");
-  }
-  const result = schema.safeParse(value);
-  if (result.success) return result.data as z.output<Schema>;
-  const problems = result.error.issues.map(({ path, message }) => `${path.map(String).join('.') || 'body'}: ${message}`);
-  throw new NetbusError('usage', problems.join('; '));
 }
 
 function failure(context: Context, code: ErrorCode, message: string): Response {

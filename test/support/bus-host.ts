@@ -1,5 +1,5 @@
 /** Hosts for tests of the bus: identities of one test cluster, endpoints, and a device's host that is nothing but leases. */
-import { Endpoint, type EndpointOptions } from '../../src/bus/endpoint.ts';
+import { Endpoint, type EndpointIdentity, type EndpointOptions } from '../../src/bus/endpoint.ts';
 import type { OpenedSession, SessionHost } from '../../src/bus/session-host.ts';
 import type { StagingRegion } from '../../src/bus/staging.ts';
 import { NetbusError } from '../../src/device/errors.ts';
@@ -23,7 +23,7 @@ export class TestAuthority {
   }
 
   /** An identity; `clock` is the one that its dates count from. */
-  async identity(host: string, options: { clock?: Clock; cluster?: string } = {}): Promise<EndpointOptions['identity']> {
+  async identity(host: string, options: { clock?: Clock; cluster?: string } = {}): Promise<EndpointIdentity> {
     const { clock = systemClock, cluster = this.cluster } = options;
     const authority = await this.#authority;
     const issued = await issueHost({ authority, cluster, host, clock });
@@ -41,7 +41,7 @@ export class TestAuthority {
       release: '0.0.0',
       clock: systemClock,
       log: silentLog,
-      isMember: () => true,
+      admits: () => undefined,
       ...options,
     };
   }

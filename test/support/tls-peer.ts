@@ -3,14 +3,12 @@ import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { connect, createServer, type TLSSocket } from 'node:tls';
 import type { Target } from '../../src/bus/dial.ts';
-import type { EndpointOptions } from '../../src/bus/endpoint.ts';
+import type { EndpointIdentity } from '../../src/bus/endpoint.ts';
 import { FrameType } from '../../src/protocols/netbus/frame.ts';
 import { type Frame, FrameCollector, frame } from './frames.ts';
 import { waitFor } from './wait.ts';
 
-type Identity = EndpointOptions['identity'];
-
-const secure = ({ ca, certificate: cert, key }: Identity) => ({
+const secure = ({ ca, certificate: cert, key }: EndpointIdentity) => ({
   ...{ ca, cert, key, ALPNProtocols: ['netbus'], minVersion: 'TLSv1.3' as const },
   rejectUnauthorized: false,
 });
@@ -30,7 +28,7 @@ export class TlsPeer {
   }
 
   /** Connects as `identity`; nothing is said yet. */
-  static async connect(identity: Identity, target: Target): Promise<TlsPeer> {
+  static async connect(identity: EndpointIdentity, target: Target): Promise<TlsPeer> {
     const socket = connect({ ...secure(identity), host: target.address, port: target.port });
     const peer = new TlsPeer(socket);
     await once(socket, 'secureConnect');
@@ -38,7 +36,7 @@ export class TlsPeer {
   }
 
   /** Listens as `identity`; each connection goes to `accept`. */
-  static async listen(identity: Identity, accept: (peer: TlsPeer) => void): Promise<{ target: Target; close(): void }> {
+  static async listen(identity: EndpointIdentity, accept: (peer: TlsPeer) => void): Promise<{ target: Target; close(): void }> {
     const server = createServer({ ...secure(identity), requestCert: true }, (socket) => accept(new TlsPeer(socket)));
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');

@@ -20,6 +20,18 @@ export const HANDSHAKE_MS_MAX = 10_000;
 /** Connections of one host that have not finished HELLO. */
 export const UNFINISHED_CONNECTIONS_MAX = 64;
 export const SESSIONS_MAX = 1024;
+/** Connections of hosts that want to join, after their HELLO. */
+export const JOINERS_MAX = 4;
+/** From HELLO to the RESULT of a host that joins. */
+export const JOIN_MS_MAX = 15_000;
+/** A signed member list, which is ASCII text: it fits into a CALL. */
+export const MEMBER_LIST_BYTES_MAX = 960 * 1024;
+/** A certificate request, PEM text. */
+export const CERTIFICATE_REQUEST_BYTES_MAX = 16 * 1024;
+/** A certificate with those between it and the root, PEM text. */
+export const CERTIFICATE_CHAIN_BYTES_MAX = 64 * 1024;
+/** Certificates above the host's own in the WELCOME of a host that joins. */
+export const JOIN_CERTIFICATES_MAX = 4;
 /** CALLs without RESULT, per link and direction. */
 export const CALLS_MAX = 64;
 /** PINGs that were received and whose PONG has not been sent. */

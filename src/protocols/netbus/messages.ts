@@ -2,11 +2,20 @@
 import { z } from 'zod';
 import { type ErrorCode, isErrorCode, NetbusError } from '../../device/errors.ts';
 import { profileSchema } from '../../device/profile.ts';
-import { CREDIT_BYTES_MAX, CREDIT_BYTES_MIN, DEPTH_MAX, ERROR_TEXT_MAX, type VersionRange } from './limits.ts';
+import {
+  CREDIT_BYTES_MAX,
+  CREDIT_BYTES_MIN,
+  DEPTH_MAX,
+  ERROR_TEXT_MAX,
+  JOIN_CERTIFICATES_MAX,
+  type VersionRange,
+} from './limits.ts';
 
 const epoch = z.number().int().min(0);
 const text = z.string().min(1).max(256);
 const features = z.array(z.string().max(64)).max(64);
+/** Longest PEM text of one certificate, in characters: ours have about a thousand. */
+const CERTIFICATE_TEXT_MAX = 8 * 1024;
 const version = z.number().int().min(1).max(65535);
 
 /** What all versions of HELLO have in common, so that two releases with no version in common can still say so. */
@@ -27,7 +36,8 @@ const sessionHello = z.looseObject({
   state: z.enum(sessionStates),
   epoch,
 });
-export const helloSchema = z.discriminatedUnion('purpose', [controlHello, sessionHello]);
+const joinHello = z.looseObject({ ...preambleSchema.shape, features, purpose: z.literal('join') });
+export const helloSchema = z.discriminatedUnion('purpose', [controlHello, sessionHello, joinHello]);
 export type Hello = z.infer<typeof helloSchema>;
 export type SessionHello = z.infer<typeof sessionHello>;
 
@@ -44,6 +54,9 @@ export const welcomeSchema = z.looseObject({
       depth: z.number().int().min(1).max(DEPTH_MAX),
       bytes: z.number().int().min(CREDIT_BYTES_MIN).max(CREDIT_BYTES_MAX),
     })
+    .optional(),
+  join: z
+    .looseObject({ certificates: z.array(z.string().max(CERTIFICATE_TEXT_MAX)).min(1).max(JOIN_CERTIFICATES_MAX) })
     .optional(),
 });
 export type Welcome = z.infer<typeof welcomeSchema>;

@@ -66,6 +66,8 @@ export class TestHost {
   /** What was recorded since the host was made. */
   readonly recorded: NewEvent[] = [];
   exports!: Exports;
+  membershipOf: (host: string) => string | undefined = () => undefined;
+  isMember: (host: string) => boolean = () => true;
 
   /** Starts, or starts again, from what is stored. */
   async start(host = 'm1'): Promise<this> {
@@ -84,6 +86,8 @@ export class TestHost {
       clock,
       log: silentLog,
       events,
+      membershipOf: (name) => this.membershipOf(name),
+      isMember: (name) => this.isMember(name),
     });
     for (const record of stored.records.values()) {
       const own = storedAttachments.filter((attachment) => attachment.export === record.name);

@@ -1,0 +1,75 @@
+/**
+ * The joining side: docs/protocol.md, 8.2. Nothing is sent to the other side before it has shown that it belongs to the cluster of the
+ * token; the address alone proves nothing.
+ */
+import { X509Certificate } from 'node:crypto';
+import { NetbusError } from '../device/errors.ts';
+import { JOIN_MS_MAX } from '../protocols/netbus/limits.ts';
+import { redeemValue } from '../protocols/netbus/member-messages.ts';
+import { checkMessage } from '../protocols/netbus/messages.ts';
+import { ControlLink } from './control-link.ts';
+import { dial, type Target } from './dial.ts';
+import type { Endpoint } from './endpoint.ts';
+
+/** What the other side has shown: the certificate of its TLS connection, and those above it, the root last. */
+export interface ShownCertificates {
+  readonly own: X509Certificate;
+  readonly above: readonly X509Certificate[];
+}
+
+export interface JoinOptions {
+  /** Without a certificate. */
+  readonly endpoint: Endpoint;
+  readonly target: Target;
+  /** Throws `denied` where that is not the cluster that the token is of. Nothing was sent before it returns. */
+  readonly check: (shown: ShownCertificates) => void;
+  /** Base64url. */
+  readonly secret: string;
+  readonly host: string;
+  /** Certificate request, PEM. */
+  readonly request: string;
+  readonly address?: string;
+  readonly signal?: AbortSignal;
+}
+
+/** Resolves with what the issuing host answered, checked for its form alone. Rejects with a NetbusError that says what is wrong. */
+export async function requestToJoin(options: JoinOptions): Promise<{ certificate: string; list: string }> {
+  const { endpoint, target, secret, host, request, address, signal } = options;
+  const refused: { cause?: NetbusError } = {};
+  const link = await dial(
+    endpoint,
+    target,
+    { purpose: 'join' },
+    (connection, welcome) => {
+      const made = new ControlLink(connection, {}, () => {});
+      try {
+        options.check({ own: connection.certificate!, above: parse(welcome.join!.certificates) });
+      } catch (thrown) {
+        refused.cause = NetbusError.from(thrown);
+        made.close(new NetbusError('denied', `${host} refuses this host: ${refused.cause.message}`));
+      }
+      return made;
+    },
+    signal,
+  );
+  if (refused.cause !== undefined) throw refused.cause;
+  try {
+    const params = { secret, host, request, ...(address !== undefined && { address }) };
+    return checkMessage(redeemValue, await link.call('join.redeem', params, { timeoutMs: JOIN_MS_MAX }), 'join.redeem');
+  } catch (thrown) {
+    const { code, message } = NetbusError.from(thrown);
+    if (code !== 'unreachable' && code !== 'timeout') throw thrown;
+    const advice = `where "netbus members" there lists ${host}, evict it and invite it again`;
+    throw new NetbusError(code, `${message}; the invitation may be used up: ${advice}`, { cause: thrown });
+  } finally {
+    link.close(new NetbusError('ended', `${host} has its answer`));
+  }
+}
+
+function parse(texts: readonly string[]): X509Certificate[] {
+  try {
+    return texts.map((text) => new X509Certificate(text));
+  } catch (thrown) {
+    throw new NetbusError('protocol', 'WELCOME: join.certificates: it has something else than certificates', { cause: thrown });
+  }
+}

@@ -1,0 +1,49 @@
+/** Whether a host that nobody knows yet belongs to the cluster that a token is of: by the certificates that it has shown, and nothing else. */
+import type { X509Certificate } from 'node:crypto';
+import { NetbusError } from '../device/errors.ts';
+import type { Clock } from '../lib/clock.ts';
+import { identityOfSubjectAltName } from '../protocols/netbus/names.ts';
+import { clusterUri } from './names.ts';
+import { caFingerprint, type Token } from './token.ts';
+
+/**
+ * `own` is the certificate of the TLS connection, `above` those above it, the root last. Throws `denied` with what is wrong. The root is trusted for the
+ * token's fingerprint of it, and everything below for the root.
+ */
+export function checkShownChain(
+  { own, above }: { own: X509Certificate; above: readonly X509Certificate[] },
+  token: Pick<Token, 'cluster' | 'caFingerprint'>,
+  clock: Clock,
+): void {
+  const root = above.at(-1);
+  if (root === undefined || above.length > 2) throw refused('it shows no root certificate, or too many certificates');
+  if (!Buffer.from(caFingerprint(root.toString())).equals(token.caFingerprint)) {
+    throw refused(
+      'its CA is not the one of the token: the address is of a host of another cluster, or somebody stands in between',
+    );
+  }
+  const chain = [own, ...above];
+  for (const [i, certificate] of chain.entries()) {
+    const issuer = chain[i + 1] ?? root;
+    if (!issuer.ca || !certificate.checkIssued(issuer) || !certificate.verify(issuer.publicKey)) {
+      throw refused(`its certificates are no chain up to the CA of cluster ${token.cluster}`);
+    }
+    checkDates(certificate, clock);
+  }
+  if (above.length === 2 && above[0].subjectAltName !== `URI:${clusterUri(token.cluster)}`) {
+    throw refused(`its issuing certificate is not of cluster ${token.cluster}`);
+  }
+  const identity = identityOfSubjectAltName(own.subjectAltName);
+  if (identity?.cluster !== token.cluster) throw refused(`its certificate is not of a host of cluster ${token.cluster}`);
+}
+
+function checkDates({ validFrom, validTo }: X509Certificate, clock: Clock): void {
+  const now = clock.wallTime();
+  if (now > Date.parse(validTo)) throw refused(`a certificate of it expired on ${validTo}: check the clocks of both hosts`);
+  if (now < Date.parse(validFrom))
+    throw refused(`a certificate of it is valid from ${validFrom} on: check the clocks of both hosts`);
+}
+
+function refused(reason: string): NetbusError {
+  return new NetbusError('denied', `the inviting host is not the one that the token is of: ${reason}`);
+}
