@@ -25,17 +25,27 @@ export async function createRequest(key?: string): Promise<CertificateRequest> {
 /** The key that a request asks a certificate for. Throws `denied` unless it is on P-256 and the request was signed with it. */
 export async function keyOfRequest(text: string): Promise<PublicKey> {
   if (text.length > REQUEST_CHARACTERS_MAX) throw refused(`it has more than ${REQUEST_CHARACTERS_MAX} characters`);
-  const request = parse(text);
+  const { request, publicKey } = parse(text);
   // Before anything is computed with it: other keys may be of any size.
-  if (!isP256(request.publicKey)) throw refused('its key is not an EC key on P-256');
-  const proven = await request.verify(webcrypto).catch(() => false);
-  if (!proven) throw refused('it was not signed with the key that it names');
-  return request.publicKey;
+  if (!isP256(publicKey)) throw refused('its key is not an EC key on P-256');
+  if (!(await isProven(request))) throw refused('it was not signed with the key that it names');
+  return publicKey;
 }
 
-function parse(text: string): Pkcs10CertificateRequest {
+/** An algorithm that the library does not know is thrown, from here or there. */
+async function isProven(request: Pkcs10CertificateRequest): Promise<boolean> {
   try {
-    return new Pkcs10CertificateRequest(text);
+    return await request.verify(webcrypto);
+  } catch {
+    return false;
+  }
+}
+
+/** The library reads parts of it when they are asked for first. */
+function parse(text: string): { request: Pkcs10CertificateRequest; publicKey: PublicKey } {
+  try {
+    const request = new Pkcs10CertificateRequest(text);
+    return { request, publicKey: request.publicKey };
   } catch (thrown) {
     throw refused('it is not a request in PEM form', thrown);
   }
