@@ -1,11 +1,15 @@
 /* Keeps the event loop from sleeping for a moment: what comes meanwhile costs no wake-up. */
 #include "addon.h"
 
+#include <sched.h>
+
 #define BUSY_POLL_US_MAX 1000
 
 static void on_idle(uv_idle_t *idle) {
   struct environment *environment = idle->data;
   if (uv_hrtime() >= environment->busy_poll_end) uv_idle_stop(idle);
+  /* Whoever wants this processor gets it at once, among them perhaps the one that is waited for. */
+  else sched_yield();
 }
 
 /* libuv asks for events without waiting for them while an idle handle is active. */

@@ -2,6 +2,7 @@
 #include "io.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +22,9 @@ static void free_engine(struct io_engine *engine) {
 void io_engine_handle_closed(struct io_engine *engine) {
   if (--engine->open_handles == 0 && engine->closing) free_engine(engine);
 }
+
+/* From so many operations on their way a turn later is no loss. */
+#define YIELD_OPERATIONS_MIN 8
 
 static void on_closed(uv_handle_t *handle) { io_engine_handle_closed(handle->data); }
 
@@ -69,6 +73,8 @@ static void on_readiness(uv_poll_t *readiness, int status, int events) {
   (void)status;
   (void)events;
   struct io_engine *engine = readiness->data;
+  /* The kernel's worker may want this very processor; what it finishes meanwhile is answered in the same turn. */
+  if (engine->ring->in_flight >= YIELD_OPERATIONS_MIN) sched_yield();
   io_ring_harvest(engine);
   io_engine_announce(engine);
 }

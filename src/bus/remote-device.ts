@@ -39,6 +39,9 @@ type State =
   | 'lost'
   | 'closed';
 
+/** Most requests on their way that are awaited awake. */
+const BUSY_POLL_REQUESTS_MAX = 4;
+
 /** Where a request id is. */
 const Id = { free: 0, queued: 1, sent: 2, receiving: 3, answered: 4 } as const;
 
@@ -252,7 +255,7 @@ export class RemoteDevice implements Device, FrameSource {
       if (this.#sentBytes < table.outLength[row]) return offset;
       this.#idStates[id] = Id.sent;
       this.#sending = -1;
-      this.#replyPoll.begin();
+      this.#awaitReply();
     }
   }
 
@@ -325,8 +328,13 @@ export class RemoteDevice implements Device, FrameSource {
     }
     this.#guest!.reply(this.#replies);
     this.#replies.clear();
-    if (this.#held > 0) this.#replyPoll.begin();
+    this.#awaitReply();
     if (this.#held === 0) this.#wakeQuiesce?.();
+  }
+
+  /** With many on their way there is enough to do, and others want the processor. */
+  #awaitReply(): void {
+    if (this.#held > 0 && this.#held <= BUSY_POLL_REQUESTS_MAX) this.#replyPoll.begin();
   }
 
   /** Until nothing is held, the bound, or the end. */

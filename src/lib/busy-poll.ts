@@ -6,7 +6,7 @@
 import type { Clock } from './clock.ts';
 
 /** Longest time awake for one wait, unless the config says otherwise. */
-export const BUSY_POLL_US_DEFAULT = 100;
+export const BUSY_POLL_US_DEFAULT = 200;
 const WINDOW_US_MIN = 12;
 
 export interface BusyPollOptions {

@@ -96,7 +96,8 @@ export class RingPump {
         break;
       }
       if (this.#arm()) {
-        this.#options.requestPoll.begin();
+        // While it waits for replies, those come first.
+        if (this.#rows.count === 0) this.#options.requestPoll.begin();
         break;
       }
     }
