@@ -75,6 +75,8 @@ PACKAGES
 qemu-system-common: qemu-storage-daemon, the vhost-user backend to compare with
 nbdkit: the NBD server to compare with
 gnutls-bin: keys for TLS between the peers to compare with
+zsh: completes what netbus offers
+fish: completes what netbus offers
 PACKAGES
 }
 

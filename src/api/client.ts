@@ -39,8 +39,9 @@ export class ControlClient {
     return this.#call('GET', '/v1/status');
   }
 
-  devices(): Promise<Devices> {
-    return this.#call('GET', '/v1/devices');
+  /** `withinMs`: hosts that do not answer so soon are left to the warnings. */
+  devices({ withinMs }: { withinMs?: number } = {}): Promise<Devices> {
+    return this.#call('GET', `/v1/devices${withinMs === undefined ? '' : `?withinMs=${withinMs}`}`);
   }
 
   export(body: ExportRequest): Promise<ExportEntry> {

@@ -4,7 +4,7 @@
  * | method and path | body | answer |
  * |---|---|---|
  * | GET /v1/status | - | Status |
- * | GET /v1/devices | - | { devices: DeviceEntry[] } : all exports as seen from here |
+ * | GET /v1/devices?withinMs=3000 | - | { devices: DeviceEntry[] } : all exports as seen from here, of hosts that answer in time |
  * | POST /v1/exports | ExportRequest | ExportEntry |
  * | DELETE /v1/exports/:name | - | {} |
  * | POST /v1/attachments | AttachRequest | AttachmentEntry |

@@ -1,6 +1,5 @@
 #!/usr/bin/env node
 /** The program `netbus`. */
-import { runProgram } from './program.ts';
 
 // A reader that has seen enough (`netbus ls | head -1`) is no error.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -8,4 +7,12 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   throw error;
 });
 
-process.exitCode = await runProgram(process.argv.slice(2));
+const argv = process.argv.slice(2);
+if (argv[0] === '__complete') {
+  // What a shell asks while somebody waits for the Tab key: nothing is loaded that it does not need.
+  const { completeNames } = await import('./completion/names.ts');
+  process.stdout.write(await completeNames(argv.slice(1)));
+} else {
+  const { runProgram } = await import('./program.ts');
+  process.exitCode = await runProgram(argv);
+}

@@ -3,6 +3,7 @@ import { Command, CommanderError, Option } from 'commander';
 import packageJson from '../../package.json' with { type: 'json' };
 import { errorCodes, NetbusError } from '../device/errors.ts';
 import { addAttach } from './attach.ts';
+import { addCompletion } from './completion.ts';
 import { addDaemon } from './daemon.ts';
 import { addDetach } from './detach.ts';
 import { addExport } from './export.ts';
@@ -59,6 +60,7 @@ function makeProgram(): Command {
   addGrow(program);
   addLs(program);
   addStatus(program);
+  addCompletion(program);
   program.helpCommand('help [verb]', 'print the help of a verb');
   return program;
 }

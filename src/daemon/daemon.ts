@@ -167,7 +167,7 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
     attachments,
     metrics,
     status,
-    devices: () => listDevices(deviceHosts, clock),
+    devices: (withinMs) => listDevices(deviceHosts, clock, withinMs),
     notReady: () => (ready ? undefined : 'exports and attachments of before are being opened'),
     log,
   });

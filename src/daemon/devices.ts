@@ -7,12 +7,17 @@ import type { DeviceHost } from './device-host.ts';
 /** A host that does not answer in time is told in a warning; the list does not wait for it. */
 const LIST_MS_MAX = 3_000;
 
-/** All hosts are asked at once. */
-export async function listDevices(hosts: ReadonlyMap<string, DeviceHost>, clock: Clock): Promise<Devices> {
+/** All hosts are asked at once, and waited for `withinMs` at most, where that is less than the bound. */
+export async function listDevices(
+  hosts: ReadonlyMap<string, DeviceHost>,
+  clock: Clock,
+  withinMs = LIST_MS_MAX,
+): Promise<Devices> {
+  const boundMs = Math.min(withinMs, LIST_MS_MAX);
   const asked = [...hosts].map(async ([host, deviceHost]) => {
-    const { signal, cancel } = abortAfter(clock, LIST_MS_MAX);
+    const { signal, cancel } = abortAfter(clock, boundMs);
     const late = new Promise<never>((_, reject) => {
-      const error = new NetbusError('timeout', `host ${host} did not answer within ${LIST_MS_MAX / 1000} s`);
+      const error = new NetbusError('timeout', `host ${host} did not answer within ${boundMs / 1000} s`);
       signal.addEventListener('abort', () => reject(error), { once: true });
     });
     try {

@@ -17,7 +17,7 @@ export interface RoutesOptions {
   readonly attachments: Attachments;
   readonly metrics: Metrics;
   readonly status: () => Promise<Status>;
-  readonly devices: () => Promise<Devices>;
+  readonly devices: (withinMs: number | undefined) => Promise<Devices>;
   /** Why the daemon is not ready for work; undefined = it is. */
   readonly notReady: () => string | undefined;
   readonly log: Log;
@@ -30,7 +30,10 @@ export function createRoutes(options: RoutesOptions): Hono {
   app.use(bodyLimit({ maxSize: REQUEST_BYTES_MAX, onError: tooLong }));
 
   app.get('/v1/status', async (context) => context.json(await options.status()));
-  app.get('/v1/devices', async (context) => context.json(await options.devices()));
+  app.get('/v1/devices', async (context) => {
+    const withinMs = Number(context.req.query('withinMs'));
+    return context.json(await options.devices(withinMs > 0 ? withinMs : undefined));
+  });
 
   app.post('/v1/exports', async (context) => context.json(await exports.add(await body(context, exportRequestSchema))));
   app.delete('/v1/exports/:name', async (context) => {
