@@ -32,7 +32,7 @@ describe('config', () => {
     assert.equal(config.host, 'm2');
     assert.deepEqual(config.listen, { host: '0.0.0.0', port: 7443 });
     assert.deepEqual(
-      [...config.hosts],
+      [...config.hosts!],
       [
         ['m1', { host: '10.0.0.1', port: 7443 }],
         ['m2', { host: '10.0.0.2', port: 7444 }],

@@ -3,11 +3,11 @@
  * what is wrong, what is allowed; all mistakes of a file are told at once.
  */
 import { readFileSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { NetbusError } from '../device/errors.ts';
+import { type Address, DEFAULT_PORT, parseAddress } from '../lib/address.ts';
 import { isNetbusName, NAME_CHARACTERS_MAX } from '../protocols/netbus/names.ts';
-import { type Address, DEFAULT_PORT, parseAddress } from './address.ts';
 import { CONFIG_BYTES_MAX, YamlText } from './yaml-text.ts';
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
@@ -21,9 +21,17 @@ export interface Config {
   /** This host. */
   readonly host: string;
   readonly listen: Address;
-  /** All members of the cluster, this host among them. */
-  readonly hosts: ReadonlyMap<string, Address>;
-  readonly pki: { readonly ca: string; readonly certificate: string; readonly key: string };
+  /** Where other hosts reach this one; undefined: as the member list says. */
+  readonly address: Address | undefined;
+  /** All members of the cluster, this host among them; undefined: those of the signed member list in the state folder. */
+  readonly hosts: ReadonlyMap<string, Address> | undefined;
+  readonly pki: {
+    readonly ca: string;
+    readonly certificate: string;
+    readonly key: string;
+    /** The issuing CA's certificate and key: only on the host that invites and renews, where both files are. */
+    readonly issuing: { readonly certificate: string; readonly key: string };
+  };
   readonly runDir: string;
   readonly stateDir: string;
   readonly log: { readonly level: LogLevel };
@@ -48,9 +56,16 @@ const configSchema = z.strictObject({
   cluster: memberNameSchema,
   host: memberNameSchema,
   listen: addressSchema.default({ host: '0.0.0.0', port: DEFAULT_PORT }),
-  hosts: z.record(memberNameSchema, z.strictObject({ address: addressSchema })),
+  address: addressSchema.optional(),
+  hosts: z.record(memberNameSchema, z.strictObject({ address: addressSchema })).optional(),
   pki: z
-    .strictObject({ ca: pathSchema.optional(), certificate: pathSchema.optional(), key: pathSchema.optional() })
+    .strictObject({
+      ca: pathSchema.optional(),
+      certificate: pathSchema.optional(),
+      key: pathSchema.optional(),
+      issuingCertificate: pathSchema.optional(),
+      issuingKey: pathSchema.optional(),
+    })
     .default({}),
   runDir: pathSchema.default('/run/netbus'),
   stateDir: pathSchema.default('/var/lib/netbus'),
@@ -69,17 +84,24 @@ export function parseConfig(file: string, text: string): Config {
   checkMembers(yaml, parsed);
   const folder = dirname(resolve(file));
   const path = (value: string) => resolve(folder, value);
-  const { cluster, host, listen, hosts, pki, runDir, stateDir, log } = parsed;
+  const { cluster, host, listen, address, hosts, pki, runDir, stateDir, log } = parsed;
+  const certificate = path(pki.certificate ?? '/etc/netbus/pki/host.crt');
   return {
     file,
     cluster,
     host,
     listen,
-    hosts: new Map(Object.entries(hosts).map(([name, { address }]) => [name, address])),
+    address,
+    hosts: hosts && new Map(Object.entries(hosts).map(([name, entry]) => [name, entry.address])),
     pki: {
       ca: path(pki.ca ?? '/etc/netbus/pki/ca.crt'),
-      certificate: path(pki.certificate ?? '/etc/netbus/pki/host.crt'),
+      certificate,
       key: path(pki.key ?? '/etc/netbus/pki/host.key'),
+      // Beside the host's own, so that a config that moves those moves all.
+      issuing: {
+        certificate: path(pki.issuingCertificate ?? join(dirname(certificate), 'issuing.crt')),
+        key: path(pki.issuingKey ?? join(dirname(certificate), 'issuing.key')),
+      },
     },
     runDir: path(runDir),
     stateDir: path(stateDir),
@@ -103,6 +125,7 @@ function readText(file: string): string {
 
 /** What no single field can know. */
 function checkMembers(yaml: YamlText, { host, hosts }: z.infer<typeof configSchema>): void {
+  if (hosts === undefined) return;
   const names = Object.keys(hosts);
   const problems: string[] = [];
   if (!Object.hasOwn(hosts, host)) {

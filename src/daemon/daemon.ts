@@ -8,18 +8,20 @@ import { NativeRegion } from '../../native/region.ts';
 import type { LinkEntry, Status } from '../api/types.ts';
 import { Bus } from '../bus/bus.ts';
 import { NetbusError } from '../device/errors.ts';
+import type { Member } from '../directory/directory.ts';
 import { type Identity, loadIdentity } from '../directory/identity.ts';
 import { bounce } from '../filters/bounce.ts';
 import { createDiskFrontend } from '../frontends/vhost-user/disk-frontend.ts';
+import { formatAddress } from '../lib/address.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
-import { formatAddress } from './address.ts';
 import { Attachments } from './attachments.ts';
 import { createCallHandlers } from './calls.ts';
 import { Closers } from './closers.ts';
 import type { Config } from './config.ts';
 import { type DeviceHost, LocalDeviceHost } from './device-host.ts';
 import { listDevices } from './devices.ts';
+import { openDirectory } from './directory.ts';
 import { Exports } from './exports.ts';
 import { lockFolder } from './folder-lock.ts';
 import { Metrics } from './metrics.ts';
@@ -98,8 +100,9 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
   });
   closers.add('the exports', () => exports.close());
 
+  const directory = await openDirectory(config, identity, options);
   const targetOf = (name: string) => {
-    const address = config.hosts.get(name);
+    const address = directory.members().get(name)?.address;
     return address && { host: name, address: address.host, port: address.port };
   };
   const bus = new Bus({
@@ -108,7 +111,7 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
     release,
     clock,
     log,
-    isMember: (name) => config.hosts.has(name),
+    isMember: (name) => directory.members().has(name),
     targetOf,
     sessionHost: { open: async (peer, { attachment }, onEnded) => exports.openSession(peer, attachment, onEnded) },
     handlers: createCallHandlers(exports),
@@ -119,7 +122,7 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
   // What a cut leaves in the kernel must not reach a guest's memory; far away, the network stands in between.
   const isolate = bounce();
   const deviceHosts = new Map<string, DeviceHost>();
-  for (const name of config.hosts.keys()) {
+  for (const name of directory.members().keys()) {
     deviceHosts.set(
       name,
       name === host ? new LocalDeviceHost(exports, host, isolate) : new RemoteDeviceHost(bus, targetOf(name)!),
@@ -130,14 +133,14 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
     host,
     runDir,
     records: virtualDeviceRecords,
-    hosts: [...config.hosts.keys()],
+    hosts: [...directory.members().keys()],
     deviceHost: (name) => deviceHosts.get(name),
     createFrontend: createDiskFrontend,
     clock,
     log,
   });
   closers.add('the attachments', () => attachments.close());
-  const links = () => linkEntries(bus, config);
+  const links = () => linkEntries(bus, host, directory.members());
   metrics.watch({ links, attachments: () => attachments.all, exports: () => exports.all });
 
   // A VMM may be waiting for its socket, and needs nobody else for it.
@@ -182,11 +185,11 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
 }
 
 /** One for each other host, whether there was something to say to it yet or not. */
-function linkEntries(bus: Bus, { host, hosts }: Config): LinkEntry[] {
-  const others = [...hosts.keys()].filter((name) => name !== host);
+function linkEntries(bus: Bus, host: string, members: ReadonlyMap<string, Member>): LinkEntry[] {
+  const others = [...members.keys()].filter((name) => name !== host);
   return bus.links.status(others).map(({ peer, state, since, error }) => ({
     host: peer,
-    address: formatAddress(hosts.get(peer)!),
+    address: formatAddress(members.get(peer)!.address),
     state,
     since: new Date(since).toISOString(),
     ...(error !== undefined && { reason: error }),
