@@ -1,7 +1,16 @@
 /** Client of the control API: one HTTP request over the daemon's unix socket per call. */
 import { request } from 'node:http';
 import { isErrorCode, NetbusError } from '../device/errors.ts';
-import type { AttachmentEntry, AttachRequest, Devices, ExportEntry, ExportRequest, GrowResult, Status } from './types.ts';
+import type {
+  AttachmentEntry,
+  AttachRequest,
+  Devices,
+  ExportEntry,
+  ExportRequest,
+  GrowResult,
+  MemberProbe,
+  Status,
+} from './types.ts';
 
 /** The daemon's run folder where nothing else is said. */
 export const RUN_DIR_DEFAULT = '/run/netbus';
@@ -42,6 +51,11 @@ export class ControlClient {
   /** `withinMs`: hosts that do not answer so soon are left to the warnings. */
   devices({ withinMs }: { withinMs?: number } = {}): Promise<Devices> {
     return this.#call('GET', `/v1/devices${withinMs === undefined ? '' : `?withinMs=${withinMs}`}`);
+  }
+
+  /** The other members, asked now. */
+  probe(): Promise<{ members: MemberProbe[] }> {
+    return this.#call('GET', '/v1/probe');
   }
 
   export(body: ExportRequest): Promise<ExportEntry> {

@@ -10,6 +10,7 @@
  * | POST /v1/attachments | AttachRequest | AttachmentEntry |
  * | DELETE /v1/attachments/:vm/:name?force=true | - | {} |
  * | POST /v1/attachments/:vm/:name/grow | - | GrowResult |
+ * | GET /v1/probe | - | { members: MemberProbe[] } : the other members, asked now |
  * | GET /metrics, /healthz, /readyz | - | text |
  *
  * A failure is an HTTP status from the table in `src/device/errors.ts` with `{ error: { code, message } }`.
@@ -131,6 +132,20 @@ export interface Status {
 export interface Devices {
   devices: DeviceEntry[];
   warnings: string[];
+}
+
+/** What became of asking another member how it is. */
+export interface MemberProbe {
+  host: string;
+  address: string;
+  reachable: boolean;
+  /** Why it is not reachable. */
+  error?: { code: ErrorCode; message: string };
+  /** Those of a member that is there, unless its release does not know the question. */
+  release?: string;
+  roundTripMs?: number;
+  /** Its clock against this host's, exact to half of the round trip; positive: it is ahead. */
+  clockAheadMs?: number;
 }
 
 export interface GrowResult {

@@ -6,6 +6,7 @@ import { addAttach } from './attach.ts';
 import { addCompletion } from './completion.ts';
 import { addDaemon } from './daemon.ts';
 import { addDetach } from './detach.ts';
+import { addDoctor } from './doctor.ts';
 import { addExport } from './export.ts';
 import { addGrow } from './grow.ts';
 import { addLs } from './ls.ts';
@@ -27,7 +28,8 @@ Exit status:
 export async function runProgram(argv: readonly string[]): Promise<number> {
   try {
     await makeProgram().parseAsync(argv, { from: 'user' });
-    return 0;
+    // A verb may have answered, and still say that not all is well.
+    return Number(process.exitCode ?? 0);
   } catch (thrown) {
     // Help and the version have been printed; without a verb the help stands on stderr, and it is a mistake.
     if (thrown instanceof CommanderError && thrown.exitCode === 0) return 0;
@@ -60,6 +62,7 @@ function makeProgram(): Command {
   addGrow(program);
   addLs(program);
   addStatus(program);
+  addDoctor(program);
   addCompletion(program);
   program.helpCommand('help [verb]', 'print the help of a verb');
   return program;

@@ -12,7 +12,7 @@ import type { Member } from '../directory/directory.ts';
 import { type Identity, loadIdentity } from '../directory/identity.ts';
 import { bounce } from '../filters/bounce.ts';
 import { createDiskFrontend } from '../frontends/vhost-user/disk-frontend.ts';
-import { formatAddress } from '../lib/address.ts';
+import { type Address, formatAddress } from '../lib/address.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { Attachments } from './attachments.ts';
@@ -28,6 +28,7 @@ import { Metrics } from './metrics.ts';
 import { diskOpener } from './open-disk.ts';
 import { controlSocketPath } from './paths.ts';
 import { type Action, planStart } from './plan.ts';
+import { describeHost, probeMembers } from './probe.ts';
 import { attachmentRecordSchema, exportRecordSchema, virtualDeviceRecordSchema } from './records.ts';
 import { RemoteDeviceHost } from './remote-host.ts';
 import { createRoutes } from './routes.ts';
@@ -114,7 +115,7 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
     isMember: (name) => directory.members().has(name),
     targetOf,
     sessionHost: { open: async (peer, { attachment }, onEnded) => exports.openSession(peer, attachment, onEnded) },
-    handlers: createCallHandlers(exports),
+    handlers: { ...createCallHandlers(exports), 'host.describe': describeHost(release, clock) },
     allocate: (bytes) => NativeRegion.allocate(bytes),
   });
   closers.add('the bus', () => bus.close());
@@ -171,6 +172,7 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
     metrics,
     status,
     devices: (withinMs) => listDevices(deviceHosts, clock, withinMs),
+    probe: () => probeMembers(bus.links, otherAddresses(host, directory.members()), clock),
     notReady: () => (ready ? undefined : 'exports and attachments of before are being opened'),
     log,
   });
@@ -182,6 +184,10 @@ async function start(options: DaemonOptions, closers: Closers): Promise<string> 
     log.info({}, 'daemon ready');
   });
   return socket;
+}
+
+function otherAddresses(host: string, members: ReadonlyMap<string, Member>): Map<string, Address> {
+  return new Map([...members.values()].filter((member) => member.host !== host).map((member) => [member.host, member.address]));
 }
 
 /** One for each other host, whether there was something to say to it yet or not. */

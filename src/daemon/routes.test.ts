@@ -23,6 +23,7 @@ const app = createRoutes({
   metrics: new Metrics('1.2.3'),
   status: async () => ({ host: 'm1' }) as Status,
   devices: async () => ({}) as Devices,
+  probe: async () => [],
   notReady: () => notReady,
   log: silentLog,
 });

@@ -3,7 +3,14 @@ import { type Context, Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import type { z } from 'zod';
-import { attachRequestSchema, type Devices, type ErrorBody, exportRequestSchema, type Status } from '../api/types.ts';
+import {
+  attachRequestSchema,
+  type Devices,
+  type ErrorBody,
+  exportRequestSchema,
+  type MemberProbe,
+  type Status,
+} from '../api/types.ts';
 import { type ErrorCode, errorCodes, NetbusError } from '../device/errors.ts';
 import type { Log } from '../lib/log.ts';
 import type { Attachments } from './attachments.ts';
@@ -18,6 +25,7 @@ export interface RoutesOptions {
   readonly metrics: Metrics;
   readonly status: () => Promise<Status>;
   readonly devices: (withinMs: number | undefined) => Promise<Devices>;
+  readonly probe: () => Promise<MemberProbe[]>;
   /** Why the daemon is not ready for work; undefined = it is. */
   readonly notReady: () => string | undefined;
   readonly log: Log;
@@ -34,6 +42,8 @@ export function createRoutes(options: RoutesOptions): Hono {
     const withinMs = Number(context.req.query('withinMs'));
     return context.json(await options.devices(withinMs > 0 ? withinMs : undefined));
   });
+
+  app.get('/v1/probe', async (context) => context.json({ members: await options.probe() }));
 
   app.post('/v1/exports', async (context) => context.json(await exports.add(await body(context, exportRequestSchema))));
   app.delete('/v1/exports/:name', async (context) => {

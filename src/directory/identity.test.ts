@@ -63,7 +63,10 @@ test('what is wrong with the files is said in one line, with what to do', async 
   const good = await files('wrong');
   const other = join(folder, 'wrong', 'other');
   await writeFile(other, 'nonsense');
-  await refused({ ...good, key: join(folder, 'none') }, /none \(this host's private key\) does not exist: run "netbus init" or "netbus join"/);
+  await refused(
+    { ...good, key: join(folder, 'none') },
+    /none \(this host's private key\) does not exist: run "netbus init" or "netbus join"/,
+  );
   await refused({ ...good, ca: folder }, /cannot be read \(EISDIR/);
   await refused({ ...good, certificate: other }, /has no certificate in PEM form/);
   await refused({ ...good, ca: good.certificate }, /is not a CA's certificate/);
