@@ -71,7 +71,11 @@ export function createRoutes(options: RoutesOptions): Hono {
     return reason === undefined ? context.text('ready\n') : context.text(`not ready: ${reason}\n`, 503);
   });
 
-  app.notFound((context) => failure(context, 'not_found', `there is no ${context.req.method} ${context.req.path} in this API`));
+  app.notFound((context) => {
+    const request = `${context.req.method} ${context.req.path}`;
+    const message = `the daemon does not know ${request}: it is of another release than the command; restart it ("netbus doctor" compares the two)`;
+    return failure(context, 'protocol', message);
+  });
   app.onError((thrown, context) => {
     const error = NetbusError.from(thrown);
     const request = `${context.req.method} ${context.req.path}`;

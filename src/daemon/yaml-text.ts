@@ -2,6 +2,7 @@
 import { type Document, isMap, isNode, isScalar, LineCounter, type Node, parseDocument } from 'yaml';
 import type { z } from 'zod';
 import { NetbusError } from '../device/errors.ts';
+import { nearest } from '../lib/nearest.ts';
 
 export const CONFIG_BYTES_MAX = 1024 * 1024;
 /** Most mistakes that are told at once: a wrong file should not scroll the first one away. */
@@ -197,31 +198,4 @@ function kindName(expected: string): string {
 
 function oneLine(text: string): string {
   return text.replace(/\s+/g, ' ').trim();
-}
-
-/** The allowed key that was most probably meant: at most a third of its letters differ. */
-function nearest(key: string, allowed: readonly string[]): string | undefined {
-  const ranked = allowed
-    .map((candidate) => ({ candidate, distance: editDistance(key.toLowerCase(), candidate.toLowerCase()) }))
-    .filter(({ candidate, distance }) => distance <= Math.max(1, Math.floor(candidate.length / 3)))
-    .sort((a, b) => a.distance - b.distance);
-  return ranked[0]?.candidate;
-}
-
-/** Letters to insert, remove, replace or swap with their neighbour: what fingers do. */
-function editDistance(a: string, b: string): number {
-  let beforeThat: number[] = [];
-  let previous = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const current = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = previous[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1);
-      current.push(Math.min(replaced, previous[j] + 1, current[j - 1] + 1));
-      const swapped = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
-      if (swapped) current[j] = Math.min(current[j], beforeThat[j - 2] + 1);
-    }
-    beforeThat = previous;
-    previous = current;
-  }
-  return previous[b.length];
 }

@@ -32,12 +32,30 @@ export async function completeNames(argv: readonly string[]): Promise<string> {
       options: { 'run-dir': { type: 'string' }, socket: { type: 'string' } },
     });
     const [kind, prefix = ''] = positionals;
-    const runDir = values['run-dir'] || process.env.NETBUS_RUN_DIR || RUN_DIR_DEFAULT;
-    const client = new ControlClient({ socketPath: values.socket || controlSocket(runDir), timeoutMs: ANSWER_MS_MAX });
+    const client = clientOf({ socket: values.socket, runDir: values['run-dir'] });
     return textOf(await candidates(client, kind as NameKind, prefix), prefix);
   } catch {
     return '';
   }
+}
+
+/** All names of a kind; none where the daemon does not answer. */
+export async function knownNames(kind: NameKind, where: DaemonPlace): Promise<string[]> {
+  try {
+    return (await candidates(clientOf(where), kind, '')).map(({ name }) => name);
+  } catch {
+    return [];
+  }
+}
+
+interface DaemonPlace {
+  readonly socket?: string | undefined;
+  readonly runDir?: string | undefined;
+}
+
+function clientOf({ socket, runDir }: DaemonPlace): ControlClient {
+  const folder = runDir || process.env.NETBUS_RUN_DIR || RUN_DIR_DEFAULT;
+  return new ControlClient({ socketPath: socket || controlSocket(folder), timeoutMs: ANSWER_MS_MAX });
 }
 
 async function candidates(client: ControlClient, kind: NameKind, prefix: string): Promise<Candidate[]> {
