@@ -4,7 +4,7 @@ import { ControlClient, controlSocket, RUN_DIR_DEFAULT } from '../api/client.ts'
 import { NetbusError } from '../device/errors.ts';
 import { type Style, styleFor } from '../lib/format.ts';
 
-const INTERRUPTED = 130;
+export const INTERRUPTED = 130;
 
 /** Options that stand before or after every verb. */
 interface GlobalOptions {

@@ -10,6 +10,7 @@ import { addDoctor } from './doctor.ts';
 import { addExport } from './export.ts';
 import { addGrow } from './grow.ts';
 import { withGuess } from './guess.ts';
+import { addInit } from './init.ts';
 import { addLs } from './ls.ts';
 import { addStatus } from './status.ts';
 import { addUnexport } from './unexport.ts';
@@ -68,6 +69,7 @@ function makeProgram(at: Place): Command {
     // What commander has to say of a mistake is in the error that it throws.
     .configureOutput({ outputError: () => {} })
     .exitOverride();
+  addInit(program);
   addDaemon(program);
   addExport(program);
   addUnexport(program);

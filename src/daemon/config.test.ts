@@ -45,12 +45,23 @@ describe('config', () => {
   });
 
   test('takes every key, and paths relative to its own folder', () => {
-    const text = `${good}listen: "[::1]:9000"\npki: { ca: pki/ca.crt, certificate: /x/m2.crt, key: ../m2.key }\nrunDir: run\nstateDir: /s\nlog: { level: debug }\n`;
+    const text = `${good}listen: "[::1]:9000"\npki: { ca: pki/ca.crt, certificate: /x/m2.crt, key: ../m2.key, issuingKey: i.key }\nrunDir: run\nstateDir: /s\nlog: { level: debug }\n`;
     const config = parseConfig('/srv/a/netbus.yaml', text);
     assert.deepEqual(config.listen, { host: '::1', port: 9000 });
-    assert.deepEqual(config.pki, { ca: '/srv/a/pki/ca.crt', certificate: '/x/m2.crt', key: '/srv/m2.key' });
+    assert.deepEqual(config.pki, {
+      ca: '/srv/a/pki/ca.crt',
+      certificate: '/x/m2.crt',
+      key: '/srv/m2.key',
+      issuing: { certificate: '/x/issuing.crt', key: '/srv/a/i.key' },
+    });
     assert.equal(config.runDir, '/srv/a/run');
     assert.equal(config.log.level, 'debug');
+  });
+
+  test('needs no hosts: they are in the member list then', () => {
+    const config = parseConfig('/etc/netbus/netbus.yaml', 'cluster: lab\nhost: m3\n');
+    assert.equal(config.hosts, undefined);
+    assert.deepEqual(config.pki.issuing, { certificate: '/etc/netbus/pki/issuing.crt', key: '/etc/netbus/pki/issuing.key' });
   });
 
   const mistakes: { name: string; text: string; told: RegExp }[] = [
@@ -69,6 +80,16 @@ describe('config', () => {
       name: 'unknown key deep inside',
       text: good.replace('10.0.0.1 }', '10.0.0.1, adress: x }'),
       told: /:4: hosts\.m1: unknown key "adress"; did you mean "address"\? allowed: address$/,
+    },
+    {
+      name: 'unknown key that is near two',
+      text: `${good}pki: { isuingKey: x }\n`,
+      told: /:6: pki: unknown key "isuingKey"; did you mean "issuingKey"\? allowed: ca, certificate, key, issuingCertificate, issuingKey$/,
+    },
+    {
+      name: 'misspelt hosts',
+      text: good.replace('hosts:', 'host s:'),
+      told: /:3: unknown key "host s"; did you mean "hosts"\?/,
     },
     { name: 'wrong type', text: good.replace('lab', '17'), told: /:1: cluster: is the number 17; it must be a text/ },
     { name: 'a list for a map', text: `${good}log: [info]\n`, told: /:6: log: is a list; it must be a map/ },

@@ -21,8 +21,6 @@ export interface Config {
   /** This host. */
   readonly host: string;
   readonly listen: Address;
-  /** Where other hosts reach this one; undefined: as the member list says. */
-  readonly address: Address | undefined;
   /** All members of the cluster, this host among them; undefined: those of the signed member list in the state folder. */
   readonly hosts: ReadonlyMap<string, Address> | undefined;
   readonly pki: {
@@ -56,7 +54,6 @@ const configSchema = z.strictObject({
   cluster: memberNameSchema,
   host: memberNameSchema,
   listen: addressSchema.default({ host: '0.0.0.0', port: DEFAULT_PORT }),
-  address: addressSchema.optional(),
   hosts: z.record(memberNameSchema, z.strictObject({ address: addressSchema })).optional(),
   pki: z
     .strictObject({
@@ -84,14 +81,13 @@ export function parseConfig(file: string, text: string): Config {
   checkMembers(yaml, parsed);
   const folder = dirname(resolve(file));
   const path = (value: string) => resolve(folder, value);
-  const { cluster, host, listen, address, hosts, pki, runDir, stateDir, log } = parsed;
+  const { cluster, host, listen, hosts, pki, runDir, stateDir, log } = parsed;
   const certificate = path(pki.certificate ?? '/etc/netbus/pki/host.crt');
   return {
     file,
     cluster,
     host,
     listen,
-    address,
     hosts: hosts && new Map(Object.entries(hosts).map(([name, entry]) => [name, entry.address])),
     pki: {
       ca: path(pki.ca ?? '/etc/netbus/pki/ca.crt'),

@@ -1,14 +1,15 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
-import { chmod, mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import type { NetbusError } from '../device/errors.ts';
-import { ManualClock } from '../lib/clock.ts';
-import { loadIdentity } from './identity.ts';
-import { writeAuthority, writeIdentity } from './identity-files.ts';
-import { HOST_VALID_DAYS, issueAuthority, issueHost } from './identity-issue.ts';
+import { ManualClock, systemClock } from '../lib/clock.ts';
+import { loadIdentity, loadIssuing } from './identity.ts';
+import { writeAuthority, writeCertificate, writeIdentity } from './identity-files.ts';
+import { HOST_VALID_DAYS, issueAuthority, issueHost, issueIssuing, issueRoot } from './identity-issue.ts';
 
 const DAY_MS = 24 * 60 * 60 * 1000;
 const clock = new ManualClock();
@@ -123,4 +124,142 @@ test('a file that cannot be written is told, and nothing is left behind', async 
     code: 'config',
   });
   assert.deepEqual(await readdir(place), ['m1.key']);
+});
+
+const root = await issueRoot({ cluster: 'lab', clock });
+const issuing = await issueIssuing({ root, cluster: 'lab', clock });
+const below = await issueHost({ authority: issuing, cluster: 'lab', host: 'm1', clock });
+
+/** Files of a cluster with an issuing CA. */
+async function chainFiles(name: string) {
+  const place = (file: string) => join(folder, name, file);
+  const paths = { ca: place('ca.crt'), certificate: place('host.crt'), key: place('host.key') };
+  await writeAuthority(paths.ca, root.certificate);
+  await writeIdentity(paths, below);
+  const issuingPaths = { ca: paths.ca, certificate: place('issuing.crt'), key: place('issuing.key') };
+  await writeIdentity(issuingPaths, issuing);
+  return { paths, issuingPaths };
+}
+
+test('root, issuing CA and host: each says of itself what it may', () => {
+  const [top, middle, leaf] = [root, issuing, below].map(({ certificate }) => new X509Certificate(certificate));
+  assert.deepEqual([top.ca, middle.ca, leaf.ca], [true, true, false]);
+  assert.match(middle.subject, /CN=lab issuing/);
+  assert.equal(middle.subjectAltName, 'URI:netbus://lab');
+  assert.equal(Date.parse(middle.validTo), clock.wallTime() + 5 * 365 * DAY_MS);
+  assert.ok(middle.checkIssued(top) && middle.verify(top.publicKey));
+  assert.ok(leaf.checkIssued(middle) && leaf.verify(middle.publicKey));
+});
+
+test('a certificate with the issuing CA behind it is read', async () => {
+  const { paths } = await chainFiles('chain');
+  const identity = await loadIdentity(paths, clock);
+  assert.equal(identity.host, 'm1');
+  assert.equal(identity.serialNumber, new X509Certificate(below.certificate).serialNumber);
+  assert.equal(identity.certificate.match(/BEGIN/g)?.length, 2);
+});
+
+test('a chain that is not one is told', async () => {
+  const { paths } = await chainFiles('chain-wrong');
+  const [leaf] = below.certificate.split(/(?<=-----END CERTIFICATE-----\n)/);
+  const set = (text: string) => writeCertificate(paths.certificate, text);
+  await set(leaf);
+  await refused(paths, /host\.crt was not issued by the CA in .*ca\.crt/);
+  await set(`${leaf}${host.certificate}`);
+  await refused(paths, /has a second certificate that is not a CA/);
+  await set(`${leaf}${authority.certificate}`);
+  await refused(paths, /was not issued by the CA/);
+  const stranger = await issueIssuing({ root, cluster: 'lab', clock });
+  await set(`${leaf}${stranger.certificate}`);
+  await refused(paths, /was not issued by the CA/);
+  await set(`${below.certificate}${root.certificate}`);
+  await refused(paths, /has 3 certificates: give the host's, and the issuing CA's behind it/);
+  await set(issuing.certificate);
+  await refused(paths, /names no host/);
+  await rm(paths.ca);
+  await refused(paths, /ca\.crt \(the CA certificate\) does not exist: run "netbus init" or "netbus join"/);
+});
+
+test('the dates of the whole chain count', async () => {
+  const { paths } = await chainFiles('chain-dates');
+  const later = new ManualClock();
+  later.advance((HOST_VALID_DAYS + 1) * DAY_MS);
+  await refused(paths, /host\.crt expired on 2026-01-31/, later);
+  assert.equal(
+    (await loadIdentity(paths, later, { expired: 'allowed' })).expiresAt,
+    clock.wallTime() + HOST_VALID_DAYS * DAY_MS,
+  );
+  const early = new ManualClock();
+  early.advance(-DAY_MS);
+  await assert.rejects(loadIdentity(paths, early, { expired: 'allowed' }), {
+    message: /is valid from .*check this host's clock/,
+  });
+  later.advance(6 * 365 * DAY_MS);
+  await refused(paths, /\(the issuing certificate in it\) expired on/, later);
+});
+
+test('a key of another user is refused', async (t) => {
+  if (process.getuid?.() !== 0) return t.skip('only root can give a file away: run this test as root');
+  const { paths } = await chainFiles('owner');
+  await chown(paths.key, 65534, 65534);
+  await refused(paths, /host\.key \(this host's private key\) belongs to user 65534, which lets it in: chown 0 /);
+});
+
+test('the issuing CA is read where both of its files are', async () => {
+  const { issuingPaths } = await chainFiles('issuing');
+  assert.equal((await loadIssuing(issuingPaths, 'lab', clock))?.certificate.trim(), issuing.certificate.trim());
+  await chmod(issuingPaths.key, 0o644);
+  await assert.rejects(loadIssuing(issuingPaths, 'lab', clock), {
+    code: 'config',
+    message: /has mode 0644.*: chmod 0600 .*issuing\.key$/,
+  });
+  await chmod(issuingPaths.key, 0o600);
+  await assert.rejects(loadIssuing(issuingPaths, 'other', clock), {
+    code: 'config',
+    message: /is not the issuing certificate of cluster other/,
+  });
+  await writeCertificate(issuingPaths.certificate, below.certificate);
+  await assert.rejects(loadIssuing(issuingPaths, 'lab', clock), { code: 'config', message: /was not issued by the CA/ });
+  await writeIdentity(issuingPaths, { ...issuing, key: below.key });
+  await assert.rejects(loadIssuing(issuingPaths, 'lab', clock), {
+    code: 'config',
+    message: /does not belong to the certificate/,
+  });
+  await rm(issuingPaths.key);
+  await assert.rejects(loadIssuing(issuingPaths, 'lab', clock), {
+    code: 'config',
+    message: /issuing\.key \(the issuing private key\) does not exist/,
+  });
+  await rm(issuingPaths.certificate);
+  assert.equal(await loadIssuing(issuingPaths, 'lab', clock), undefined);
+});
+
+test('TLS takes the chain: a host with the root alone believes the other', async () => {
+  // What OpenSSL makes of the extensions, which Node's X509Certificate does not check.
+  const { connect, createServer } = await import('node:tls');
+  const ca = await issueRoot({ cluster: 'lab', clock: systemClock });
+  const below = await issueIssuing({ root: ca, cluster: 'lab', clock: systemClock });
+  const other = await issueHost({ authority: below, cluster: 'lab', host: 'm2', clock: systemClock });
+  const own = await issueHost({ authority: below, cluster: 'lab', host: 'm1', clock: systemClock });
+  const shared = { ca: ca.certificate, minVersion: 'TLSv1.3' as const, rejectUnauthorized: false };
+  const server = createServer({ ...shared, cert: own.certificate, key: own.key, requestCert: true });
+  const peer = new Promise<[boolean, unknown]>((resolve) => {
+    server.on('secureConnection', (socket) => resolve([socket.authorized, socket.authorizationError]));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  const socket = connect({
+    ...shared,
+    port,
+    host: '127.0.0.1',
+    cert: other.certificate,
+    key: other.key,
+    checkServerIdentity: () => undefined,
+  });
+  await new Promise((resolve) => socket.on('secureConnect', resolve));
+  assert.deepEqual([socket.authorized, socket.authorizationError ?? null], [true, null]);
+  const [authorized, error] = await peer;
+  assert.deepEqual([authorized, error ?? null], [true, null]);
+  socket.destroy();
+  await new Promise((resolve) => server.close(resolve));
 });

@@ -1,5 +1,5 @@
 /**
- * The bytes of a member list. It is signed by the cluster's issuing key, so that any host may hand it on and none can change it: docs/protocol.md, 6.
+ * The bytes of a member list. It is signed by the cluster's issuing key, so that any host may hand it on and none can change it: docs/protocol.md, 9.2.
  */
 import { createPrivateKey, sign, verify, X509Certificate } from 'node:crypto';
 import { z } from 'zod';

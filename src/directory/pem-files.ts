@@ -93,7 +93,8 @@ function checkPrivate(path: string, what: string, mode: number, uid: number): vo
     throw wrong(path, `(${what}) has mode ${text}, which lets others in`, `chmod 0600 ${path}`);
   }
   const self = process.getuid?.();
-  if (uid !== 0 && uid !== self) throw wrong(path, `(${what}) belongs to user ${uid}`, `chown ${self} ${path}`);
+  if (uid !== 0 && uid !== self)
+    throw wrong(path, `(${what}) belongs to user ${uid}, which lets it in`, `chown ${self} ${path}`);
 }
 
 function day(date: string): string {

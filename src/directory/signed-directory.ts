@@ -15,7 +15,7 @@ import { isSameList, MEMBER_LIST_BYTES_MAX, type SignedList, verifyMemberList } 
  * list; and an older list in reserve would let those in who were evicted since.
  */
 export const LIST_FILE = 'members.list';
-const COPY_FILE = 'members.copy';
+export const COPY_FILE = 'members.copy';
 const FOLDER_MODE = 0o700;
 /** It is no secret: every member has it. */
 export const LIST_MODE = 0o644;

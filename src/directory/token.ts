@@ -4,7 +4,7 @@
  *
  *   u8 version (1) | u32 expiry, seconds since 1970 | 32 bytes fingerprint | 32 bytes secret | cluster | host | address | 4 bytes checksum
  *
- * The texts are a u8 length and ASCII each, integers are big-endian. The checksum is the beginning of the SHA-256 of all before it, in all versions: it tells a
+ * The texts are a u16 length and ASCII each, integers are big-endian. The checksum is the beginning of the SHA-256 of all before it, in all versions: it tells a
  * token that was cut short or mistyped from one of another release, and protects nothing. A forged token has a secret that the issuer does not know.
  */
 import { createHash, X509Certificate } from 'node:crypto';
@@ -17,14 +17,14 @@ export const SECRET_BYTES = 32;
 const VERSION = 1;
 const FINGERPRINT_BYTES = 32;
 const CHECKSUM_BYTES = 4;
-/** Three texts of at most 255 bytes and the rest, in base64, have less. */
-const TOKEN_CHARACTERS_MAX = 1200;
+/** The longest names and address make about 650. */
+const TOKEN_CHARACTERS_MAX = 1000;
 
 export interface Token {
   readonly cluster: string;
   /** The host that is invited. */
   readonly host: string;
-  /** Of the issuer: HOST:PORT, at most 255 characters. */
+  /** Of the issuer: HOST:PORT. */
   readonly address: string;
   /** SHA-256 of the root's certificate (DER), 32 bytes. */
   readonly caFingerprint: Uint8Array;
@@ -38,7 +38,10 @@ export function encodeToken(token: Token): string {
   const head = Buffer.alloc(5);
   head.writeUInt8(VERSION, 0);
   head.writeUInt32BE(Math.floor(token.expiresAt / 1000), 1);
-  const texts = [token.cluster, token.host, token.address].flatMap((text) => [Buffer.of(text.length), Buffer.from(text)]);
+  const texts = [token.cluster, token.host, token.address].flatMap((text) => [
+    Buffer.of(text.length >> 8, text.length),
+    Buffer.from(text),
+  ]);
   const record = Buffer.concat([head, token.caFingerprint, token.secret, ...texts]);
   return TOKEN_PREFIX + Buffer.concat([record, checksum(record)]).toString('base64url');
 }
@@ -75,7 +78,10 @@ function decodeRecord(record: Buffer): Token {
     at += length;
     return record.subarray(at - length, at);
   };
-  const takeText = () => take(take(1)[0] ?? 0).toString('latin1');
+  const takeText = () => {
+    const [high = 0, low = 0] = take(2);
+    return take(high * 256 + low).toString('latin1');
+  };
   const expiresAt = record.length < at ? 0 : record.readUInt32BE(1) * 1000;
   const token: Token = {
     caFingerprint: Uint8Array.from(take(FINGERPRINT_BYTES)),
