@@ -56,7 +56,7 @@ interface Place {
   ran: Command | undefined;
 }
 
-function makeProgram(at: Place): Command {
+function makeProgram(at: Place = { command: undefined, ran: undefined }): Command {
   const program = new Command('netbus')
     .description('A device of one host, used by a virtual machine on any other.')
     .version(packageJson.version, '-V, --version', 'print the version')
