@@ -89,6 +89,8 @@ systemd: checks the units
 man-db: checks the manual pages, as Debian does
 mandoc: checks the manual pages, as others do
 lintian: checks the Debian package
+zsh: completes what netbus offers
+fish: completes what netbus offers
 PACKAGES
 }
 

@@ -1,4 +1,5 @@
 /** Client of the control API: one HTTP request over the daemon's unix socket per call. */
+import { statSync } from 'node:fs';
 import { type IncomingMessage, request } from 'node:http';
 import { isErrorCode, NetbusError } from '../device/errors.ts';
 import type { EventEntry, EventHistory } from './events.ts';
@@ -12,6 +13,7 @@ import type {
   GrowResult,
   Invitation,
   InvitationRequest,
+  MemberProbe,
   Members,
   Status,
 } from './types.ts';
@@ -69,8 +71,13 @@ export class ControlClient {
     return this.#call('GET', '/v1/status');
   }
 
-  devices({ details = false } = {}): Promise<Devices> {
-    return this.#call('GET', `/v1/devices${details ? '?details=true' : ''}`);
+  /** `withinMs`: hosts that do not answer so soon count as away. */
+  devices({ details = false, withinMs }: { details?: boolean; withinMs?: number } = {}): Promise<Devices> {
+    const query = new URLSearchParams({
+      ...(details && { details: 'true' }),
+      ...(withinMs !== undefined && { withinMs: String(withinMs) }),
+    });
+    return this.#call('GET', `/v1/devices${query.size === 0 ? '' : `?${query}`}`);
   }
 
   events(filter: EventFilter = {}): Promise<EventHistory> {
@@ -96,6 +103,11 @@ export class ControlClient {
     }
     if (status !== 200) this.#decode(status, text);
     throw new NetbusError('unreachable', `the daemon at ${this.#socketPath} has ended: start it, and watch again`);
+  }
+
+  /** The other members, asked now. */
+  probe(): Promise<{ members: MemberProbe[] }> {
+    return this.#call('GET', '/v1/probe');
   }
 
   export(body: ExportRequest): Promise<ExportEntry> {
@@ -222,9 +234,22 @@ export class ControlClient {
   #explain(error: NodeJS.ErrnoException): NetbusError {
     if (error instanceof NetbusError) return error;
     switch (error.code) {
+      case 'ECONNREFUSED':
+        // The kernel says the same of a file that is no socket.
+        if (!isSocket(this.#socketPath)) {
+          return new NetbusError(
+            'unreachable',
+            `${this.#socketPath} is not a socket: name the daemon's with --socket, or its folder with --run-dir or NETBUS_RUN_DIR`,
+            { cause: error },
+          );
+        }
+        return new NetbusError(
+          'unreachable',
+          `no daemon listens at ${this.#socketPath} any more: start it again with "netbus daemon --config FILE"`,
+          { cause: error },
+        );
       case 'ENOENT':
       case 'ENOTDIR':
-      case 'ECONNREFUSED':
         return new NetbusError(
           'unreachable',
           `no daemon listens at ${this.#socketPath}: start it with "netbus daemon --config FILE", or name its folder with --run-dir or NETBUS_RUN_DIR`,
@@ -234,7 +259,7 @@ export class ControlClient {
       case 'EPERM':
         return new NetbusError(
           'denied',
-          `you may not use the daemon's socket ${this.#socketPath}: run this as root or as a member of the socket's group`,
+          `you may not use the daemon's socket ${this.#socketPath}: run this as root, or as a user of the group netbus ("usermod -aG netbus USER" as root, then log in anew)`,
           { cause: error },
         );
       case 'ECONNRESET':
@@ -249,6 +274,14 @@ export class ControlClient {
 
   #notNetbus(detail: string): NetbusError {
     return new NetbusError('protocol', `what listens at ${this.#socketPath} does not speak Netbus's control API: ${detail}`);
+  }
+}
+
+function isSocket(path: string): boolean {
+  try {
+    return statSync(path).isSocket();
+  } catch {
+    return true;
   }
 }
 

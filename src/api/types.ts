@@ -4,7 +4,7 @@
  * | method and path | body | answer |
  * |---|---|---|
  * | GET /v1/status | - | Status |
- * | GET /v1/devices?details=true | - | Devices: all exports as seen from here |
+ * | GET /v1/devices?details=true&withinMs=3000 | - | Devices: all exports as seen from here, of hosts that answer in time |
  * | GET /v1/events?since=TIME&limit=N&type=T&watch=true | - | EventHistory; with `watch` a line of JSON per event (src/api/events.ts) |
  * | POST /v1/exports | ExportRequest | ExportEntry |
  * | DELETE /v1/exports/:name | - | {} |
@@ -14,6 +14,7 @@
  * | GET /v1/members | - | Members |
  * | POST /v1/invitations | InvitationRequest | Invitation |
  * | DELETE /v1/members/:host | - | EvictResult |
+ * | GET /v1/probe | - | { members: MemberProbe[] } : the other members, asked now |
  * | GET /metrics, /healthz, /readyz | - | text |
  *
  * A failure is an HTTP status from the table in `src/device/errors.ts` with `{ error: { code, message } }`.
@@ -245,6 +246,20 @@ export interface AwayHost {
   reason: string;
   /** ISO time when it was last there; left out where it was not since this daemon started. */
   lastSeen?: string;
+}
+
+/** What became of asking another member how it is. */
+export interface MemberProbe {
+  host: string;
+  address: string;
+  reachable: boolean;
+  /** Why it is not reachable. */
+  error?: { code: ErrorCode; message: string };
+  /** Those of a member that is there, unless its release does not know the question. */
+  release?: string;
+  roundTripMs?: number;
+  /** Its clock against this host's, exact to half of the round trip; positive: it is ahead. */
+  clockAheadMs?: number;
 }
 
 export interface GrowResult {

@@ -80,9 +80,15 @@ export class Context {
   }
 }
 
+const LISTED_BY: Readonly<Record<string, string>> = {
+  'HOST/NAME': '"netbus ls" lists the devices',
+  'VM/NAME': '"netbus status" lists the attachments',
+};
+
 /** Splits `HOST/NAME` and `VM/NAME`; `form` is how the message shows it. */
 export function splitPair(text: string, form: string): [string, string] {
   const [first, second, ...rest] = text.split('/');
-  if (!first || !second || rest.length > 0) throw new NetbusError('usage', `"${text}" is not of the form ${form}`);
+  if (!first || !second || rest.length > 0)
+    throw new NetbusError('usage', `"${text}" is not of the form ${form}: ${LISTED_BY[form] ?? 'see --help'}`);
   return [first, second];
 }

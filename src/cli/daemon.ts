@@ -2,7 +2,7 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 
-const CONFIG_DEFAULT = '/etc/netbus/netbus.yaml';
+export const CONFIG_DEFAULT = '/etc/netbus/netbus.yaml';
 
 export function addDaemon(program: Command): void {
   program

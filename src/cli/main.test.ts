@@ -1,7 +1,7 @@
 /** The program as a process, before a daemon that answers what the test wants. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -277,6 +277,24 @@ test('no daemon: 5', async () => {
   assertFails(await netbus(['ls', '--socket', '/nonexistent/socket']), 5, /at \/nonexistent\/socket:/);
   assertFails(await netbus(['ls', '--run-dir', '/nonexistent/'], {}), 5, /at \/nonexistent\/netbus\.sock:/);
   assertFails(await netbus(['ls'], { env: { NETBUS_RUN_DIR: '' } }), 5, /at \/run\/netbus\/netbus\.sock:/);
+  const file = join(folder, 'file');
+  writeFileSync(file, '');
+  assertFails(await netbus(['ls', '--socket', file]), 5, /file is not a socket: name the daemon's/);
+  assertFails(await netbus(['ls', '--socket', folder]), 5, /is not a socket/);
+});
+
+test('a socket whose daemon has ended: 5', async () => {
+  // The file of a unix socket outlives its listener, but not where Node closes it.
+  const path = join(folder, 'left.sock');
+  const script = `require('node:net').createServer().listen(process.argv[1], () => process.kill(process.pid, 'SIGKILL'))`;
+  await new Promise((resolve) => spawn(process.execPath, ['-e', script, path]).on('close', resolve));
+  assertFails(await netbus(['ls', '--socket', path]), 5, /no daemon listens at .*left\.sock any more: start it again/);
+});
+
+test('a daemon of an older release, which does not know the question: 1, and it says so', async () => {
+  const message = 'the daemon does not know GET /v1/devices: it is of another release than the command; restart it';
+  await answerWith({ error: { code: 'protocol', message } }, 502);
+  assertFails(await netbus(['ls']), 1, /another release than the command; restart it/);
 });
 
 test('a socket that the user may not use: 6', {
@@ -309,6 +327,17 @@ test('mistakes of usage: 2, with a guess where there is one', async () => {
     [['events', '--since', 'yesterday'], /--since "yesterday": say how long ago/],
     [['events', '--limit', '-1'], /number from 0 to 1000/],
     [['status', '--run-dir', `/${'x'.repeat(110)}`], /longer than the 107 bytes/],
+    [['attach', 'm1/a'], /'--vm <vm>' not specified; type: netbus attach <host\/name> --vm <vm>; see "netbus attach --help"/],
+    [['attach', '--vm', 'v'], /missing required argument 'host\/name'; type: netbus attach/],
+    [['attach', 'm1/a', '--wm', 'v'], /unknown option '--wm' \(Did you mean --vm\?\)/],
+    [['attach', 'a', '--vm', 'v'], /not of the form HOST\/NAME: "netbus ls" lists/],
+    [['detach', 'v', 'a'], /too many arguments .*; did you mean v\/a; type: netbus detach <vm\/name>/],
+    [['m1/a', 'attach'], /unknown command 'm1\/a'; the verb comes first/],
+    [['--config', '/x', 'status'], /unknown option '--config'; it belongs behind .*daemon or doctor/],
+    [['help', 'atach'], /unknown command 'atach' \(Did you mean attach\?\)/],
+    [['help', 'nonsense'], /unknown command 'nonsense'; see "netbus --help"/],
+    [['unexport', 'm1/a'], /type the name alone.*"netbus unexport a" on m1/],
+    [['completion', 'tcsh'], /bash, zsh, fish/],
   ];
   for (const [argv, message] of cases) assertFails(await netbus(argv), 2, message);
   const json = await netbus(['expor', '--json']);
@@ -338,10 +367,50 @@ test('a reader that has seen enough is no error', async () => {
   assert.equal(stderr, '');
 });
 
-test('interrupted: 130', async () => {
-  const asked = new Promise<void>((resolve) => void listen(() => resolve()));
-  const child = start(['ls']);
-  await asked;
-  child.kill('SIGINT');
-  assert.equal(await new Promise((resolve) => child.on('close', resolve)), 130);
+test('a name that is nearly right: the daemon is asked for those that it has', async () => {
+  await listen((request, response) => {
+    const [status, answer] =
+      request.method === 'GET'
+        ? [200, request.url?.startsWith('/v1/devices') ? DEVICES : STATUS]
+        : [404, { error: { code: 'not_found', message: 'there is none' } }];
+    response.writeHead(status as number).end(JSON.stringify(answer));
+  });
+  const cases: [string[], RegExp][] = [
+    [['attach', 'm1/dat', '--vm', 'v'], /there is none; did you mean m1\/data\?/],
+    [['detach', 'wbe/data'], /there is none; did you mean web\/data\?/],
+    [['grow', 'WEB/data'], /there is none; did you mean web\/data\?/],
+    [['unexport', 'dta'], /there is none; did you mean data\?/],
+    [['detach', 'other/thing'], /there is none$/m],
+    // It was found there, so it is something else that is not.
+    [['detach', 'web/data'], /there is none$/m],
+  ];
+  for (const [argv, message] of cases) assertFails(await netbus(argv), 3, message);
+});
+
+test('interrupted, at every verb that waits for the daemon: 130, and not a word', async () => {
+  let asked: () => void = () => {};
+  await listen(() => asked());
+  const verbs = [
+    ['ls'],
+    ['status'],
+    ['export', 'x', '--disk', '/x', '--allow', 'm2'],
+    ['unexport', 'x'],
+    ['attach', 'm1/x', '--vm', 'v'],
+    ['detach', 'v/x'],
+    ['grow', 'v/x'],
+    ['doctor'],
+  ];
+  for (const argv of verbs) {
+    const waiting = new Promise<void>((resolve) => {
+      asked = resolve;
+    });
+    const child = start(argv);
+    let output = '';
+    child.stdout.on('data', (chunk) => (output += chunk));
+    child.stderr.on('data', (chunk) => (output += chunk));
+    await waiting;
+    child.kill('SIGINT');
+    assert.equal(await new Promise((resolve) => child.on('close', resolve)), 130, argv[0]);
+    assert.equal(output, '');
+  }
 });

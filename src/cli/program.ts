@@ -3,12 +3,15 @@ import { Command, CommanderError, Option } from 'commander';
 import packageJson from '../../package.json' with { type: 'json' };
 import { errorCodes, NetbusError } from '../device/errors.ts';
 import { addAttach } from './attach.ts';
+import { addCompletion } from './completion.ts';
 import { addDaemon } from './daemon.ts';
 import { addDetach } from './detach.ts';
+import { addDoctor } from './doctor.ts';
 import { addEvents } from './events.ts';
 import { addEvict } from './evict.ts';
 import { addExport } from './export.ts';
 import { addGrow } from './grow.ts';
+import { withGuess } from './guess.ts';
 import { addInit } from './init.ts';
 import { addInvite } from './invite.ts';
 import { addJoin } from './join.ts';
@@ -17,6 +20,7 @@ import { addLs } from './ls.ts';
 import { addMembers } from './members.ts';
 import { addStatus } from './status.ts';
 import { addUnexport } from './unexport.ts';
+import { checkHelp, usageError } from './usage.ts';
 
 const EXAMPLES = `
 Examples:
@@ -31,22 +35,35 @@ Exit status:
 
 /** Runs the command line `argv` (without node and script). Returns the exit status; never throws. */
 export async function runProgram(argv: readonly string[]): Promise<number> {
+  // Where commander was when it found a mistake, and the verb that it ran.
+  const at: Place = { command: undefined, ran: undefined };
+  const program = makeProgram(at);
   try {
-    await makeProgram().parseAsync(argv, { from: 'user' });
-    return 0;
+    checkHelp(program, argv);
+    await program.parseAsync(argv, { from: 'user' });
+    // A verb may have answered, and still say that not all is well.
+    return Number(process.exitCode ?? 0);
   } catch (thrown) {
     // Help and the version have been printed; without a verb the help stands on stderr, and it is a mistake.
     if (thrown instanceof CommanderError && thrown.exitCode === 0) return 0;
     if (thrown instanceof CommanderError && thrown.code === 'commander.help') return errorCodes.usage.exit;
-    const error = thrown instanceof CommanderError ? usageError(thrown) : NetbusError.from(thrown);
+    const error =
+      thrown instanceof CommanderError
+        ? usageError(thrown, at.command ?? program, argv)
+        : await withGuess(NetbusError.from(thrown), at.ran);
     process.stderr.write(argv.includes('--json') ? jsonLine(error) : textLines(error));
     if (error.code === 'internal' && process.env.NETBUS_DEBUG) process.stderr.write(`${error.cause ?? error.stack}\n`);
     return errorCodes[error.code].exit;
   }
 }
 
-/** All verbs with their options; the manual page is made of it, too. */
-export function makeProgram(): Command {
+interface Place {
+  command: Command | undefined;
+  ran: Command | undefined;
+}
+
+/** All verbs with their options; the manual page and the completions are made of it, too. */
+export function makeProgram(at: Place = { command: undefined, ran: undefined }): Command {
   const program = new Command('netbus')
     .description('A device of one host, used by a virtual machine on any other.')
     .version(packageJson.version, '-V, --version', 'print the version')
@@ -73,18 +90,27 @@ export function makeProgram(): Command {
   addJoin(program);
   addMembers(program);
   addEvict(program);
+  addDoctor(program);
+  addCompletion(program);
   program.helpCommand('help [verb]', 'print the help of a verb');
+  noteMistakes(program, at);
+  program.hook('preAction', (_program, command) => {
+    at.ran = command;
+  });
   return program;
+}
+
+/** A mistake is thrown, and it is known at which verb it was made. */
+function noteMistakes(command: Command, at: Place): void {
+  command.exitOverride((error) => {
+    at.command = command;
+    throw error;
+  });
+  for (const below of command.commands) noteMistakes(below, at);
 }
 
 function helpWidth(): number {
   return Math.min(process.stdout.columns ?? 100, 100);
-}
-
-/** "error: unknown command 'expor'\n(Did you mean export?)" in our form. */
-function usageError(error: CommanderError): NetbusError {
-  const message = error.message.replace(/^error: /, '').replace(/\.$/, '');
-  return new NetbusError('usage', `${oneLine(message)}; see "netbus --help"`, { cause: error });
 }
 
 function jsonLine({ code, message }: NetbusError): string {
@@ -98,8 +124,4 @@ function textLines({ message }: NetbusError): string {
     .split(/\s*\n\s*/)
     .map((line) => `netbus: ${line}\n`)
     .join('');
-}
-
-function oneLine(text: string): string {
-  return text.trim().replace(/\s*\n\s*/g, ' ');
 }

@@ -1,5 +1,6 @@
 /** `netbus unexport`: takes an export back. */
 import type { Command } from 'commander';
+import { NetbusError } from '../device/errors.ts';
 import { Context } from './context.ts';
 
 export function addUnexport(program: Command): void {
@@ -11,6 +12,13 @@ export function addUnexport(program: Command): void {
     .addHelpText('after', '\nExample:\n  netbus unexport data\n')
     .action(async (name: string, _options: unknown, command: Command) => {
       const context = new Context(command);
+      const [host, own] = name.split('/');
+      if (own !== undefined) {
+        throw new NetbusError(
+          'usage',
+          `"${name}": type the name alone, on the host that has the export: "netbus unexport ${own}" on ${host}`,
+        );
+      }
       await context.client.unexport(name);
       context.print({}, () => `${name} is no longer exported\n`);
     });

@@ -70,6 +70,11 @@ describe('config', () => {
       text: `${good}lsten: 1.2.3.4\n`,
       told: /^netbus\.yaml:6: unknown key "lsten"; did you mean "listen"\? allowed: cluster, host, /,
     },
+    {
+      name: 'unknown key as near to one that is there as to one that is missing',
+      text: good.replace('host:', 'hots:'),
+      told: /^netbus\.yaml:2: unknown key "hots"; did you mean "host"\?/,
+    },
     { name: 'unknown key, nothing near', text: `${good}colour: red\n`, told: /:6: unknown key "colour"; allowed: cluster, / },
     {
       name: 'unknown key deep inside',

@@ -13,7 +13,7 @@ import type { Member } from '../directory/directory.ts';
 import { type Identity, loadIdentity } from '../directory/identity.ts';
 import { bounce } from '../filters/bounce.ts';
 import { createDiskFrontend } from '../frontends/vhost-user/disk-frontend.ts';
-import { formatAddress } from '../lib/address.ts';
+import { type Address, formatAddress } from '../lib/address.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { Attachments } from './attachments.ts';
@@ -36,6 +36,7 @@ import { diskOpener } from './open-disk.ts';
 import { Overview } from './overview.ts';
 import { controlSocketPath } from './paths.ts';
 import { type Action, planStart } from './plan.ts';
+import { describeHost, probeMembers } from './probe.ts';
 import { Rates } from './rates.ts';
 import { attachmentRecordSchema, exportRecordSchema, virtualDeviceRecordSchema } from './records.ts';
 import { createRoutes } from './routes.ts';
@@ -152,7 +153,10 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     onLinkUp: (name) => membership.linkUp(name),
     joinHost: membership.joinHost,
     sessionHost: { open: async (peer, { attachment }, onEnded) => exports.openSession(peer, attachment, onEnded) },
-    handlers: forMembersAlone({ ...createCallHandlers(exports), ...membership.handlers }, isMember),
+    handlers: forMembersAlone(
+      { ...createCallHandlers(exports), 'host.describe': describeHost(release, clock), ...membership.handlers },
+      isMember,
+    ),
     allocate: (bytes) => NativeRegion.allocate(bytes),
     busyPollUs,
     observer: busEvents(events, exports),
@@ -231,8 +235,9 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     membership,
     metrics,
     status,
-    devices: (details) => listDevices({ hosts: deviceHosts.all, links: links(), details, clock }),
+    devices: (query) => listDevices({ ...query, hosts: deviceHosts.all, links: links(), clock }),
     events,
+    probe: () => probeMembers(bus.links, otherAddresses(host, directory.members()), clock),
     notReady: () => (ready ? undefined : 'exports and attachments of before are being opened'),
     log,
   });
@@ -245,6 +250,10 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     log.info({}, 'daemon ready');
   });
   return { socket, reload: () => keeper.reload() };
+}
+
+function otherAddresses(host: string, members: ReadonlyMap<string, Member>): Map<string, Address> {
+  return new Map([...members.values()].filter((member) => member.host !== host).map((member) => [member.host, member.address]));
 }
 
 /** One for each other host, whether there was something to say to it yet or not. */

@@ -15,15 +15,17 @@ export interface ListOptions {
   readonly links: readonly LinkEntry[];
   /** What only `ls -o wide` shows, too. */
   readonly details: boolean;
+  /** How long a host is waited for, where that is less than the bounds. */
+  readonly withinMs?: number;
   readonly clock: Clock;
 }
 
 /** All hosts are asked at once. */
-export async function listDevices({ hosts, links, details, clock }: ListOptions): Promise<Devices> {
+export async function listDevices({ hosts, links, details, withinMs = LIST_MS_MAX, clock }: ListOptions): Promise<Devices> {
   const linkOf = new Map(links.map((link) => [link.host, link]));
   const asked = [...hosts].map(async ([host, deviceHost]) => {
     const link = linkOf.get(host);
-    const boundMs = link?.state === 'down' ? LIST_DOWN_MS_MAX : LIST_MS_MAX;
+    const boundMs = Math.min(withinMs, link?.state === 'down' ? LIST_DOWN_MS_MAX : LIST_MS_MAX);
     const { signal, cancel } = abortAfter(clock, boundMs);
     const late = new Promise<never>((_, reject) => {
       const error = new NetbusError('timeout', `it did not answer within ${boundMs / 1000} s`);

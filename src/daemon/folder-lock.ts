@@ -1,5 +1,5 @@
 /** Makes a folder this daemon's own: two daemons on one folder would each believe that they alone write there. */
-import { mkdir, open } from 'node:fs/promises';
+import { type FileHandle, mkdir, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../../native/index.ts';
 import { NetbusError } from '../device/errors.ts';
@@ -17,8 +17,7 @@ export async function lockFolder(folder: string, what: string, mode: number): Pr
     await mkdir(folder, { recursive: true, mode });
     const file = await open(path, 'a+', 0o600);
     if (native.lockFile(file.fd, 'exclusive', 0, 0)) {
-      await file.truncate(0);
-      await file.write(`${process.pid}\n`);
+      await noteOwner(file);
       return () => file.close();
     }
     const owner = (await file.readFile('utf8')).trim();
@@ -30,8 +29,40 @@ export async function lockFolder(folder: string, what: string, mode: number): Pr
     );
   } catch (thrown) {
     if (thrown instanceof NetbusError) throw thrown;
-    const { code, message } = thrown as NodeJS.ErrnoException;
-    const denied = code === 'EACCES' || code === 'EPERM' || code === 'EROFS';
-    throw new NetbusError(denied ? 'denied' : 'config', `the ${what} ${folder} cannot be used: ${message}`, { cause: thrown });
+    throw unusable(folder, what, thrown);
+  }
+}
+
+/** For people, and for the message of a second daemon. A full filesystem is no reason not to start: what is stored already is served. */
+async function noteOwner(file: FileHandle): Promise<void> {
+  try {
+    await file.truncate(0);
+    await file.write(`${process.pid}\n`);
+  } catch {
+    // The lock itself needs no room.
+  }
+}
+
+function unusable(folder: string, what: string, thrown: unknown): NetbusError {
+  const { code, message } = thrown as NodeJS.ErrnoException;
+  const options = { cause: thrown };
+  switch (code) {
+    case 'EACCES':
+    case 'EPERM': {
+      const user = `user ${process.geteuid?.()}`;
+      const advice = `run the daemon as root or as the folder's owner, or give the folder to ${user}`;
+      return new NetbusError('denied', `the ${what} ${folder} may not be used by ${user}: ${advice}`, options);
+    }
+    case 'EROFS':
+      return new NetbusError('denied', `the ${what} ${folder} is on a read-only filesystem: mount it to be written`, options);
+    case 'ENOSPC':
+    case 'EDQUOT':
+      return new NetbusError(
+        'device',
+        `the ${what} ${folder} is full: make room there (df ${folder}; df -i ${folder})`,
+        options,
+      );
+    default:
+      return new NetbusError('config', `the ${what} ${folder} cannot be used: ${message}`, options);
   }
 }

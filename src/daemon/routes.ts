@@ -2,7 +2,14 @@
 import { type Context, Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
-import { attachRequestSchema, type Devices, type ErrorBody, exportRequestSchema, type Status } from '../api/types.ts';
+import {
+  attachRequestSchema,
+  type Devices,
+  type ErrorBody,
+  exportRequestSchema,
+  type MemberProbe,
+  type Status,
+} from '../api/types.ts';
 import { type ErrorCode, errorCodes, NetbusError } from '../device/errors.ts';
 import type { Log } from '../lib/log.ts';
 import type { Attachments } from './attachments.ts';
@@ -22,8 +29,9 @@ export interface RoutesOptions {
   readonly membership: Membership;
   readonly metrics: Metrics;
   readonly status: () => Promise<Status>;
-  readonly devices: (details: boolean) => Promise<Devices>;
+  readonly devices: (query: { details: boolean; withinMs?: number }) => Promise<Devices>;
   readonly events: Events;
+  readonly probe: () => Promise<MemberProbe[]>;
   /** Why the daemon is not ready for work; undefined = it is. */
   readonly notReady: () => string | undefined;
   readonly log: Log;
@@ -36,8 +44,13 @@ export function createRoutes(options: RoutesOptions): Hono {
   app.use(bodyLimit({ maxSize: REQUEST_BYTES_MAX, onError: tooLong }));
 
   app.get('/v1/status', async (context) => context.json(await options.status()));
-  app.get('/v1/devices', async (context) => context.json(await options.devices(context.req.query('details') === 'true')));
+  app.get('/v1/devices', async (context) => {
+    const withinMs = Number(context.req.query('withinMs'));
+    const details = context.req.query('details') === 'true';
+    return context.json(await options.devices({ details, ...(withinMs > 0 && { withinMs }) }));
+  });
   app.get('/v1/events', (context) => answerEvents(context, options.events));
+  app.get('/v1/probe', async (context) => context.json({ members: await options.probe() }));
 
   app.post('/v1/exports', async (context) => context.json(await exports.add(await body(context, exportRequestSchema))));
   app.delete('/v1/exports/:name', async (context) => {
@@ -67,7 +80,11 @@ export function createRoutes(options: RoutesOptions): Hono {
     return reason === undefined ? context.text('ready\n') : context.text(`not ready: ${reason}\n`, 503);
   });
 
-  app.notFound((context) => failure(context, 'not_found', `there is no ${context.req.method} ${context.req.path} in this API`));
+  app.notFound((context) => {
+    const request = `${context.req.method} ${context.req.path}`;
+    const message = `the daemon does not know ${request}: it is of another release than the command; restart it ("netbus doctor" compares the two)`;
+    return failure(context, 'protocol', message);
+  });
   app.onError((thrown, context) => {
     const error = NetbusError.from(thrown);
     const request = `${context.req.method} ${context.req.path}`;

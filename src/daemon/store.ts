@@ -98,12 +98,18 @@ export class RecordStore<Value> {
   async #write(key: string, value: Value): Promise<void> {
     const temporary = join(this.folder, `${TEMPORARY_PREFIX}${key}`);
     await this.#guard(key, async () => {
-      const file = await open(temporary, 'w', 0o600);
       try {
-        await file.writeFile(`${JSON.stringify(value, null, 2)}\n`);
-        await file.sync();
-      } finally {
-        await file.close();
+        const file = await open(temporary, 'w', 0o600);
+        try {
+          await file.writeFile(`${JSON.stringify(value, null, 2)}\n`);
+          await file.sync();
+        } finally {
+          await file.close();
+        }
+      } catch (thrown) {
+        // Half a record takes room that a full filesystem does not have.
+        await unlink(temporary).catch(() => {});
+        throw thrown;
       }
       await rename(temporary, join(this.folder, key + EXTENSION));
       await syncFolder(this.folder);
@@ -115,7 +121,7 @@ export class RecordStore<Value> {
       await work();
     } catch (thrown) {
       const path = join(this.folder, key + EXTENSION);
-      throw new NetbusError('device', `the record ${path} cannot be stored: ${(thrown as Error).message}`, { cause: thrown });
+      throw new NetbusError('device', `the record ${path} cannot be stored${reasonOf(thrown, this.folder)}`, { cause: thrown });
     }
   }
 
@@ -129,6 +135,13 @@ export class RecordStore<Value> {
       if (--entry.waiting === 0) this.#turns.delete(key);
     }
   }
+}
+
+function reasonOf(thrown: unknown, folder: string): string {
+  const { code, message } = thrown as NodeJS.ErrnoException;
+  if (code === 'ENOSPC' || code === 'EDQUOT')
+    return `, the filesystem is full: make room there (df ${folder}; df -i ${folder})`;
+  return `: ${message}`;
 }
 
 async function syncFolder(folder: string): Promise<void> {

@@ -2,6 +2,7 @@
 import { type Document, isMap, isNode, isScalar, LineCounter, type Node, parseDocument } from 'yaml';
 import type { z } from 'zod';
 import { NetbusError } from '../device/errors.ts';
+import { nearest } from '../lib/nearest.ts';
 
 export const CONFIG_BYTES_MAX = 1024 * 1024;
 /** Most mistakes that are told at once: a wrong file should not scroll the first one away. */
@@ -27,7 +28,7 @@ export class YamlText {
     const result = schema.safeParse(this.#value());
     if (!result.success) {
       const { issues } = result.error;
-      const told = issues.filter((issue) => !isMisspelt(schema, issue, issues));
+      const told = issues.filter((issue) => !this.#isMisspelt(schema, issue, issues));
       this.#fail(told.flatMap((issue) => this.#issueProblems(schema, issue)));
     }
     return result.data as z.output<Schema>;
@@ -57,7 +58,7 @@ export class YamlText {
       case 'unrecognized_keys': {
         const allowed = allowedKeys(schema, issue.path);
         return issue.keys.map((key) => {
-          const near = nearest(key, allowed);
+          const near = this.#meant(schema, issue.path, key);
           const hint = near === undefined ? '' : `did you mean "${near}"? `;
           return this.#at(
             this.#offset([...issue.path, key]),
@@ -96,6 +97,25 @@ export class YamlText {
     }
   }
 
+  /** The key that was most probably meant by one that is not allowed: rather one that is not there yet. */
+  #meant(schema: z.ZodType, path: Path, key: string): string | undefined {
+    const allowed = allowedKeys(schema, path);
+    const missing = allowed.filter((name) => !this.#document.hasIn([...path, name]));
+    return nearest(key, missing) ?? nearest(key, allowed);
+  }
+
+  /** A key that is missing because it is there under a name that is nearly right: the other problem says it all. */
+  #isMisspelt(schema: z.ZodType, issue: z.core.$ZodIssue, issues: readonly z.core.$ZodIssue[]): boolean {
+    if (issue.code !== 'invalid_type') return false;
+    const folder = issue.path.slice(0, -1).join('.');
+    return issues.some(
+      (other) =>
+        other.code === 'unrecognized_keys' &&
+        other.path.join('.') === folder &&
+        other.keys.some((key) => this.#meant(schema, other.path, key) === issue.path.at(-1)),
+    );
+  }
+
   /** Where the key (not the value) at `path` stands: that is the line that people look for. */
   #offset(path: Path): number {
     let node: unknown = this.#document.contents;
@@ -119,18 +139,6 @@ export class YamlText {
     if (told.length < problems.length) told.push(`${this.#file}: and ${problems.length - told.length} more`);
     throw new NetbusError('config', told.join('\n'));
   }
-}
-
-/** A key that is missing because it is there under a name that is nearly right: the other problem says it all. */
-function isMisspelt(schema: z.ZodType, issue: z.core.$ZodIssue, issues: readonly z.core.$ZodIssue[]): boolean {
-  if (issue.code !== 'invalid_type') return false;
-  const folder = issue.path.slice(0, -1).join('.');
-  return issues.some(
-    (other) =>
-      other.code === 'unrecognized_keys' &&
-      other.path.join('.') === folder &&
-      other.keys.some((key) => nearest(key, allowedKeys(schema, other.path)) === issue.path.at(-1)),
-  );
 }
 
 function startOf(node: unknown): number | undefined {
@@ -190,26 +198,4 @@ function kindName(expected: string): string {
 
 function oneLine(text: string): string {
   return text.replace(/\s+/g, ' ').trim();
-}
-
-/** The allowed key that was most probably meant: at most a third of its letters differ. */
-function nearest(key: string, allowed: readonly string[]): string | undefined {
-  const ranked = allowed
-    .map((candidate) => ({ candidate, distance: editDistance(key.toLowerCase(), candidate.toLowerCase()) }))
-    .filter(({ candidate, distance }) => distance <= Math.max(1, Math.floor(candidate.length / 3)))
-    .sort((a, b) => a.distance - b.distance);
-  return ranked[0]?.candidate;
-}
-
-function editDistance(a: string, b: string): number {
-  let previous = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const current = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = previous[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1);
-      current.push(Math.min(replaced, previous[j] + 1, current[j - 1] + 1));
-    }
-    previous = current;
-  }
-  return previous[b.length];
 }

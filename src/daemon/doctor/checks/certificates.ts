@@ -1,0 +1,96 @@
+/** The certificates: as the daemon checks them, and how long they last. */
+import { X509Certificate } from 'node:crypto';
+import { type Check, type Finding, failure, ok, skipped, warning, withoutConfig } from '../check.ts';
+import { errorCode, errorText, type HostFacts } from '../facts.ts';
+
+const RENEWAL =
+  'see in "netbus members" and in the log why it was not renewed, or give the host a new one (docs/operations.md)';
+const DAY_MS = 24 * 60 * 60 * 1000;
+const WARN_BELOW_DAYS = 10;
+const BLOCK = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g;
+
+export const certificates: Check = {
+  name: 'certificates',
+  async run({ facts, config, pki, identity }) {
+    if (config.name !== 'loaded') return [withoutConfig];
+    const dates = [
+      ...(await checkDates(
+        facts,
+        pki.ca,
+        'the CA certificate',
+        ['the CA certificate'],
+        'make a new root, and join all hosts anew',
+      )),
+      ...(await checkDates(
+        facts,
+        pki.certificate,
+        'the certificate',
+        ["this host's certificate", 'the issuing certificate'],
+        RENEWAL,
+      )),
+    ];
+    const loaded = await identity();
+    const troubles = dates.filter(({ result }) => result !== 'ok');
+    if ('problem' in loaded) {
+      // Dates are told already, in fewer words.
+      if (troubles.some(({ result }) => result === 'error' || result === 'skipped')) return troubles;
+      const cut = loaded.problem.lastIndexOf(': ');
+      return [
+        failure(
+          cut < 0 ? loaded.problem : loaded.problem.slice(0, cut),
+          cut < 0 ? 'see docs/operations.md' : loaded.problem.slice(cut + 2),
+        ),
+        ...dates,
+      ];
+    }
+    const { cluster, host } = loaded.identity;
+    if (cluster !== config.config.cluster || host !== config.config.host) {
+      const wanted = `${config.config.host} of ${config.config.cluster}`;
+      return [
+        failure(`${pki.certificate} is for ${host} of ${cluster}, and the config is for ${wanted}`, 'correct one of them'),
+        ...dates,
+      ];
+    }
+    return [ok(`${pki.certificate} is for ${host} of ${cluster}, of the CA in ${pki.ca}`), ...dates];
+  },
+};
+
+/** One finding for each certificate of a file. `names` are theirs, in the file's order. */
+async function checkDates(
+  facts: HostFacts,
+  path: string,
+  what: string,
+  names: readonly string[],
+  advice: string,
+): Promise<Finding[]> {
+  let text: string;
+  try {
+    text = await facts.readText(path);
+  } catch (thrown) {
+    if (errorCode(thrown) === 'ENOENT')
+      return [failure(`${path} (${what}) is not there`, 'run "netbus init" or "netbus join"')];
+    return [skipped(`${path} (${what}) cannot be read: ${errorText(thrown)}`, 'run this as root')];
+  }
+  return (text.match(BLOCK) ?? []).slice(0, names.length).flatMap((block, index) => {
+    try {
+      return [dateFinding(new X509Certificate(block), names[index], facts.wallTime(), advice)];
+    } catch {
+      // What it is instead, the daemon's own check says.
+      return [];
+    }
+  });
+}
+
+function dateFinding({ validFrom, validTo }: X509Certificate, what: string, now: number, advice: string): Finding {
+  const [begin, end] = [Date.parse(validFrom), Date.parse(validTo)];
+  if (now < begin)
+    return failure(`${what} is valid from ${isoDay(begin)} on, and here it is ${isoDay(now)}`, "set this host's clock right");
+  if (now > end) return failure(`${what} expired on ${isoDay(end)}: no new session begins`, advice);
+  const days = Math.floor((end - now) / DAY_MS);
+  const found = `${what} is valid until ${isoDay(end)}, ${days} ${days === 1 ? 'day' : 'days'}`;
+  return days < WARN_BELOW_DAYS ? warning(found, advice) : ok(found);
+}
+
+function isoDay(time: number): string {
+  return new Date(time).toISOString().slice(0, 10);
+}
