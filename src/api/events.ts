@@ -22,7 +22,6 @@ export const eventTypes = {
   'daemon.started': host('info'),
   'daemon.stopped': host('info'),
   'daemon.failed': host('error'),
-  'config.error': host('error'),
   'identity.error': host('error'),
   'state.damaged': host('error'),
 
@@ -31,14 +30,11 @@ export const eventTypes = {
 
   'member.invited': host('info'),
   'member.joined': host('info'),
-  'member.refused': host('warning'),
   'member.evicted': host('warning'),
   'members.updated': host('info'),
-  'members.rejected': host('error'),
 
   'certificate.renewed': host('info'),
   'certificate.not-renewed': host('warning'),
-  'certificate.expiring': host('warning'),
 
   'export.added': exported('info'),
   'export.removed': exported('info'),

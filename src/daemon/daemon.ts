@@ -120,7 +120,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
 
   const directory = await openDirectory(config, identity, options);
   const { issuing, problem } = await openIssuingHost(config, identity, directory, options);
-  const membership = new Membership({ host, cluster: config.cluster, directory, issuing, clock, log });
+  const membership = new Membership({ host, cluster: config.cluster, directory, issuing, clock, log, events });
   const isMember = (name: string) => directory.members().has(name);
   const targetOf = (name: string) => targetIn(directory, name);
 
@@ -211,6 +211,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     use: (renewed) => bus.useIdentity(renewed),
     clock,
     log,
+    events,
   });
   keeper.start();
   closers.add('the identity', () => keeper.close());
@@ -249,7 +250,16 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     ready = true;
     log.info({}, 'daemon ready');
   });
-  return { socket, reload: () => keeper.reload() };
+  const reload = async () => {
+    try {
+      await keeper.reload();
+    } catch (thrown) {
+      const message = `certificate and key were not taken anew: ${NetbusError.from(thrown).message}`;
+      events.record({ type: 'identity.error', subject: host, message });
+      throw thrown;
+    }
+  };
+  return { socket, reload };
 }
 
 function otherAddresses(host: string, members: ReadonlyMap<string, Member>): Map<string, Address> {

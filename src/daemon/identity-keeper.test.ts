@@ -42,6 +42,8 @@ describe('the certificate of a host over time', () => {
 
   const issue = (request: string) => issueForRequest({ authority: issuing, request, ...names, admission, clock });
 
+  const recorded: string[] = [];
+
   async function keep(renew: (request: string) => Promise<string> = issue): Promise<IdentityKeeper> {
     const counted = async (request: string) => {
       asked++;
@@ -50,6 +52,7 @@ describe('the certificate of a host over time', () => {
     };
     const keeper = new IdentityKeeper({
       ...{ files, identity: await loadIdentity(files, clock), use: (identity: Identity) => used.push(identity), clock, log },
+      events: { record: ({ type }) => void recorded.push(type) },
       renew: counted,
     });
     keeper.start();
@@ -72,6 +75,7 @@ describe('the certificate of a host over time', () => {
     await pass(keeper, 1.1 * DAY_MS);
     assert.equal(asked, 1);
     assert.equal(used.length, 1);
+    assert.deepEqual(recorded.splice(0), ['certificate.renewed']);
     assert.ok(keeper.identity.expiresAt > expiresAt + 19 * DAY_MS);
     assert.equal(keeper.identity.key, key);
     assert.equal(readFileSync(files.certificate, 'utf8').trim(), keeper.identity.certificate.trim());
@@ -129,7 +133,7 @@ describe('the certificate of a host over time', () => {
 
   test('people with certificates of their own are told to replace them, and nothing is asked for', async () => {
     const identity = await loadIdentity(files, clock);
-    const plain = new IdentityKeeper({ files, identity, use: (renewed) => used.push(renewed), clock, log });
+    const plain = new IdentityKeeper({ files, identity, use: (renewed) => used.push(renewed), clock, log, events: { record() {} } });
     plain.start();
     clock.advance(21 * DAY_MS);
     assert.match(plain.warnings.join(), /expires on .*; put a new one into .*host\.crt and send the daemon SIGHUP/);

@@ -10,6 +10,7 @@ import { writeCertificate } from '../directory/identity-files.ts';
 import { createRequest } from '../directory/identity-request.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
+import type { EventRecorder } from './events.ts';
 
 const DAY_MS = 24 * 60 * 60 * 1000;
 /** Warned of so long before the end. */
@@ -31,6 +32,7 @@ export interface IdentityKeeperOptions {
   readonly use: (identity: Identity) => void;
   readonly clock: Clock;
   readonly log: Log;
+  readonly events: EventRecorder;
 }
 
 export class IdentityKeeper {
@@ -119,7 +121,7 @@ export class IdentityKeeper {
   }
 
   async #renew(): Promise<void> {
-    const { files, renew, clock, log } = this.#options;
+    const { files, renew, clock, log, events } = this.#options;
     if (this.#closed || renew === undefined || clock.wallTime() < this.#renewAt) return;
     try {
       const { certificate, key, expiresAt } = this.#identity;
@@ -136,12 +138,16 @@ export class IdentityKeeper {
       await writeCertificate(files.certificate, renewed);
       this.#take(loaded);
       log.info({ expiresAt: text(loaded.expiresAt) }, 'the certificate was renewed');
+      const message = `the certificate was renewed, and is valid until ${text(loaded.expiresAt)}`;
+      events.record({ type: 'certificate.renewed', subject: loaded.host, message });
     } catch (thrown) {
       const { code, message } = NetbusError.from(thrown);
       this.#retryMs = this.#failure === undefined ? RETRY_FIRST_MS : Math.min(this.#retryMs * 2, RETRY_MAX_MS);
       this.#failure = message;
       const fields = { code, expiresAt: text(this.#identity.expiresAt), retrySeconds: this.#retryMs / 1000 };
       log.warn(fields, `the certificate was not renewed: ${message}`);
+      const told = `it was not renewed: ${message}`;
+      events.record({ type: 'certificate.not-renewed', subject: this.#identity.host, message: told, details: { code } });
     }
   }
 

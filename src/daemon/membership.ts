@@ -17,6 +17,7 @@ import { abortAfter, type Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { listText, renewParams, renewValue } from '../protocols/netbus/member-messages.ts';
 import { checkMessage } from '../protocols/netbus/messages.ts';
+import type { EventRecorder } from './events.ts';
 import type { Exports } from './exports.ts';
 import type { IssuingHost } from './issuing-host.ts';
 import { describeMembers } from './members-view.ts';
@@ -35,6 +36,7 @@ export interface MembershipOptions {
   readonly issuing: IssuingHost | undefined;
   readonly clock: Clock;
   readonly log: Log;
+  readonly events: EventRecorder;
 }
 
 /** What acts on members; made after this, because it needs what this answers to other hosts. */
@@ -148,6 +150,7 @@ export class Membership {
     const { token: made, expiresAt } = await this.#issuing('invites').invite(host);
     const token = reached === undefined ? made : encodeToken({ ...decodeToken(made), address: formatAddress(reached) });
     this.#options.log.info({ member: host, expiresAt: new Date(expiresAt).toISOString() }, `host ${host} was invited`);
+    this.#options.events.record({ type: 'member.invited', subject: host, message: `host ${host} was invited` });
     return { host, token, expiresAt: new Date(expiresAt).toISOString(), command: `netbus join ${token}` };
   }
 
@@ -199,9 +202,16 @@ export class Membership {
   // --- changes of the directory -----------------------------------------------------------------------------------------------
 
   #changed({ joined, left, moved }: DirectoryChange): void {
-    const { host, log, directory } = this.#options;
+    const { host, log, events, directory } = this.#options;
     const serial = directory.list()?.list.serial;
     log.info({ serial, joined, left, moved }, 'the members have changed');
+    // A host that was evicted and has joined again is in both.
+    for (const name of left) events.record({ type: 'member.evicted', subject: name, message: `host ${name} is no member any more` });
+    for (const name of joined) events.record({ type: 'member.joined', subject: name, message: `host ${name} is a member` });
+    if (moved.length > 0) {
+      const message = `the member list has a new address of ${moved.join(', ')}`;
+      events.record({ type: 'members.updated', subject: host, message });
+    }
     if (left.includes(host)) this.#leaveMyself();
     for (const name of left) {
       if (name === host) continue;
