@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { createReadStream, mkdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { AttachmentEntry } from '../../src/api/types.ts';
+import type { AttachmentEntry, Invitation } from '../../src/api/types.ts';
 import { type Guest, startGuest } from '../../test/guest/guest.ts';
 import type { Cleanup } from '../../test/support/cleanup.ts';
 import { type Cluster, startCluster } from '../../test/support/cluster.ts';
@@ -14,6 +14,8 @@ import type { Story } from './story.ts';
 
 export const DISK_MIB = 512;
 const GUEST_MEMORY_MIB = 512;
+/** Characters of a token that the story shows; the rest is a secret, as elsewhere. */
+const TOKEN_SHOWN = 24;
 
 /** The image of export NAME on a host. */
 export const imagePath = (host: Host, name: string): string => join(host.folder, `${name}.img`);
@@ -28,11 +30,10 @@ export interface DiskResult {
 
 export async function tellDiskStory(story: Story, cleanup: Cleanup): Promise<{ cluster: Cluster; result: DiskResult }> {
   story.step('Two hosts, with a daemon on each');
-  const cluster = await startCluster(['m1', 'm2'], { cleanup, start: false });
+  const cluster = await startCluster(['m1', 'm2'], { cleanup, start: false, configure: false });
   const [m1, m2] = [cluster.host('m1'), cluster.host('m2')];
-  story.say(`${describeHosts(cluster)}; each has a certificate of the cluster's own CA.`);
-  for (const host of cluster.hosts.all) story.command(host.name, `netbus ${cluster.daemonArguments(host).join(' ')}`);
-  await Promise.all(cluster.hosts.all.map((host) => cluster.startDaemon(host)));
+  story.say(`${describeHosts(cluster)}. m1 makes a cluster and lets m2 in.`);
+  await makeCluster(story, cluster, m1, m2);
 
   story.step('m1 exports a disk; m2 gives it to a virtual machine');
   await makeImage(story, m1, 'data');
@@ -87,6 +88,33 @@ function describeHosts(cluster: Cluster): string {
   return cluster.hosts.kind === 'namespace'
     ? `Network and mount namespaces of this machine: ${addresses}`
     : `Loopback addresses of this machine, as this is not run by root: ${addresses}`;
+}
+
+/** As the README says it. */
+async function makeCluster(story: Story, cluster: Cluster, first: Host, second: Host): Promise<void> {
+  const places = (host: Host) => [
+    '--address',
+    host.address,
+    '--config',
+    cluster.configPath(host),
+    ...cluster.folderArguments(host),
+  ];
+  await netbus(story, cluster, first.name, 'init', '--cluster', cluster.name, '--host', first.name, ...places(first));
+  await startDaemon(story, cluster, first);
+  story.command(first.name, `netbus invite ${second.name}`);
+  const { token, expiresAt } = await cluster.ask<Invitation>(first.name, 'invite', second.name);
+  story.output(`${token.slice(0, TOKEN_SHOWN)}…\n(works once, until ${expiresAt})\n`);
+  story.command(second.name, `netbus join ${token.slice(0, TOKEN_SHOWN)}… ${places(second).join(' ')}`);
+  const { status, stdout, stderr } = await cluster.netbus(second.name, 'join', token, ...places(second));
+  story.output(stderr + stdout);
+  if (status !== 0) throw new Error(`"netbus join" on ${second.name} ended with ${status}: ${stderr.trim()}`);
+  await startDaemon(story, cluster, second);
+  await netbus(story, cluster, first.name, 'members');
+}
+
+async function startDaemon(story: Story, cluster: Cluster, host: Host): Promise<void> {
+  story.command(host.name, `netbus ${cluster.daemonArguments(host).join(' ')}`);
+  await cluster.startDaemon(host);
 }
 
 async function makeImage(story: Story, host: Host, name: string): Promise<void> {

@@ -3,6 +3,7 @@
 import { isIPv6 } from 'node:net';
 import { dirname, join } from 'node:path';
 import { type Address, DEFAULT_PORT, formatAddress } from '../lib/address.ts';
+import { BUSY_POLL_US_DEFAULT } from '../lib/busy-poll.ts';
 
 export const CONFIG_FILE_DEFAULT = '/etc/netbus/netbus.yaml';
 export const RUN_DIR_DEFAULT = '/run/netbus';
@@ -60,6 +61,9 @@ ${setting('stateDir', quoted(stateDir), stateDir === STATE_DIR_DEFAULT)}
 
 # How much is logged: trace, debug, info, warn, error, fatal.
 # log: { level: info }
+
+# Longest time in microseconds that the daemon stays awake for one reply or one request, because being woken takes longer; 0: never.
+# busyPollUs: ${BUSY_POLL_US_DEFAULT}
 `;
 }
 
@@ -76,7 +80,11 @@ function quoted(text: string): string {
   return /^[\w./-]+(:\d+)?$/.test(text) ? text : JSON.stringify(text);
 }
 
-/** All addresses of the family that others use, so that one more of them needs no new config. */
+/**
+ * All addresses of the family that others use, so that one more of them needs no new config; of this machine's own (127.0.0.1, ::1) that one alone,
+ * because others on this machine may have the next.
+ */
 function listenFor({ host, port }: Address): string {
+  if (host.startsWith('127.') || host === '::1') return formatAddress({ host, port });
   return formatAddress({ host: isIPv6(host) ? '::' : '0.0.0.0', port });
 }

@@ -133,7 +133,14 @@ describe('the certificate of a host over time', () => {
 
   test('people with certificates of their own are told to replace them, and nothing is asked for', async () => {
     const identity = await loadIdentity(files, clock);
-    const plain = new IdentityKeeper({ files, identity, use: (renewed) => used.push(renewed), clock, log, events: { record() {} } });
+    const plain = new IdentityKeeper({
+      files,
+      identity,
+      use: (renewed) => used.push(renewed),
+      clock,
+      log,
+      events: { record() {} },
+    });
     plain.start();
     clock.advance(21 * DAY_MS);
     assert.match(plain.warnings.join(), /expires on .*; put a new one into .*host\.crt and send the daemon SIGHUP/);

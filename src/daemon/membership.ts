@@ -206,7 +206,8 @@ export class Membership {
     const serial = directory.list()?.list.serial;
     log.info({ serial, joined, left, moved }, 'the members have changed');
     // A host that was evicted and has joined again is in both.
-    for (const name of left) events.record({ type: 'member.evicted', subject: name, message: `host ${name} is no member any more` });
+    for (const name of left)
+      events.record({ type: 'member.evicted', subject: name, message: `host ${name} is no member any more` });
     for (const name of joined) events.record({ type: 'member.joined', subject: name, message: `host ${name} is a member` });
     if (moved.length > 0) {
       const message = `the member list has a new address of ${moved.join(', ')}`;

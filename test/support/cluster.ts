@@ -34,6 +34,8 @@ export interface ClusterOptions {
   name?: string;
   /** Whether every host's daemon is started; true by default. */
   start?: boolean;
+  /** Whether hosts get certificates and configs; true by default. The demo makes them by the commands of a user. */
+  configure?: boolean;
 }
 
 /** Makes hosts of these names with all that a daemon needs, and starts the daemons. */
@@ -42,7 +44,7 @@ export async function startCluster(names: readonly string[], options: ClusterOpt
   const name = options.name ?? 'lab';
   const authority = await issueAuthority({ cluster: name, clock: systemClock });
   const cluster = new Cluster(name, hosts, authority);
-  for (const host of hosts.all) await cluster.configure(host);
+  if (options.configure !== false) for (const host of hosts.all) await cluster.configure(host);
   if (options.start !== false) await Promise.all(hosts.all.map((host) => cluster.startDaemon(host)));
   return cluster;
 }
@@ -102,8 +104,12 @@ export class Cluster {
 
   /** The command line of a host's daemon, as a user would type it there (without the program's own path). */
   daemonArguments(host: Host): string[] {
-    const folders = host.kind === 'namespace' ? [] : ['--run-dir', host.runDir, '--state-dir', host.stateDir];
-    return ['daemon', '--config', this.configPath(host), ...folders];
+    return ['daemon', '--config', this.configPath(host), ...this.folderArguments(host)];
+  }
+
+  /** The folders of a host that has not the usual ones. */
+  folderArguments(host: Host): string[] {
+    return host.kind === 'namespace' ? [] : ['--run-dir', host.runDir, '--state-dir', host.stateDir];
   }
 
   /** Starts a host's daemon and waits until its control socket answers. */
