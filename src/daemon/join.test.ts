@@ -20,7 +20,7 @@ beforeEach(() => {
 });
 
 const parts: Token = {
-  ...{ cluster: 'lab', host: 'm2', address: '127.0.0.1:1' },
+  ...{ cluster: 'lab', host: 'm2', issuer: 'm1', address: '127.0.0.1:1' },
   ...{ caFingerprint: new Uint8Array(32), secret: new Uint8Array(32) },
   expiresAt: clock.wallTime() + INVITATION_VALID_MS,
 };
@@ -58,7 +58,7 @@ test('a host that is in a cluster already, by any of its files', async () => {
 test('nobody at the address: nothing is left', async () => {
   await assert.rejects(attempt(), {
     code: 'unreachable',
-    message: /the inviting host \(127\.0\.0\.1:1\) refused the connection/,
+    message: /m1 \(127\.0\.0\.1:1\) refused the connection/,
   });
   assert.deepEqual(readdirSync(folder), []);
 });

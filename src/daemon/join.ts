@@ -116,10 +116,10 @@ async function ask(token: Token, { address, clock, signal }: JoinClusterOptions)
   const where = parseAddress(token.address)!;
   let ca = '';
   const answer = await requestToJoin({
-    ...{ endpoint, host, request, target: { host: 'the inviting host', address: where.host, port: where.port } },
+    ...{ endpoint, host, request, target: { host: token.issuer, address: where.host, port: where.port } },
     secret: Buffer.from(token.secret).toString('base64url'),
     check: (shown) => {
-      checkShownChain(shown, token, clock);
+      checkShownChain(shown, token, token.issuer, clock);
       ca = shown.above.at(-1)!.toString();
     },
     ...(address !== undefined && { address }),
@@ -128,7 +128,7 @@ async function ask(token: Token, { address, clock, signal }: JoinClusterOptions)
   try {
     const list = verifyMemberList(listBytes(answer.list), ca, cluster, clock.wallTime());
     const [own, ...above] = parseChain('the answer', answer.certificate);
-    checkShownChain({ own, above: [...above, new X509Certificate(ca)] }, token, clock);
+    checkShownChain({ own, above: [...above, new X509Certificate(ca)] }, token, host, clock);
     const entry = list.list.members.find((member) => member.host === host && member.state === 'member');
     if (entry === undefined || admissionOf(own.serialNumber) !== entry.admission || !own.subjectAltName?.endsWith(`/${host}`)) {
       throw new NetbusError('protocol', `certificate and member list are not of host ${host}`);

@@ -51,7 +51,8 @@ export class Issuer {
     checkNotMember(list, host);
     const { secret, expiresAt } = await invitations.create(host);
     const address = list.members.find((entry) => entry.host === list.issuer)!.address;
-    const token = encodeToken({ cluster: list.cluster, host, address, caFingerprint: caFingerprint(ca), secret, expiresAt });
+    const { cluster, issuer } = list;
+    const token = encodeToken({ cluster, host, issuer, address, caFingerprint: caFingerprint(ca), secret, expiresAt });
     return { host, expiresAt, token };
   }
 

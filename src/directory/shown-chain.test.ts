@@ -23,11 +23,11 @@ async function cluster(name: string) {
 const lab = await cluster('lab');
 const other = await cluster('lab');
 
-test('a chain from the host to the root of the token is taken', () => checkShownChain(lab, lab.token, clock));
+test('a chain from the host to the root of the token is taken', () => checkShownChain(lab, lab.token, 'm1', clock));
 
 test('any other is refused', () => {
   const refused = (shown: Partial<typeof lab>, message: RegExp, token = lab.token) =>
-    assert.throws(() => checkShownChain({ ...lab, ...shown }, token, clock), { code: 'denied', message });
+    assert.throws(() => checkShownChain({ ...lab, ...shown }, token, 'm1', clock), { code: 'denied', message });
   const [issuing, root] = lab.above;
   refused({ above: [] }, /no root certificate/);
   refused({ above: [issuing, issuing, root] }, /too many/);
@@ -40,12 +40,16 @@ test('any other is refused', () => {
   refused({}, /not of cluster x/, { ...lab.token, cluster: 'x' });
 });
 
+test('another member of the cluster is not the one that invited', () => {
+  assert.throws(() => checkShownChain(lab, lab.token, 'm3', clock), { code: 'denied', message: /is of host m1, not m3/ });
+});
+
 test('dates that do not fit point at the clocks', () => {
   const at = (offsetMs: number) => ({ ...clock, wallTime: () => clock.wallTime() + offsetMs }) as ManualClock;
-  assert.throws(() => checkShownChain(lab, lab.token, at(31 * DAY_MS)), {
+  assert.throws(() => checkShownChain(lab, lab.token, 'm1', at(31 * DAY_MS)), {
     message: /expired on .*: check the clocks of both hosts/,
   });
-  assert.throws(() => checkShownChain(lab, lab.token, at(-DAY_MS)), {
+  assert.throws(() => checkShownChain(lab, lab.token, 'm1', at(-DAY_MS)), {
     message: /is valid from .*: check the clocks of both hosts/,
   });
 });

@@ -7,12 +7,13 @@ import { clusterUri } from './names.ts';
 import { caFingerprint, type Token } from './token.ts';
 
 /**
- * `own` is the certificate of the TLS connection, `above` those above it, the root last. Throws `denied` with what is wrong. The root is trusted for the
+ * `own` is the certificate of host `host`, as it made the TLS connection, `above` those above it, the root last. Throws `denied` with what is wrong. The root is trusted for the
  * token's fingerprint of it, and everything below for the root.
  */
 export function checkShownChain(
   { own, above }: { own: X509Certificate; above: readonly X509Certificate[] },
   token: Pick<Token, 'cluster' | 'caFingerprint'>,
+  host: string,
   clock: Clock,
 ): void {
   const root = above.at(-1);
@@ -35,6 +36,7 @@ export function checkShownChain(
   }
   const identity = identityOfSubjectAltName(own.subjectAltName);
   if (identity?.cluster !== token.cluster) throw refused(`its certificate is not of a host of cluster ${token.cluster}`);
+  if (identity.host !== host) throw refused(`its certificate is of host ${identity.host}, not ${host}`);
 }
 
 function checkDates({ validFrom, validTo }: X509Certificate, clock: Clock): void {

@@ -8,6 +8,7 @@ import { decodeToken, encodeToken, TOKEN_PREFIX, type Token } from './token.ts';
 const token: Token = {
   cluster: 'lab',
   host: 'm2',
+  issuer: 'm1',
   address: '10.0.0.1:7443',
   caFingerprint: new Uint8Array(32).fill(1),
   secret: new Uint8Array(32).fill(2),
@@ -52,6 +53,7 @@ test('any token is read back', () => {
     {
       cluster: label,
       host: label,
+      issuer: label,
       address: fc.tuple(domain, fc.integer({ min: 1, max: 65535 })).map(([host, port]) => `${host}:${port}`),
       caFingerprint: bytes,
       secret: bytes,

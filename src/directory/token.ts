@@ -2,7 +2,7 @@
  * The token of an invitation, as `netbus invite` prints it and `netbus join` takes it: everything that the new host needs to find the cluster and to know
  * that it is the right one. "netbus-", then in base64url:
  *
- *   u8 version (1) | u32 expiry, seconds since 1970 | 32 bytes fingerprint | 32 bytes secret | cluster | host | address | 4 bytes checksum
+ *   u8 version (1) | u32 expiry, seconds since 1970 | 32 bytes fingerprint | 32 bytes secret | cluster | host | issuer | address | 4 bytes checksum
  *
  * The texts are a u16 length and ASCII each, integers are big-endian. The checksum is the beginning of the SHA-256 of all before it, in all versions: it tells a
  * token that was cut short or mistyped from one of another release, and protects nothing. A forged token has a secret that the issuer does not know.
@@ -17,13 +17,15 @@ export const SECRET_BYTES = 32;
 const VERSION = 1;
 const FINGERPRINT_BYTES = 32;
 const CHECKSUM_BYTES = 4;
-/** The longest names and address make about 650. */
+/** The longest names and address make about 710. */
 const TOKEN_CHARACTERS_MAX = 1000;
 
 export interface Token {
   readonly cluster: string;
   /** The host that is invited. */
   readonly host: string;
+  /** The host that invites: another member that has its address is not taken for it. */
+  readonly issuer: string;
   /** Of the issuer: HOST:PORT. */
   readonly address: string;
   /** SHA-256 of the root's certificate (DER), 32 bytes. */
@@ -38,7 +40,7 @@ export function encodeToken(token: Token): string {
   const head = Buffer.alloc(5);
   head.writeUInt8(VERSION, 0);
   head.writeUInt32BE(Math.floor(token.expiresAt / 1000), 1);
-  const texts = [token.cluster, token.host, token.address].flatMap((text) => [
+  const texts = [token.cluster, token.host, token.issuer, token.address].flatMap((text) => [
     Buffer.of(text.length >> 8, text.length),
     Buffer.from(text),
   ]);
@@ -88,10 +90,11 @@ function decodeRecord(record: Buffer): Token {
     secret: Uint8Array.from(take(SECRET_BYTES)),
     cluster: takeText(),
     host: takeText(),
+    issuer: takeText(),
     address: takeText(),
     expiresAt,
   };
-  const valid = at === record.length && [token.cluster, token.host].every(isNetbusName) && isCanonicalAddress(token.address);
+  const valid = at === record.length && [token.cluster, token.host, token.issuer].every(isNetbusName) && isCanonicalAddress(token.address);
   if (!valid) throw wrong('the token says nothing that makes sense', 'it was not made by "netbus invite"');
   return token;
 }
