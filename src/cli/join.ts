@@ -28,7 +28,7 @@ export function addJoin(program: Command): void {
     )
     .option('--config <file>', 'the config file to write; certificates and keys go to the folder pki beside it', CONFIG_DEFAULT)
     .option('--state-dir <dir>', 'where exports, attachments and the member list are kept (default: /var/lib/netbus)')
-    .addHelpText('after', '\nExample:\n  netbus join netbus-AWk…\n')
+    .addHelpText('after', '\nExample:\n  netbus join netbus-AWsDaJL...\n')
     .action(async (given: string, _options: unknown, command: Command) => {
       const { address, config, stateDir, runDir } = command.optsWithGlobals<JoinOptions>();
       const { json } = command.optsWithGlobals<{ json?: true }>();

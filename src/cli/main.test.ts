@@ -333,7 +333,7 @@ test('mistakes of usage: 2, with a guess where there is one', async () => {
     [['attach', 'a', '--vm', 'v'], /not of the form HOST\/NAME: "netbus ls" lists/],
     [['detach', 'v', 'a'], /too many arguments .*; did you mean v\/a; type: netbus detach <vm\/name>/],
     [['m1/a', 'attach'], /unknown command 'm1\/a'; the verb comes first/],
-    [['--config', '/x', 'status'], /unknown option '--config'; it belongs behind .*daemon or doctor/],
+    [['--config', '/x', 'status'], /unknown option '--config'; it belongs behind init, daemon, join,? or doctor/],
     [['help', 'atach'], /unknown command 'atach' \(Did you mean attach\?\)/],
     [['help', 'nonsense'], /unknown command 'nonsense'; see "netbus --help"/],
     [['unexport', 'm1/a'], /type the name alone.*"netbus unexport a" on m1/],
