@@ -14,6 +14,8 @@ The configuration, netbus.yaml(5), is checked as a whole before anything is open
 Exports and attachments are not part of it: they are made with netbus(1), and kept in the state folder across restarts.
 `;
 
+const RELOADING =
+  'Takes the certificates and the key anew from their files. New connections use them, nothing that is up ends, and files that are wrong are refused in the log and change nothing.';
 const ENDING = `
 An end in order answers the requests that were taken, gives leases back and closes the files.
 Guests wait meanwhile, and go on when their virtual machine monitor has reconnected to the daemon that follows.
@@ -40,7 +42,10 @@ export function daemonPage(program: Command, options: PageOptions): string {
     paragraphs(DESCRIPTION),
     optionList(program, all),
     '.Sh SIGNALS',
-    definitions([['Dv SIGTERM , SIGINT', paragraphs(ENDING)]]),
+    definitions([
+      ['Dv SIGTERM , SIGINT', paragraphs(ENDING)],
+      ['Dv SIGHUP', paragraphs(RELOADING)],
+    ]),
     '.Sh SERVICE MANAGER',
     paragraphs(SERVICE_MANAGER),
     '.Sh FILES',
