@@ -104,14 +104,21 @@ export class Listener {
       native.close(fd);
       return;
     }
-    const unfinished = new Unfinished({
-      endpoint: this.#endpoint,
-      fd,
-      address,
-      accept: this.#accept,
-      refused: (problem) => this.#strangers.warn(address, problem),
-      done: () => this.#unfinished.delete(unfinished),
-    });
+    let unfinished: Unfinished;
+    try {
+      unfinished = new Unfinished({
+        endpoint: this.#endpoint,
+        fd,
+        address,
+        accept: this.#accept,
+        refused: (problem) => this.#strangers.warn(address, problem),
+        done: () => this.#unfinished.delete(unfinished),
+      });
+    } catch (thrown) {
+      // It has gone meanwhile, or memory is short: no reason to stop for the others.
+      this.#strangers.warn(address, `it could not be taken: ${(thrown as Error).message}`);
+      return;
+    }
     this.#unfinished.add(unfinished);
   }
 }
