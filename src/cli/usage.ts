@@ -31,7 +31,9 @@ function advice({ code, message }: CommanderError, command: Command, argv: reado
     case 'commander.unknownOption': {
       const flag = /'(--?[^']+)'/.exec(message)?.[1];
       const others = flag === undefined ? [] : verbsWith(root(command), flag);
-      return others.length === 0 || message.includes('Did you mean') ? [] : [`it belongs behind ${new Intl.ListFormat('en', { type: 'disjunction' }).format(others)}`];
+      return others.length === 0 || message.includes('Did you mean')
+        ? []
+        : [`it belongs behind ${new Intl.ListFormat('en', { type: 'disjunction' }).format(others)}`];
     }
     case 'commander.unknownCommand':
       return argv.some((word) => word.includes('/')) ? ['the verb comes first'] : [];

@@ -94,7 +94,8 @@ function decodeRecord(record: Buffer): Token {
     address: takeText(),
     expiresAt,
   };
-  const valid = at === record.length && [token.cluster, token.host, token.issuer].every(isNetbusName) && isCanonicalAddress(token.address);
+  const valid =
+    at === record.length && [token.cluster, token.host, token.issuer].every(isNetbusName) && isCanonicalAddress(token.address);
   if (!valid) throw wrong('the token says nothing that makes sense', 'it was not made by "netbus invite"');
   return token;
 }

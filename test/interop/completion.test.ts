@@ -108,7 +108,7 @@ describe('bash', { skip: skip('bash', 'script') }, () => {
     const { shown } = await terminal.type('netbus attach m1/\t\t');
     assert.match(shown, /m1\/data +m1\/tools/);
     const { shown: options } = await terminal.type('netbus detach --\t\t');
-    assert.match(options, /--force +--help +--json +--run-dir +--socket/);
+    assert.match(options, /--force +--help +--json +--qmp +--run-dir +--socket +--timeout/);
     // Another host's daemon, said on the line.
     const elsewhere = `netbus --run-dir=${join(cluster.host('m1').folder, 'run')} unexport da`;
     assert.equal((await terminal.type(`${elsewhere}\t`)).line, `${elsewhere}ta `);
@@ -198,7 +198,15 @@ describe('fish', { skip: skip('fish') }, () => {
     assert.deepEqual(await names('netbus unexport '), ['local']);
     assert.deepEqual(await names('netbus export x --allow m1,'), ['m1,m2', 'm1,m3']);
     assert.deepEqual(await names('netbus completion '), ['bash', 'fish', 'zsh']);
-    assert.deepEqual(await names('netbus detach --'), ['--force', '--help', '--json', '--run-dir', '--socket']);
+    assert.deepEqual(await names('netbus detach --'), [
+      '--force',
+      '--help',
+      '--json',
+      '--qmp',
+      '--run-dir',
+      '--socket',
+      '--timeout',
+    ]);
     assert.deepEqual(await names('netbus export x --disk images/my'), ['images/my disk.img']);
     assert.deepEqual(await ask('netbus attach m1/data m'), []);
     assert.deepEqual(await ask('netbus export '), []);
