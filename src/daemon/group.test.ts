@@ -5,15 +5,15 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { Hono } from 'hono';
 import { NOT_POSSIBLE_HERE } from '../../test/support/skip.ts';
-import { giveToGroup, groupId } from './group.ts';
+import { findGroup, giveToGroup } from './group.ts';
 import { serveControl } from './server.ts';
 
 const GROUPS = 'root:x:0:\nnetbus-admin:x:7:\nbroken\nnetbus:x:998:alice,bob\nnetbus:x:5:\nodd:x:many:\nlast:x:3';
 
 test('a group by its name', () => {
-  assert.equal(groupId(GROUPS, 'netbus'), 998);
-  assert.equal(groupId(GROUPS, 'last'), 3);
-  for (const name of ['broken', 'odd', 'nobody', '', 'net']) assert.equal(groupId(GROUPS, name), undefined, name);
+  assert.equal(findGroup(GROUPS, 'netbus')?.id, 998);
+  assert.equal(findGroup(GROUPS, 'last')?.id, 3);
+  for (const name of ['broken', 'odd', 'nobody', '', 'net']) assert.equal(findGroup(GROUPS, name), undefined, name);
 });
 
 const asRoot = process.geteuid?.() === 0 ? {} : { skip: `${NOT_POSSIBLE_HERE}only root may give a file to any group` };

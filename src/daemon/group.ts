@@ -14,15 +14,20 @@ const SAME_OWNER = -1;
  */
 export async function giveToGroup(path: string, group: string, groupFile = GROUP_FILE): Promise<void> {
   if (process.geteuid?.() !== 0) return;
-  const id = groupId(await readFile(groupFile, 'utf8').catch(() => ''), group);
-  if (id !== undefined) await chown(path, SAME_OWNER, id).catch(() => {});
+  const found = findGroup(await readFile(groupFile, 'utf8').catch(() => ''), group);
+  if (found !== undefined) await chown(path, SAME_OWNER, found.id).catch(() => {});
 }
 
-/** The number of a group by the text of group(5); undefined where it is not there or makes no sense. */
-export function groupId(text: string, group: string): number | undefined {
+export interface Group {
+  readonly id: number;
+  readonly members: readonly string[];
+}
+
+/** A group by the text of group(5): name, password, number, members. Undefined where it is not there or makes no sense. */
+export function findGroup(text: string, group: string): Group | undefined {
   for (const line of text.split('\n')) {
-    const [name, , id] = line.split(':');
-    if (name === group && id !== undefined && /^\d{1,10}$/.test(id)) return Number(id);
+    const [name, , id, members = ''] = line.split(':');
+    if (name === group && id !== undefined && /^\d{1,10}$/.test(id)) return { id: Number(id), members: members.split(',') };
   }
   return undefined;
 }

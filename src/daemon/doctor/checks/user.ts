@@ -1,19 +1,13 @@
 /** Who asks: whoever may write to the control socket may do everything, and the group `netbus` is how people are let in. */
+import { findGroup, CONTROL_GROUP as GROUP, type Group } from '../../group.ts';
 import { type Check, type Finding, failure, hint, ok, skipped, warning } from '../check.ts';
 import type { HostFacts } from '../facts.ts';
 import { octal } from './state-folder.ts';
 
-const GROUP = 'netbus';
-
-interface Group {
-  readonly id: number;
-  readonly members: readonly string[];
-}
-
 export const user: Check = {
   name: 'user',
   async run({ facts, socket, daemon }) {
-    const group = await findGroup(facts);
+    const group = findGroup(await facts.readText('/etc/group').catch(() => ''), GROUP);
     const findings = [await asker(facts, group)];
     if (daemon.name !== 'running') return findings;
     if (daemon.uid === undefined) findings.push(skipped('whose process the daemon is cannot be seen from here'));
@@ -60,15 +54,6 @@ async function asker(facts: HostFacts, group: Group | undefined): Promise<Findin
     `user ${name} is not in the group ${GROUP} and may not ask the daemon`,
     `as root: usermod -aG ${GROUP} ${name}, then log in anew`,
   );
-}
-
-/** group(5): name, password, number, members. */
-async function findGroup(facts: HostFacts): Promise<Group | undefined> {
-  for (const line of (await facts.readText('/etc/group').catch(() => '')).split('\n')) {
-    const [name, , id, members = ''] = line.split(':');
-    if (name === GROUP && /^\d+$/.test(id ?? '')) return { id: Number(id), members: members.split(',') };
-  }
-  return undefined;
 }
 
 /** passwd(5): name, password, number. */
