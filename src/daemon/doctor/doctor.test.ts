@@ -273,8 +273,8 @@ describe('keys and certificates', () => {
 
   test('the root key', async () => {
     const path = '/etc/netbus/pki/ca.key';
-    await expect('root key', 'hint', /does not issue certificates/, /offline/, (host) => host.file(path, '', { mode: 0o600 }));
-    await expect('root key', 'ok', /host that issues/, undefined, (host) => {
+    await expect('root key', 'hint', /is on this host/, /safe place.*delete/, (host) => host.file(path, '', { mode: 0o600 }));
+    await expect('root key', 'hint', /is on this host/, /safe place.*delete/, (host) => {
       host.file(path, '', { mode: 0o600 });
       host.file('/etc/netbus/pki/issuing.key', '', { mode: 0o600 });
     });
@@ -286,6 +286,7 @@ describe('keys and certificates', () => {
     const clock = new ManualClock();
     const authority = await issueAuthority({ cluster: 'lab', clock });
     const own = await issueHost({ authority, cluster: 'lab', host: 'm1', clock });
+    const other = await issueHost({ authority, cluster: 'lab', host: 'm1', clock });
     const at = (days: number) => (host: FakeHost) => {
       host.file('/etc/netbus/pki/ca.crt', authority.certificate);
       host.file('/etc/netbus/pki/host.crt', own.certificate);
@@ -298,6 +299,18 @@ describe('keys and certificates', () => {
       at(31)(host);
       host.identity = new NetbusError('config', 'expired: do this');
     });
+    // A host's own is renewed by its daemon; the issuing one is behind it in the file, and needs the root key.
+    const [ownPem, issuingPem] = [other.certificate, own.certificate];
+    await expect(
+      'certificates',
+      'warning',
+      /the issuing certificate is valid until 2026-01-31/,
+      /root key.*issuing\.crt/,
+      (host) => {
+        at(20.5)(host);
+        host.file('/etc/netbus/pki/host.crt', `${ownPem}${issuingPem}`);
+      },
+    );
     await expect(
       'certificates',
       'error',
@@ -309,11 +322,11 @@ describe('keys and certificates', () => {
       at(0)(host);
       host.file('/etc/netbus/netbus.yaml', CONFIG.replace('host: m1', 'host: m2'));
     });
-    const other = await expect('certificates', 'error', /^host\.crt was not issued by the CA$/, /^take both$/, (host) => {
+    const refused = await expect('certificates', 'error', /^host\.crt was not issued by the CA$/, /^take both$/, (host) => {
       at(0)(host);
       host.identity = new NetbusError('config', 'host.crt was not issued by the CA: take both');
     });
-    assert.equal(other.ok, false);
+    assert.equal(refused.ok, false);
     await expect('certificates', 'error', /ca\.crt .* is not there/, /netbus join/, (host) =>
       host.remove('/etc/netbus/pki/ca.crt'),
     );
@@ -340,6 +353,10 @@ describe('the network', () => {
     await expect('port', 'ok', /is free/, undefined, taken('0200000A:1D13'));
     await expect('port', 'ok', /is free/, undefined, taken('0100000A:1D14'));
     await expect('port', 'ok', /is free/, undefined, taken('0100000A:1D13', '06'));
+    await expect('port', 'skipped', /cannot be seen by this user/, /root/, (host) => {
+      host.daemon = new NetbusError('denied', 'you may not use the socket: run this as root');
+      host.file('/proc/net/tcp', row('0100000A:1D13'));
+    });
     await expect('port', 'error', /in use by another program/, /stop/, (host) => {
       host.stopDaemon();
       host.file('/proc/net/tcp6', row(`${'0'.repeat(32)}:1D13`));
