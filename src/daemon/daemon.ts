@@ -104,7 +104,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
   // One that has expired stops nothing here: the devices of this host need no other one, and the issuing host renews its own.
   const identity = await loadIdentity(config.pki, clock, { expired: 'allowed' });
   checkIdentity(config, identity);
-  const socketGroup = await deviceGroup(config.deviceGroup);
+  const socketGroup = await deviceGroup(config);
   const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
 
   closers.add('the state folder', await lockFolder(stateDir, 'state folder', STATE_FOLDER_MODE));

@@ -40,14 +40,15 @@ test("the group of the devices' sockets: the config's, which must be there, else
   context.after(() => rmSync(folder, { recursive: true }));
   const groups = join(folder, 'group');
   writeFileSync(groups, GROUPS);
-  assert.equal(await deviceGroup('last', groups), 3);
-  assert.equal(await deviceGroup('root', groups), 0);
-  assert.equal(await deviceGroup(undefined, groups), undefined);
-  assert.equal(await deviceGroup(undefined, join(folder, 'missing')), undefined);
-  await assert.rejects(deviceGroup('lats', groups), {
+  const group = (name: string | undefined, groupFile: string) => deviceGroup({ file: '/c.yaml', deviceGroup: name }, groupFile);
+  assert.equal(await group('last', groups), 3);
+  assert.equal(await group('root', groups), 0);
+  assert.equal(await group(undefined, groups), undefined);
+  assert.equal(await group(undefined, join(folder, 'missing')), undefined);
+  await assert.rejects(group('lats', groups), {
     code: 'config',
-    message: /deviceGroup: there is no group "lats".*groupadd/,
+    message: /^\/c\.yaml: deviceGroup: there is no group "lats".*groupadd/,
   });
   writeFileSync(groups, `${GROUPS}\nkvm:x:107:\n`);
-  assert.equal(await deviceGroup(undefined, groups), 107);
+  assert.equal(await group(undefined, groups), 107);
 });

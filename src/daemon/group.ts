@@ -23,10 +23,13 @@ export async function giveToGroup(path: string, group: string, groupFile = GROUP
 }
 
 /**
- * The number of the group that gets the devices' sockets: `configured`, or else kvm where this is root's and there is one. Undefined: the daemon's own.
+ * The number of the group that gets the devices' sockets: the one of the config, or else kvm where this is root's and there is one. Undefined: the daemon's own.
  * Throws `config` where the one of the config is not there, or is not this user's to give to.
  */
-export async function deviceGroup(configured: string | undefined, groupFile = GROUP_FILE): Promise<number | undefined> {
+export async function deviceGroup(
+  { file, deviceGroup: configured }: { readonly file: string; readonly deviceGroup: string | undefined },
+  groupFile = GROUP_FILE,
+): Promise<number | undefined> {
   const root = process.geteuid?.() === 0;
   if (configured === undefined && !root) return undefined;
   const found = findGroup(await readFile(groupFile, 'utf8').catch(() => ''), configured ?? DEVICE_GROUP_DEFAULT);
@@ -34,13 +37,13 @@ export async function deviceGroup(configured: string | undefined, groupFile = GR
   if (found === undefined) {
     throw new NetbusError(
       'config',
-      `deviceGroup: there is no group "${configured}" in ${groupFile}: correct the config, or make it: groupadd --system ${configured}`,
+      `${file}: deviceGroup: there is no group "${configured}" in ${groupFile}: correct it, or make the group: groupadd --system ${configured}`,
     );
   }
   if (root || process.getgroups?.().includes(found.id)) return found.id;
   throw new NetbusError(
     'config',
-    `deviceGroup: the daemon is neither root nor in the group "${configured}": run it as root, or put its user into that group`,
+    `${file}: deviceGroup: the daemon is neither root nor in the group "${configured}": run it as root, or put its user into that group`,
   );
 }
 

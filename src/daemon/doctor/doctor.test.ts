@@ -50,7 +50,7 @@ test('without daemon and config each check says why it could not be made, and no
   const { ok, checks, results } = await diagnose(host, OPTIONS);
   assert.equal(ok, true);
   assert.equal(results.error, 0);
-  for (const check of ['keys', 'certificates', 'root key', 'port', 'firewall', 'members', 'clock']) {
+  for (const check of ['device group', 'keys', 'certificates', 'root key', 'port', 'firewall', 'members', 'clock']) {
     assert.equal(checks.find((finding) => finding.check === check)?.result, 'skipped', check);
   }
   assert.match(checks.find(({ check }) => check === 'config')?.advice ?? '', /netbus init/);
@@ -77,7 +77,7 @@ test('a host that answers nothing at all: every check still says something', asy
   }
   const { checks } = await diagnose(host, OPTIONS);
   const names = new Set(checks.map(({ check }) => check));
-  assert.equal(names.size, 19);
+  assert.equal(names.size, 20);
   assert.ok(checks.some(({ found }) => found === 'could not be checked: broken'));
 });
 
@@ -216,6 +216,48 @@ describe('the folders', () => {
 });
 
 describe('the config, the user, the daemon', () => {
+  test("the group of the devices' sockets, and libvirt's QEMU", async () => {
+    const groups = (more: string) => (host: FakeHost) => host.file('/etc/group', `root:x:0:\nnetbus:x:998:\n${more}`);
+    const libvirt = (primary: number) => (host: FakeHost) =>
+      host.file('/etc/passwd', `libvirt-qemu:x:64055:${primary}::/:/bin/false\n`);
+    const config = (group: string) => (host: FakeHost) =>
+      host.file('/etc/netbus/netbus.yaml', `${CONFIG}deviceGroup: ${group}\n`);
+    const all =
+      (...changes: ((host: FakeHost) => void)[]) =>
+      (host: FakeHost) =>
+        for (const change of changes) change(host);
+    await expect('device group', 'ok', /daemon's user's alone/, undefined, groups(''));
+    await expect('device group', 'ok', /for the group kvm/, undefined, all(groups('kvm:x:107:\n'), libvirt(107)));
+    await expect(
+      'device group',
+      'ok',
+      /for the group disks/,
+      undefined,
+      all(groups('disks:x:7:libvirt-qemu\n'), config('disks'), libvirt(107)),
+    );
+    await expect(
+      'device group',
+      'hint',
+      /libvirt-qemu.*not in the group disks/,
+      /usermod -aG disks libvirt-qemu/,
+      all(groups('disks:x:7:\n'), config('disks'), libvirt(107)),
+    );
+    await expect(
+      'device group',
+      'error',
+      /netbus\.yaml: deviceGroup: there is no group "kmv"/,
+      /groupadd --system kmv/,
+      config('kmv'),
+    );
+    await expect(
+      'device group',
+      'ok',
+      /daemon's user's alone/,
+      undefined,
+      all(groups('kvm:x:107:\n'), (host) => host.change('/proc/42', { uid: 998 })),
+    );
+  });
+
   test('each mistake of the config, with its line', async () => {
     const diagnosis = await expect('config', 'error', /netbus\.yaml:2: .*did you mean "host"/, /restart/, (host) =>
       host.file('/etc/netbus/netbus.yaml', CONFIG.replace('host:', 'hots:').replace('10.0.0.2', '10.0.0')),
