@@ -88,7 +88,11 @@ test('an error of the daemon keeps its code and message; an unknown code is inte
 });
 
 test('no daemon: unreachable, and what to do', async () => {
-  await rejectsWith('unreachable', /netbus daemon --config/, new ControlClient({ socketPath: join(folder, 'none') }).status());
+  await rejectsWith(
+    'unreachable',
+    /systemctl start netbusd, or netbus daemon; before that "netbus init" or "netbus join TOKEN"/,
+    new ControlClient({ socketPath: join(folder, 'none') }).status(),
+  );
   writeFileSync(join(folder, 'file'), '');
   await rejectsWith('unreachable', /--run-dir/, new ControlClient({ socketPath: join(folder, 'file') }).status());
   await rejectsWith('unreachable', /--run-dir/, new ControlClient({ socketPath: join(folder, 'file', 'below') }).status());

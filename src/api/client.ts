@@ -245,14 +245,14 @@ export class ControlClient {
         }
         return new NetbusError(
           'unreachable',
-          `no daemon listens at ${this.#socketPath} any more: start it again with "netbus daemon --config FILE"`,
+          `no daemon listens at ${this.#socketPath} any more: start it again (systemctl start netbusd, or netbus daemon)`,
           { cause: error },
         );
       case 'ENOENT':
       case 'ENOTDIR':
         return new NetbusError(
           'unreachable',
-          `no daemon listens at ${this.#socketPath}: start it with "netbus daemon --config FILE", or name its folder with --run-dir or NETBUS_RUN_DIR`,
+          `no daemon listens at ${this.#socketPath}: start it (systemctl start netbusd, or netbus daemon; before that "netbus init" or "netbus join TOKEN"), or name its folder with --run-dir or NETBUS_RUN_DIR`,
           { cause: error },
         );
       case 'EACCES':

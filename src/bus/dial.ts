@@ -235,5 +235,12 @@ function dialError(error: NodeJS.ErrnoException, where: string): NetbusError {
   if (code === 'ECONNRESET') {
     return new NetbusError('unreachable', `${where} closed the connection before TLS was up: is it netbusd?`, options);
   }
+  if (NOBODY_THERE.has(code)) {
+    return new NetbusError(
+      'unreachable',
+      `${where} does not answer (${code}): is that host up, and the address right?`,
+      options,
+    );
+  }
   return new NetbusError('unreachable', `${where} cannot be reached: ${code === '' ? error.message : code}`, options);
 }

@@ -74,8 +74,8 @@ export class Context {
   }
 
   /** Beside the answer, on stderr. With --json the answer itself has them. */
-  warn(warnings: readonly string[]): void {
-    if (this.#options.json) return;
+  warn(warnings: readonly string[] | undefined): void {
+    if (this.#options.json || warnings === undefined) return;
     for (const warning of warnings) process.stderr.write(`netbus: warning: ${warning}\n`);
   }
 }

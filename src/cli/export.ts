@@ -3,6 +3,7 @@ import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import type { ExportEntry } from '../api/types.ts';
 import { formatBytes } from '../lib/format.ts';
+import { nearest } from '../lib/nearest.ts';
 import { Context } from './context.ts';
 
 interface ExportOptions {
@@ -40,7 +41,20 @@ Examples:
         allow: options.allow,
       });
       context.print(entry, () => describe(entry));
+      context.warn(await unknownHosts(context, entry.allow));
     });
+}
+
+/** An export may be made before its host joins, and a mistyped name looks just like that. The export is there, so this never fails. */
+async function unknownHosts(context: Context, allow: readonly string[]): Promise<string[]> {
+  const answer = await context.client.members().catch(() => undefined);
+  if (answer?.members === undefined) return [];
+  const hosts = answer.members.filter(({ state }) => state === 'member').map(({ host }) => host);
+  const unknown = allow.filter((host) => !hosts.includes(host));
+  return unknown.map((host) => {
+    const near = nearest(host, hosts);
+    return `host ${host} is not a member of cluster ${answer.cluster}${near === undefined ? '' : ` (did you mean ${near}?)`}: it may use this once it has joined`;
+  });
 }
 
 function describe(entry: ExportEntry): string {

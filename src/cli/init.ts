@@ -3,8 +3,8 @@ import type { Command } from 'commander';
 import type { InitAnswer } from '../daemon/init.ts';
 import { systemClock } from '../lib/clock.ts';
 import { Context, INTERRUPTED } from './context.ts';
-
-const CONFIG_DEFAULT = '/etc/netbus/netbus.yaml';
+import { CONFIG_DEFAULT } from './daemon.ts';
+import { startCommand } from './start-command.ts';
 
 interface InitOptions {
   cluster: string;
@@ -48,7 +48,6 @@ export function addInit(program: Command): void {
 }
 
 function describe({ cluster, host, address, config, caFingerprint, rootKey, files }: InitAnswer): string {
-  const option = config === CONFIG_DEFAULT ? '' : ` --config ${config}`;
   return `made cluster ${cluster}, with this host as ${host} at ${address}
 ${files.map((file) => `  ${file}\n`).join('')}
 The CA's fingerprint (SHA-256) is ${caFingerprint}.
@@ -56,7 +55,7 @@ ${rootKey} is the root key. Only renewing the issuing certificate in five years 
 copy it to a safe place that is not on this host, then delete it here.
 
 Next:
-  netbus daemon${option}    # run the daemon of this host
+  ${startCommand(config)}    # run the daemon of this host
   netbus invite HOST    # then: a token with which HOST joins
 `;
 }

@@ -3,9 +3,9 @@ import type { Command } from 'commander';
 import type { JoinClusterAnswer } from '../daemon/join.ts';
 import { systemClock } from '../lib/clock.ts';
 import { Context } from './context.ts';
+import { CONFIG_DEFAULT } from './daemon.ts';
 import { untilInterrupted } from './init.ts';
-
-const CONFIG_DEFAULT = '/etc/netbus/netbus.yaml';
+import { startCommand } from './start-command.ts';
 
 interface JoinOptions {
   address?: string;
@@ -52,11 +52,10 @@ export function addJoin(program: Command): void {
 }
 
 function describe({ cluster, host, address, config, members, files }: JoinClusterAnswer): string {
-  const option = config === CONFIG_DEFAULT ? '' : ` --config ${config}`;
   return `host ${host} is a member of cluster ${cluster}, at ${address}, with ${members.filter((member) => member !== host).join(', ')}
 ${files.map((file) => `  ${file}\n`).join('')}
 Next:
-  netbus daemon${option}    # run the daemon of this host
+  ${startCommand(config)}    # run the daemon of this host
 `;
 }
 

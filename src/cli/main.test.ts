@@ -214,6 +214,34 @@ test('status shows what waits, the host, its links, exports, attachments, sessio
   assert.deepEqual(JSON.parse((await netbus(['status', '--json'])).stdout), STATUS);
 });
 
+test('status of a daemon of an earlier release, which says less', async () => {
+  const { waits: _, sessions: __, warnings: ___, time: ____, exports: _____, ...less } = STATUS;
+  await answerWith({ ...less, attachments: [] });
+  const { stdout, stderr, status } = await netbus(['status']);
+  assert.deepEqual([status, stderr], [0, '']);
+  assert.match(stdout, /^m2 of cluster lab, at 10\.0\.0\.2:7443\nnetbus 0\.1\.0, pid 42/);
+});
+
+test('a host that is no member is told after the export, which is made', async () => {
+  const hosts = {
+    cluster: 'lab',
+    members: [
+      { host: 'm1', state: 'member' },
+      { host: 'storage-1', state: 'member' },
+    ],
+  };
+  await listen((request, response) =>
+    response.end(JSON.stringify(request.url === '/v1/members' ? hosts : { ...EXPORT, allow: ['m1', 'storage-2', 'x'] })),
+  );
+  const { stderr, status } = await netbus(['export', 'data', '--disk', '/x', '--allow', 'm1,storage-2,x']);
+  assert.equal(status, 0);
+  assert.equal(
+    stderr,
+    'netbus: warning: host storage-2 is not a member of cluster lab (did you mean storage-1?): it may use this once it has joined\n' +
+      'netbus: warning: host x is not a member of cluster lab: it may use this once it has joined\n',
+  );
+});
+
 test('export makes a relative path absolute and splits the hosts', async () => {
   const bodies = await answerWith(EXPORT);
   const { stdout } = await netbus(['export', 'data', '--disk', 'x.img', '--allow', 'm2, m3', '--allow', 'm4', '--read-only']);
@@ -273,7 +301,7 @@ test('every code of the daemon has its exit status, as text and as JSON', async 
 });
 
 test('no daemon: 5', async () => {
-  assertFails(await netbus(['ls']), 5, /no daemon listens at .*netbus daemon --config/);
+  assertFails(await netbus(['ls']), 5, /no daemon listens at .*systemctl start netbusd, or netbus daemon/);
   assertFails(await netbus(['ls', '--socket', '/nonexistent/socket']), 5, /at \/nonexistent\/socket:/);
   assertFails(await netbus(['ls', '--run-dir', '/nonexistent/'], {}), 5, /at \/nonexistent\/netbus\.sock:/);
   assertFails(await netbus(['ls'], { env: { NETBUS_RUN_DIR: '' } }), 5, /at \/run\/netbus\/netbus\.sock:/);

@@ -4,8 +4,15 @@ import { formatBytes, formatSince, formatTable, type Style } from '../lib/format
 import { exportState } from './ls.ts';
 import { perSecond, quantiles, shortTime, sinceWhen, span } from './words.ts';
 
+/** What a daemon of an earlier release, which runs until it is restarted, may leave out of its answer. */
+function complete(answer: Status): Status {
+  const time = new Date().toISOString();
+  return { ...{ time, links: [], exports: [], attachments: [], sessions: [], waits: [], warnings: [] }, ...answer };
+}
+
 /** Times are compared with the daemon's own clock, which is the answer's. */
-export function describeStatus(status: Status, style: Style): string {
+export function describeStatus(answer: Status, style: Style): string {
+  const status = complete(answer);
   const nowMs = Date.parse(status.time);
   const host = `${style.bold(status.host)} of cluster ${status.cluster}, at ${status.address}
 netbus ${status.release}, pid ${status.pid}, up ${formatSince(status.startedAt, nowMs)}, certificate until ${status.certificateExpiresAt.slice(0, 10)}

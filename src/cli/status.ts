@@ -25,7 +25,10 @@ export function addStatus(program: Command): void {
       for (;;) {
         const status = await context.client.status();
         if (watch && !context.json) {
-          showAgain(status.time, `${warningLines(status.warnings)}${describeStatus(status, context.style)}`);
+          showAgain(
+            status.time ?? new Date().toISOString(),
+            `${warningLines(status.warnings)}${describeStatus(status, context.style)}`,
+          );
         } else {
           context.warn(status.warnings);
           context.print(status, (style) => describeStatus(status, style));
@@ -45,6 +48,6 @@ function showAgain(time: string, text: string): void {
   }
 }
 
-function warningLines(warnings: readonly string[]): string {
+function warningLines(warnings: readonly string[] = []): string {
   return warnings.map((warning) => `warning: ${warning}\n`).join('');
 }

@@ -2,6 +2,7 @@
  * A virtual device of a VM on this host: its record, the socket that the VMM plugs into, and the virtual device behind it. All that the guest
  * sees comes from the record, so it can be there while the device's host is away.
  */
+import { chownSync } from 'node:fs';
 import { chmod, mkdir, rmdir } from 'node:fs/promises';
 import type { AttachmentEntry, GrowResult } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
@@ -26,6 +27,8 @@ import { Turns } from './turns.ts';
 /** The VMM's user gets at the socket through its group; nobody else does. */
 const SOCKET_MODE = 0o660;
 const FOLDER_MODE = 0o750;
+/** -1 of chown(2): the owner stays. */
+const SAME_OWNER = -1;
 
 export interface FrontendStatus {
   readonly connected: boolean;
@@ -67,6 +70,7 @@ export type CreateFrontend = (options: FrontendOptions) => Frontend;
 export interface AttachmentOptions {
   readonly record: StoredRecord<VirtualDeviceRecord>;
   readonly runDir: string;
+  readonly socketGroup: number | undefined;
   /** This host: an attachment is local where it has the device. */
   readonly host: string;
   readonly deviceHost: DeviceHost;
@@ -212,6 +216,7 @@ export class Attachment {
     const path = this.socket;
     const folder = vmFolder(runDir, vm);
     await mkdir(folder, { recursive: true, mode: FOLDER_MODE });
+    this.#giveToGroup(folder);
     await chmod(folder, FOLDER_MODE);
     try {
       this.#frontend = createFrontend({
@@ -226,9 +231,26 @@ export class Attachment {
         clock,
         log: bindFields(this.#log, { attachment: `${vm}/${name}` }),
       });
+      // At once, in the same turn: a VMM that is waiting for the socket tries again only after a second.
+      this.#giveToGroup(path);
     } catch (thrown) {
       await this.#removeFolder();
       throw thrown;
+    }
+  }
+
+  /** A file that stays the daemon's own group's lets in fewer and never more. */
+  #giveToGroup(path: string): void {
+    const { socketGroup } = this.#options;
+    if (socketGroup === undefined) return;
+    try {
+      chownSync(path, SAME_OWNER, socketGroup);
+    } catch (thrown) {
+      const reason = (thrown as Error).message;
+      this.#log.warn(
+        { ...this.#fields(), reason },
+        'the socket was not given to the group of the devices: only root may use it',
+      );
     }
   }
 

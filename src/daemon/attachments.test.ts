@@ -3,6 +3,7 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeF
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { CAPACITY_BYTES, TestHost } from '../../test/support/daemon/exports.ts';
+import { NOT_POSSIBLE_HERE } from '../../test/support/skip.ts';
 import { NetbusError } from '../device/errors.ts';
 import { DiskStatistics } from '../frontends/vhost-user/disk-statistics.ts';
 import { silentLog } from '../lib/log.ts';
@@ -12,6 +13,8 @@ import { type DeviceHost, LocalDeviceHost } from './device-host.ts';
 import { noEvents } from './events.ts';
 import { virtualDeviceRecordSchema } from './records.ts';
 import { RecordStore } from './store.ts';
+
+const asRoot = process.geteuid?.() === 0 ? {} : { skip: `${NOT_POSSIBLE_HERE}only root may give a file to any group` };
 
 /** Stands for a VMM's socket: a file at its place. */
 class FakeFrontend implements Frontend {
@@ -51,7 +54,7 @@ describe('attachments', () => {
   let away: NetbusError | undefined;
 
   /** The VM's host m2, from what is stored. */
-  async function start(): Promise<void> {
+  async function start(socketGroup?: number): Promise<void> {
     const records = new RecordStore(join(m1.folder, 'virtual-devices'), virtualDeviceRecordSchema);
     const stored = (await records.load(0)).records;
     const reached = new LocalDeviceHost(m1.exports, 'm2', (device) => device);
@@ -65,6 +68,7 @@ describe('attachments', () => {
     attachments = new Attachments({
       host: 'm2',
       runDir,
+      socketGroup,
       records,
       hosts: () => ['m1', 'm2'],
       deviceHost: (host) => {
@@ -116,6 +120,32 @@ describe('attachments', () => {
     assert.deepEqual([entry.socket, entry.state, entry.local], [socket, 'idle', false]);
     assert.equal(statSync(socket).mode & 0o777, 0o660);
     assert.equal(statSync(join(runDir, 'web')).mode & 0o777, 0o750);
+  });
+
+  test("folder and socket belong to the devices' group", asRoot, async () => {
+    await start(107);
+    const { socket } = await attachments.attach({ device: 'm1/data', vm: 'web' });
+    for (const [path, mode] of [
+      [socket, 0o660],
+      [join(runDir, 'web'), 0o750],
+    ] as const) {
+      const facts = statSync(path);
+      assert.deepEqual([facts.uid, facts.gid, facts.mode & 0o777], [0, 107, mode]);
+    }
+    await attachments.close();
+    await start();
+  });
+
+  test('who names the device instead of the attachment is told what it is attached as', async () => {
+    await attachments.attach({ device: 'm1/data', vm: 'web', name: 'disk' });
+    await assert.rejects(attachments.detach('m1', 'data', false), {
+      code: 'not_found',
+      message: /m1\/data is attached as web\/disk$/,
+    });
+    await assert.rejects(attachments.detach('m1', 'none', false), {
+      code: 'not_found',
+      message: /"netbus status" lists them$/,
+    });
   });
 
   test('what is wrong is told before anything is made', async () => {

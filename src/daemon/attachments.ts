@@ -18,6 +18,8 @@ export interface AttachmentsOptions {
   /** This host. */
   readonly host: string;
   readonly runDir: string;
+  /** Number of the group that the sockets are given to; undefined: they stay the daemon's own group's. */
+  readonly socketGroup: number | undefined;
   readonly records: RecordStore<VirtualDeviceRecord>;
   /** The hosts that are in the cluster now. */
   readonly hosts: () => readonly string[];
@@ -167,9 +169,9 @@ export class Attachments {
   }
 
   #make(record: VirtualDeviceRecord, deviceHost: DeviceHost): Attachment {
-    const { host, runDir, records, createFrontend, clock, log, events } = this.#options;
+    const { host, runDir, socketGroup, records, createFrontend, clock, log, events } = this.#options;
     const stored = new StoredRecord(records, recordFile(record), record);
-    return new Attachment({ record: stored, runDir, host, deviceHost, createFrontend, clock, log, events });
+    return new Attachment({ record: stored, runDir, socketGroup, host, deviceHost, createFrontend, clock, log, events });
   }
 
   /** One change of an attachment at a time; a second one is refused, not queued. */
@@ -189,7 +191,13 @@ export class Attachments {
   #find(vm: string, name: string): Attachment {
     const found = this.#attachments.get(recordKey({ vm, name }));
     if (found !== undefined) return found;
-    throw new NetbusError('not_found', `VM ${vm} has no device ${name} on this host: "netbus status" lists them`);
+    // People also type the device's name, as at `attach`.
+    const meant = [...this.#attachments.values()].filter(({ record }) => record.host === vm && record.export === name);
+    const advice =
+      meant.length === 0
+        ? '"netbus status" lists them'
+        : `${vm}/${name} is attached as ${meant.map(({ record }) => recordKey(record)).join(', ')}`;
+    throw new NetbusError('not_found', `VM ${vm} has no device ${name} on this host: ${advice}`);
   }
 }
 

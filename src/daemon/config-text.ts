@@ -59,6 +59,9 @@ ${setting('runDir', quoted(runDir), runDir === RUN_DIR_DEFAULT)}
 # What must be there after a restart: exports, attachments, the member list.
 ${setting('stateDir', quoted(stateDir), stateDir === STATE_DIR_DEFAULT)}
 
+# Group whose members may use the virtual devices' sockets, so that QEMU need not be root's; kvm where there is one and the daemon is root's.
+# deviceGroup: kvm
+
 # How much is logged: trace, debug, info, warn, error, fatal.
 # log: { level: info }
 

@@ -33,6 +33,8 @@ export interface Config {
   };
   readonly runDir: string;
   readonly stateDir: string;
+  /** Group of the devices' sockets; undefined: kvm where it is there. */
+  readonly deviceGroup: string | undefined;
   readonly log: { readonly level: LogLevel };
   /** Longest time awake for one reply or one request of a guest, in microseconds; 0: never. */
   readonly busyPollUs: number;
@@ -88,6 +90,14 @@ export const configSchema = z.strictObject({
   stateDir: pathSchema
     .default('/var/lib/netbus')
     .describe('folder of what must outlive the host; `/var/lib/netbus` by default'),
+  deviceGroup: z
+    .string()
+    .min(1, 'a group has a name')
+    .max(32, "a group's name has at most 32 characters")
+    .optional()
+    .describe(
+      "group whose members may use the sockets of virtual devices: the one of the VMM's user; `kvm` by default, where it is in /etc/group and the daemon is root's",
+    ),
   log: z
     .strictObject({
       level: z
@@ -102,7 +112,7 @@ export const configSchema = z.strictObject({
     .max(1000)
     .default(BUSY_POLL_US_DEFAULT)
     .describe(
-      'longest time in microseconds that the daemon stays awake for one reply or one request, 0 to 1000; `100` by default',
+      `longest time in microseconds that the daemon stays awake for one reply or one request, 0 to 1000; \`${BUSY_POLL_US_DEFAULT}\` by default`,
     ),
 });
 
@@ -118,7 +128,7 @@ export function parseConfig(file: string, text: string): Config {
   checkMembers(yaml, parsed);
   const folder = dirname(resolve(file));
   const path = (value: string) => resolve(folder, value);
-  const { cluster, host, listen, hosts, pki, runDir, stateDir, log, busyPollUs } = parsed;
+  const { cluster, host, listen, hosts, pki, runDir, stateDir, deviceGroup, log, busyPollUs } = parsed;
   const certificate = path(pki.certificate ?? '/etc/netbus/pki/host.crt');
   return {
     file,
@@ -138,6 +148,7 @@ export function parseConfig(file: string, text: string): Config {
     },
     runDir: path(runDir),
     stateDir: path(stateDir),
+    deviceGroup,
     log,
     busyPollUs,
   };
@@ -150,7 +161,10 @@ function readText(file: string): string {
   } catch (thrown) {
     const { code, message } = thrown as NodeJS.ErrnoException;
     if (code === 'ENOENT')
-      throw new NetbusError('not_found', `there is no config file ${file}: create it, or name another one`);
+      throw new NetbusError(
+        'not_found',
+        `there is no config file ${file}: "netbus init" or "netbus join TOKEN" makes it; or name another one with --config`,
+      );
     if (code === 'EACCES') throw new NetbusError('denied', `the config file ${file} may not be read by this user`);
     throw new NetbusError('config', `the config file ${file} cannot be read: ${message}`, { cause: thrown });
   }

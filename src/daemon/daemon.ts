@@ -28,6 +28,7 @@ import { openDirectory } from './directory.ts';
 import { Events } from './events.ts';
 import { Exports } from './exports.ts';
 import { lockFolder } from './folder-lock.ts';
+import { deviceGroup } from './group.ts';
 import { IdentityKeeper } from './identity-keeper.ts';
 import { openIssuingHost } from './issuing-host.ts';
 import { Membership } from './membership.ts';
@@ -103,6 +104,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
   // One that has expired stops nothing here: the devices of this host need no other one, and the issuing host renews its own.
   const identity = await loadIdentity(config.pki, clock, { expired: 'allowed' });
   checkIdentity(config, identity);
+  const socketGroup = await deviceGroup(config);
   const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
 
   closers.add('the state folder', await lockFolder(stateDir, 'state folder', STATE_FOLDER_MODE));
@@ -171,6 +173,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
   const attachments = new Attachments({
     host,
     runDir,
+    socketGroup,
     records: virtualDeviceRecords,
     hosts: () => deviceHosts.names,
     deviceHost: (name) => deviceHosts.get(name),

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { Hono } from 'hono';
 import { NOT_POSSIBLE_HERE } from '../../test/support/skip.ts';
-import { findGroup, giveToGroup } from './group.ts';
+import { deviceGroup, findGroup, giveToGroup } from './group.ts';
 import { serveControl } from './server.ts';
 
 const GROUPS = 'root:x:0:\nnetbus-admin:x:7:\nbroken\nnetbus:x:998:alice,bob\nnetbus:x:5:\nodd:x:many:\nlast:x:3';
@@ -33,4 +33,22 @@ test('the control socket belongs to the group, where there is one', asRoot, asyn
   await giveToGroup(path, 'nobody', groups);
   await giveToGroup(path, 'netbus', join(folder, 'missing'));
   assert.equal(statSync(path).gid, own);
+});
+
+test("the group of the devices' sockets: the config's, which must be there, else kvm where it is", asRoot, async (context) => {
+  const folder = mkdtempSync(join(tmpdir(), 'netbus-group-'));
+  context.after(() => rmSync(folder, { recursive: true }));
+  const groups = join(folder, 'group');
+  writeFileSync(groups, GROUPS);
+  const group = (name: string | undefined, groupFile: string) => deviceGroup({ file: '/c.yaml', deviceGroup: name }, groupFile);
+  assert.equal(await group('last', groups), 3);
+  assert.equal(await group('root', groups), 0);
+  assert.equal(await group(undefined, groups), undefined);
+  assert.equal(await group(undefined, join(folder, 'missing')), undefined);
+  await assert.rejects(group('lats', groups), {
+    code: 'config',
+    message: /^\/c\.yaml: deviceGroup: there is no group "lats".*groupadd/,
+  });
+  writeFileSync(groups, `${GROUPS}\nkvm:x:107:\n`);
+  assert.equal(await group(undefined, groups), 107);
 });

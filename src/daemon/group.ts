@@ -1,8 +1,12 @@
-/** The group of people who may ask the daemon without being root. */
+/** Groups that get at sockets without being root: people at the control socket, users of VMMs at those of virtual devices. */
 import { chown, readFile } from 'node:fs/promises';
+import { NetbusError } from '../device/errors.ts';
 
 /** Made by the Debian package, or by hand: `groupadd --system netbus`. */
 export const CONTROL_GROUP = 'netbus';
+
+/** Who may use /dev/kvm runs virtual machines: on Debian this is the group of libvirt's QEMU, too. */
+export const DEVICE_GROUP_DEFAULT = 'kvm';
 
 const GROUP_FILE = '/etc/group';
 /** -1 of chown(2): the owner stays. */
@@ -16,6 +20,31 @@ export async function giveToGroup(path: string, group: string, groupFile = GROUP
   if (process.geteuid?.() !== 0) return;
   const found = findGroup(await readFile(groupFile, 'utf8').catch(() => ''), group);
   if (found !== undefined) await chown(path, SAME_OWNER, found.id).catch(() => {});
+}
+
+/**
+ * The number of the group that gets the devices' sockets: the one of the config, or else kvm where this is root's and there is one. Undefined: the daemon's own.
+ * Throws `config` where the one of the config is not there, or is not this user's to give to.
+ */
+export async function deviceGroup(
+  { file, deviceGroup: configured }: { readonly file: string; readonly deviceGroup: string | undefined },
+  groupFile = GROUP_FILE,
+): Promise<number | undefined> {
+  const root = process.geteuid?.() === 0;
+  if (configured === undefined && !root) return undefined;
+  const found = findGroup(await readFile(groupFile, 'utf8').catch(() => ''), configured ?? DEVICE_GROUP_DEFAULT);
+  if (configured === undefined) return found?.id;
+  if (found === undefined) {
+    throw new NetbusError(
+      'config',
+      `${file}: deviceGroup: there is no group "${configured}" in ${groupFile}: correct it, or make the group: groupadd --system ${configured}`,
+    );
+  }
+  if (root || process.getgroups?.().includes(found.id)) return found.id;
+  throw new NetbusError(
+    'config',
+    `${file}: deviceGroup: the daemon is neither root nor in the group "${configured}": run it as root, or put its user into that group`,
+  );
 }
 
 export interface Group {

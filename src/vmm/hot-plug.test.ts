@@ -258,6 +258,16 @@ describe('unplugging', () => {
     await unplug(qmp, PLUGGED, { timeoutMs: 1000 });
   });
 
+  test('one that stands beside the ports says how it leaves', async () => {
+    await startPlugged(() => {});
+    qemu.script.device_del = () => "Bus 'pcie.0' does not support hotplugging";
+    await assert.rejects(unplug(qmp, PLUGGED, { timeoutMs: 1000 }), {
+      code: 'device',
+      message: /while the VM runs \(.*pcie\.0.*stop the VM, then detach without --qmp.*pcie-root-port/,
+    });
+    assert.deepEqual(qemu.changes, ['device_del']);
+  });
+
   test('what is gone already is as good as removed', async () => {
     await start();
     await unplug(qmp, PLUGGED, { timeoutMs: 1000 });

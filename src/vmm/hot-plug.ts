@@ -96,10 +96,19 @@ async function requestRemoval(qmp: QmpConnection, id: string): Promise<boolean> 
     const refusal = refusalOf(thrown);
     if (refusal === undefined) throw thrown;
     if (refusal.errorClass === 'DeviceNotFound') return true;
-    // QEMU has no class of its own for this. The guest was asked before, and may answer yet.
+    if (/does not support hotplugging/.test(refusal.description)) throw fixed(id, refusal.description);
+    // QEMU has no classes of its own for these two. The guest was asked before, and may answer yet.
     if (!/already in the process of unplug/.test(refusal.description)) throw thrown;
   }
   return !(await isThere(qmp, id));
+}
+
+/** A device of the command line that stands beside the ports, as `netbus attach` prints it. */
+function fixed(id: string, description: string): NetbusError {
+  return new NetbusError(
+    'device',
+    `${id} cannot be taken out while the VM runs (${description}): stop the VM, then detach without --qmp; behind a port it could (-device pcie-root-port,id=PORT,chassis=1 and bus=PORT at the device)`,
+  );
 }
 
 async function waitGone(

@@ -137,7 +137,7 @@ describe('opening', () => {
 describe('the lock', () => {
   test('excludes a second writer and readers, and says who has it', async () => {
     await openSource();
-    await assert.rejects(openSource(), { code: 'in_use', message: /this process, which has it open already/ });
+    await assert.rejects(openSource(), { code: 'in_use', message: /netbusd itself, which has it open for another export/ });
     await assert.rejects(openSource({ readOnly: true }), { code: 'in_use' });
   });
 

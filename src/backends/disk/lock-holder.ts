@@ -12,7 +12,7 @@ export async function lockHolder(path: string): Promise<string | undefined> {
     for (const fd of await list(`/proc/${pid}/fd`)) {
       if ((await readlink(`/proc/${pid}/fd/${fd}`).catch(() => '')) !== target) continue;
       if (!(await text(`/proc/${pid}/fdinfo/${fd}`)).includes('lock:')) continue;
-      if (Number(pid) === process.pid) return 'this process, which has it open already';
+      if (Number(pid) === process.pid) return 'netbusd itself, which has it open for another export';
       return `${(await text(`/proc/${pid}/comm`)).trim()} (pid ${pid})`;
     }
   }

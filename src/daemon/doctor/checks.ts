@@ -4,6 +4,7 @@ import { addon } from './checks/addon.ts';
 import { certificates } from './checks/certificates.ts';
 import { configFile } from './checks/config-file.ts';
 import { daemon } from './checks/daemon.ts';
+import { deviceGroup } from './checks/device-group.ts';
 import { ioUring } from './checks/io-uring.ts';
 import { kernel } from './checks/kernel.ts';
 import { keys, rootKey } from './checks/keys.ts';
@@ -18,7 +19,7 @@ import { user } from './checks/user.ts';
 
 export const checks: readonly Check[] = [
   ...[node, kernel, addon, ioUring, limits, sharedMemory, qemu],
-  ...[user, configFile, daemon, stateFolder, runFolder],
+  ...[user, configFile, deviceGroup, daemon, stateFolder, runFolder],
   ...[keys, certificates, rootKey],
   ...[port, firewall, members, clock],
 ];

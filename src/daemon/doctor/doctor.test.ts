@@ -50,7 +50,7 @@ test('without daemon and config each check says why it could not be made, and no
   const { ok, checks, results } = await diagnose(host, OPTIONS);
   assert.equal(ok, true);
   assert.equal(results.error, 0);
-  for (const check of ['keys', 'certificates', 'root key', 'port', 'firewall', 'members', 'clock']) {
+  for (const check of ['device group', 'keys', 'certificates', 'root key', 'port', 'firewall', 'members', 'clock']) {
     assert.equal(checks.find((finding) => finding.check === check)?.result, 'skipped', check);
   }
   assert.match(checks.find(({ check }) => check === 'config')?.advice ?? '', /netbus init/);
@@ -77,7 +77,7 @@ test('a host that answers nothing at all: every check still says something', asy
   }
   const { checks } = await diagnose(host, OPTIONS);
   const names = new Set(checks.map(({ check }) => check));
-  assert.equal(names.size, 19);
+  assert.equal(names.size, 20);
   assert.ok(checks.some(({ found }) => found === 'could not be checked: broken'));
 });
 
@@ -216,6 +216,48 @@ describe('the folders', () => {
 });
 
 describe('the config, the user, the daemon', () => {
+  test("the group of the devices' sockets, and libvirt's QEMU", async () => {
+    const groups = (more: string) => (host: FakeHost) => host.file('/etc/group', `root:x:0:\nnetbus:x:998:\n${more}`);
+    const libvirt = (primary: number) => (host: FakeHost) =>
+      host.file('/etc/passwd', `libvirt-qemu:x:64055:${primary}::/:/bin/false\n`);
+    const config = (group: string) => (host: FakeHost) =>
+      host.file('/etc/netbus/netbus.yaml', `${CONFIG}deviceGroup: ${group}\n`);
+    const all =
+      (...changes: ((host: FakeHost) => void)[]) =>
+      (host: FakeHost) =>
+        for (const change of changes) change(host);
+    await expect('device group', 'ok', /daemon's user's alone/, undefined, groups(''));
+    await expect('device group', 'ok', /for the group kvm/, undefined, all(groups('kvm:x:107:\n'), libvirt(107)));
+    await expect(
+      'device group',
+      'ok',
+      /for the group disks/,
+      undefined,
+      all(groups('disks:x:7:libvirt-qemu\n'), config('disks'), libvirt(107)),
+    );
+    await expect(
+      'device group',
+      'hint',
+      /libvirt-qemu.*not in the group disks/,
+      /usermod -aG disks libvirt-qemu/,
+      all(groups('disks:x:7:\n'), config('disks'), libvirt(107)),
+    );
+    await expect(
+      'device group',
+      'error',
+      /netbus\.yaml: deviceGroup: there is no group "kmv"/,
+      /groupadd --system kmv/,
+      config('kmv'),
+    );
+    await expect(
+      'device group',
+      'ok',
+      /daemon's user's alone/,
+      undefined,
+      all(groups('kvm:x:107:\n'), (host) => host.change('/proc/42', { uid: 998 })),
+    );
+  });
+
   test('each mistake of the config, with its line', async () => {
     const diagnosis = await expect('config', 'error', /netbus\.yaml:2: .*did you mean "host"/, /restart/, (host) =>
       host.file('/etc/netbus/netbus.yaml', CONFIG.replace('host:', 'hots:').replace('10.0.0.2', '10.0.0')),
@@ -273,8 +315,8 @@ describe('keys and certificates', () => {
 
   test('the root key', async () => {
     const path = '/etc/netbus/pki/ca.key';
-    await expect('root key', 'hint', /does not issue certificates/, /offline/, (host) => host.file(path, '', { mode: 0o600 }));
-    await expect('root key', 'ok', /host that issues/, undefined, (host) => {
+    await expect('root key', 'hint', /is on this host/, /safe place.*delete/, (host) => host.file(path, '', { mode: 0o600 }));
+    await expect('root key', 'hint', /is on this host/, /safe place.*delete/, (host) => {
       host.file(path, '', { mode: 0o600 });
       host.file('/etc/netbus/pki/issuing.key', '', { mode: 0o600 });
     });
@@ -286,6 +328,7 @@ describe('keys and certificates', () => {
     const clock = new ManualClock();
     const authority = await issueAuthority({ cluster: 'lab', clock });
     const own = await issueHost({ authority, cluster: 'lab', host: 'm1', clock });
+    const other = await issueHost({ authority, cluster: 'lab', host: 'm1', clock });
     const at = (days: number) => (host: FakeHost) => {
       host.file('/etc/netbus/pki/ca.crt', authority.certificate);
       host.file('/etc/netbus/pki/host.crt', own.certificate);
@@ -298,6 +341,18 @@ describe('keys and certificates', () => {
       at(31)(host);
       host.identity = new NetbusError('config', 'expired: do this');
     });
+    // A host's own is renewed by its daemon; the issuing one is behind it in the file, and needs the root key.
+    const [ownPem, issuingPem] = [other.certificate, own.certificate];
+    await expect(
+      'certificates',
+      'warning',
+      /the issuing certificate is valid until 2026-01-31/,
+      /root key.*issuing\.crt/,
+      (host) => {
+        at(20.5)(host);
+        host.file('/etc/netbus/pki/host.crt', `${ownPem}${issuingPem}`);
+      },
+    );
     await expect(
       'certificates',
       'error',
@@ -309,11 +364,11 @@ describe('keys and certificates', () => {
       at(0)(host);
       host.file('/etc/netbus/netbus.yaml', CONFIG.replace('host: m1', 'host: m2'));
     });
-    const other = await expect('certificates', 'error', /^host\.crt was not issued by the CA$/, /^take both$/, (host) => {
+    const refused = await expect('certificates', 'error', /^host\.crt was not issued by the CA$/, /^take both$/, (host) => {
       at(0)(host);
       host.identity = new NetbusError('config', 'host.crt was not issued by the CA: take both');
     });
-    assert.equal(other.ok, false);
+    assert.equal(refused.ok, false);
     await expect('certificates', 'error', /ca\.crt .* is not there/, /netbus join/, (host) =>
       host.remove('/etc/netbus/pki/ca.crt'),
     );
@@ -340,6 +395,10 @@ describe('the network', () => {
     await expect('port', 'ok', /is free/, undefined, taken('0200000A:1D13'));
     await expect('port', 'ok', /is free/, undefined, taken('0100000A:1D14'));
     await expect('port', 'ok', /is free/, undefined, taken('0100000A:1D13', '06'));
+    await expect('port', 'skipped', /cannot be seen by this user/, /root/, (host) => {
+      host.daemon = new NetbusError('denied', 'you may not use the socket: run this as root');
+      host.file('/proc/net/tcp', row('0100000A:1D13'));
+    });
     await expect('port', 'error', /in use by another program/, /stop/, (host) => {
       host.stopDaemon();
       host.file('/proc/net/tcp6', row(`${'0'.repeat(32)}:1D13`));

@@ -5,6 +5,9 @@ import { errorCode, errorText, type HostFacts } from '../facts.ts';
 
 const RENEWAL =
   'see in "netbus members" and in the log why it was not renewed, or give the host a new one (docs/operations.md)';
+/** Its end is years away, and no daemon can renew it. */
+const ISSUING_RENEWAL =
+  'make a new one with the root key, put it in the place of issuing.crt on the issuing host, and restart the daemon there (docs/operations.md, "Making a cluster")';
 const DAY_MS = 24 * 60 * 60 * 1000;
 const WARN_BELOW_DAYS = 10;
 const BLOCK = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g;
@@ -14,20 +17,13 @@ export const certificates: Check = {
   async run({ facts, config, pki, identity }) {
     if (config.name !== 'loaded') return [withoutConfig];
     const dates = [
-      ...(await checkDates(
-        facts,
-        pki.ca,
-        'the CA certificate',
-        ['the CA certificate'],
-        'make a new root, and join all hosts anew',
-      )),
-      ...(await checkDates(
-        facts,
-        pki.certificate,
-        'the certificate',
-        ["this host's certificate", 'the issuing certificate'],
-        RENEWAL,
-      )),
+      ...(await checkDates(facts, pki.ca, 'the CA certificate', [
+        { name: 'the CA certificate', advice: 'make a new root, and join all hosts anew' },
+      ])),
+      ...(await checkDates(facts, pki.certificate, 'the certificate', [
+        { name: "this host's certificate", advice: RENEWAL },
+        { name: 'the issuing certificate', advice: ISSUING_RENEWAL },
+      ])),
     ];
     const loaded = await identity();
     const troubles = dates.filter(({ result }) => result !== 'ok');
@@ -55,13 +51,12 @@ export const certificates: Check = {
   },
 };
 
-/** One finding for each certificate of a file. `names` are theirs, in the file's order. */
+/** One finding for each certificate of a file. `wanted` says what they are, in the file's order, and what to do at their end. */
 async function checkDates(
   facts: HostFacts,
   path: string,
   what: string,
-  names: readonly string[],
-  advice: string,
+  wanted: readonly { readonly name: string; readonly advice: string }[],
 ): Promise<Finding[]> {
   let text: string;
   try {
@@ -71,9 +66,9 @@ async function checkDates(
       return [failure(`${path} (${what}) is not there`, 'run "netbus init" or "netbus join"')];
     return [skipped(`${path} (${what}) cannot be read: ${errorText(thrown)}`, 'run this as root')];
   }
-  return (text.match(BLOCK) ?? []).slice(0, names.length).flatMap((block, index) => {
+  return (text.match(BLOCK) ?? []).slice(0, wanted.length).flatMap((block, index) => {
     try {
-      return [dateFinding(new X509Certificate(block), names[index], facts.wallTime(), advice)];
+      return [dateFinding(new X509Certificate(block), wanted[index], facts.wallTime())];
     } catch {
       // What it is instead, the daemon's own check says.
       return [];
@@ -81,7 +76,11 @@ async function checkDates(
   });
 }
 
-function dateFinding({ validFrom, validTo }: X509Certificate, what: string, now: number, advice: string): Finding {
+function dateFinding(
+  { validFrom, validTo }: X509Certificate,
+  { name: what, advice }: { readonly name: string; readonly advice: string },
+  now: number,
+): Finding {
   const [begin, end] = [Date.parse(validFrom), Date.parse(validTo)];
   if (now < begin)
     return failure(`${what} is valid from ${isoDay(begin)} on, and here it is ${isoDay(now)}`, "set this host's clock right");

@@ -12,7 +12,7 @@ export const daemon: Check = {
             `no daemon listens at ${socket}`,
             config.name === 'loaded'
               ? `systemctl start netbusd, or: netbus daemon --config ${configFile}`
-              : 'give it a config first',
+              : '"netbus init" or "netbus join TOKEN" first, which make its config',
           ),
         ];
       case 'unknown': {

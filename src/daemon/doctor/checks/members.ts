@@ -38,7 +38,10 @@ function away({ host, address, error }: MemberProbe): Finding {
         `is ${host} up, and netbusd there? Run "netbus doctor" on it; see that TCP to ${address} is let through`,
       );
     case 'denied':
-      return failure(found, `run "netbus doctor" on ${host}, too, and compare certificates and members`);
+      return failure(
+        found,
+        `where this host was evicted, let it in again with a new token (docs/operations.md, "Taking a host out"); else run "netbus doctor" on ${host}, too, and compare certificates and members`,
+      );
     case 'protocol':
       return failure(found, `is it netbusd that listens at ${address}, and is its release a neighbour of this one?`);
     default:

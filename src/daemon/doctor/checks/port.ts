@@ -22,6 +22,8 @@ export const port: Check = {
     const taken = (await listeners(facts)).find((other) => other.port === listen.port && meet(other.host, listen.host));
     if (taken === undefined) return [ok(`${address} is free`)];
     const owner = await ownerOf(facts, taken.inode);
+    if (owner === undefined && daemon.name === 'unknown')
+      return [skipped(`${address} is in use, and whether it is by the daemon cannot be seen by this user`, 'run this as root')];
     const by = owner === undefined ? 'another program' : owner;
     return [
       failure(
