@@ -269,14 +269,15 @@ export interface Native {
 }
 
 /**
- * Finds the finished addon: beside the bundle (`dist/netbus.node`) or where the build puts it (`native/build/`).
+ * Finds the finished addon: beside the program (`dist/netbus.node`; this may stand in `dist/chunks/`) or where the build puts it (`native/build/`).
  * NETBUS_ADDON names another file; it is there for the tests, which run the same suite on the sanitized build.
  */
 function load(): Native {
   const require = createRequire(import.meta.url);
   const chosen = process.env.NETBUS_ADDON;
   if (chosen !== undefined && chosen !== '') return require(chosen) as Native;
-  const candidates = ['./netbus.node', './build/netbus.node'].map((path) => fileURLToPath(new URL(path, import.meta.url)));
+  const places = ['./netbus.node', '../netbus.node', './build/netbus.node'];
+  const candidates = places.map((path) => fileURLToPath(new URL(path, import.meta.url)));
   const path = candidates.find(existsSync);
   if (path === undefined) {
     throw new Error(`the addon netbus.node is missing (looked for ${candidates.join(' and ')}): run "npm run build"`);

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * Builds Netbus: the addon (native/build/netbus.node), the program with the addon beside it (dist/netbus.js, dist/netbus.node), the
- * licences of what the program holds (dist/licences.txt), and the manual pages (dist/man).
+ * Builds Netbus: the addon (native/build/netbus.node), the program (dist/netbus.js, and in dist/chunks what it loads as it needs it) with
+ * the addon beside it (dist/netbus.node), the licences of what the program holds (dist/licences.txt), and the manual pages (dist/man).
  *
  *   node scripts/build.mjs [--addon-only] [--sanitize]
  *
@@ -10,7 +10,6 @@
 import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
-  copyFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -21,7 +20,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname, join, relative } from 'node:path';
+import { basename, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { bundledLicences } from './bundled-licences.mjs';
 
@@ -39,6 +38,9 @@ const LINKER_FLAGS = ['-Wl,-z,nodelete'];
 /** Bundled CommonJS packages call require(), which an ES module does not have. */
 const REQUIRE_BANNER =
   "import { createRequire as netbusCreateRequire } from 'node:module';\nconst require = netbusCreateRequire(import.meta.url);";
+
+/** In dist: what a verb needs is loaded for that verb alone. */
+const CHUNKS = 'chunks';
 
 /** A failure to be shown in one line: what is wrong, what to do. */
 class BuildError extends Error {}
@@ -89,30 +91,44 @@ async function buildProgram(entry) {
   const { build } = await import('esbuild').catch(() => {
     throw new BuildError('esbuild is missing: run "npm ci"');
   });
-  const target = join(root, 'dist', 'netbus.js');
-  // esbuild keeps the entry's own first line above the banner.
-  const shebang = readFileSync(entry, 'utf8').startsWith('#!') ? '' : '#!/usr/bin/env node\n';
-  const { metafile } = await build({
+  const dist = join(root, 'dist');
+  const { metafile, outputFiles } = await build({
     absWorkingDir: root,
     metafile: true,
-    entryPoints: [entry],
-    outfile: target,
+    write: false,
+    entryPoints: { netbus: entry },
+    outdir: dist,
+    chunkNames: `${CHUNKS}/[name]-[hash]`,
     bundle: true,
+    splitting: true,
     platform: 'node',
     format: 'esm',
     target: 'node20',
     legalComments: 'none',
     logLevel: 'warning',
-    banner: { js: `${shebang}${REQUIRE_BANNER}` },
+    banner: { js: REQUIRE_BANNER },
   }).catch(() => {
     throw new BuildError('esbuild could not bundle src/cli/main.ts (its messages are above)');
   });
-  chmodSync(target, 0o755);
-  const copy = join(root, 'dist', 'netbus.node');
-  copyFileSync(addon, `${copy}.${process.pid}`);
-  renameSync(`${copy}.${process.pid}`, copy);
-  writeFileSync(join(root, 'dist', 'licences.txt'), bundledLicences(root, Object.keys(metafile.inputs)));
-  console.error('built dist/netbus.js and dist/netbus.node');
+  mkdirSync(join(dist, CHUNKS), { recursive: true });
+  const target = join(dist, 'netbus.js');
+  // The chunks first, because whoever starts the program meanwhile finds all that its entry names; then those that nothing names any more.
+  const isEntry = ({ path }) => path === target;
+  for (const { path, contents } of outputFiles.filter((file) => !isEntry(file))) replaceFile(path, contents, 0o644);
+  replaceFile(join(dist, 'netbus.node'), readFileSync(addon), 0o755);
+  replaceFile(target, outputFiles.find(isEntry).contents, 0o755);
+  const current = new Set(outputFiles.map(({ path }) => basename(path)));
+  for (const name of readdirSync(join(dist, CHUNKS)).filter((name) => !current.has(name))) rmSync(join(dist, CHUNKS, name));
+  writeFileSync(join(dist, 'licences.txt'), bundledLicences(root, Object.keys(metafile.inputs)));
+  console.error(`built dist/netbus.js with ${current.size - 1} chunks, and dist/netbus.node`);
+}
+
+/** Written aside and renamed: nobody finds half of it, and a process that runs keeps the old one. */
+function replaceFile(path, content, mode) {
+  const scratch = `${path}.${process.pid}`;
+  writeFileSync(scratch, content);
+  chmodSync(scratch, mode);
+  renameSync(scratch, path);
 }
 
 /** They are made of what the program knows of itself, so it is asked, in a process that can run its sources. */

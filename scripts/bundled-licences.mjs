@@ -1,4 +1,4 @@
-/** The licences of the packages that a bundle holds: each asks for its own text to go along with the code. */
+/** The licences of the packages that the program holds: each asks for its own text to go along with the code. */
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -14,7 +14,7 @@ const RULE = '-'.repeat(80);
 export function bundledLicences(root, inputs) {
   const folders = new Set(inputs.map((input) => PACKAGE_FOLDER.exec(resolve(root, input))?.[1]).filter(Boolean));
   const parts = [...folders].map(describePackage).sort((a, b) => (a.name < b.name ? -1 : 1));
-  const head = 'netbus.js holds these packages. Netbus itself is under the Apache License 2.0.\n';
+  const head = 'netbus.js and its chunks hold these packages. Netbus itself is under the Apache License 2.0.\n';
   return [head, ...parts.map(({ name, version, licence, text }) => `${name} ${version} (${licence})\n\n${text}`)].join(
     `\n${RULE}\n`,
   );

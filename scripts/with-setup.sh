@@ -82,10 +82,10 @@ cpio: packs the guests' programs
 kmod: orders the guests' drivers
 PACKAGES
   [[ $1 == demo ]] || cat <<'PACKAGES'
-qemu-system-common: qemu-storage-daemon, the vhost-user backend to compare with
+qemu-system-common: qemu-storage-daemon, the vhost-user backend to compare with, and virtiofsd
 nbdkit: the NBD server to compare with
 gnutls-bin: keys for TLS between the peers to compare with
-systemd: checks the units
+systemd: checks the units, and runs the service in a guest
 man-db: checks the manual pages, as Debian does
 mandoc: checks the manual pages, as others do
 lintian: checks the Debian package

@@ -38,6 +38,7 @@ export class Tree {
     // The path of Node is the package's, whatever is first in PATH.
     const script = readFileSync(this.#from('dist/netbus.js'), 'utf8').replace(/^#!.*/, '#!/usr/bin/node');
     this.write(`${LIBRARY}/netbus.js`, script, 0o755);
+    for (const name of readdirSync(this.#from('dist/chunks'))) this.#copy(`dist/chunks/${name}`, `${LIBRARY}/chunks/${name}`);
     this.write(`${LIBRARY}/netbus.node`, readFileSync(this.#from('dist/netbus.node')));
     runTool('strip', [
       '--strip-unneeded',

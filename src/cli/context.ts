@@ -20,22 +20,26 @@ export class Context {
   readonly style: Style = styleFor(process.stdout);
 
   /** What Ctrl-C does. Most verbs need no orderly end; what the daemon was asked for it does all the same. */
-  readonly #exit = (): never => process.exit(INTERRUPTED);
+  readonly interrupt = (): never => {
+    this.#progress?.end();
+    return process.exit(INTERRUPTED);
+  };
+  #progress: Progress | undefined;
 
   constructor(command: Command) {
     this.#options = command.optsWithGlobals<GlobalOptions>();
     this.#verb = command.name();
-    process.on('SIGINT', this.#exit);
+    process.on('SIGINT', this.interrupt);
   }
 
   /** For a verb that has something to undo: from now on the first Ctrl-C (or SIGTERM, SIGHUP) aborts the signal, and the second ends the program. */
   interruptible(): AbortSignal {
     const controller = new AbortController();
-    process.off('SIGINT', this.#exit);
+    process.off('SIGINT', this.interrupt);
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
       process.once(signal, () => {
         controller.abort();
-        process.on(signal, this.#exit);
+        process.on(signal, this.interrupt);
       });
     }
     return controller.signal;
@@ -44,7 +48,7 @@ export class Context {
   /** Ends the program as an interrupted one, with the error's line. */
   endInterrupted({ code, message }: NetbusError): never {
     process.stderr.write(this.#options.json ? `${JSON.stringify({ error: { code, message } })}\n` : `netbus: ${message}\n`);
-    return this.#exit();
+    return this.interrupt();
   }
 
   /** The daemon of this host, by --socket, --run-dir or NETBUS_RUN_DIR, in that order. */
@@ -55,6 +59,7 @@ export class Context {
     // With --json stderr is for programs, too.
     if (json) return new ControlClient({ socketPath });
     const progress = new Progress(process.stderr, this.#verb);
+    this.#progress = progress;
     const onWaiting = (elapsedMs?: number) => (elapsedMs === undefined ? progress.end() : progress.waiting(elapsedMs));
     return new ControlClient({ socketPath, onWaiting });
   }

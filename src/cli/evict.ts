@@ -1,5 +1,5 @@
 /** `netbus evict`: puts a host out of the cluster, with immediate effect. */
-import { createInterface } from 'node:readline/promises';
+import { createInterface } from 'node:readline';
 import type { Command } from 'commander';
 import type { EvictResult } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
@@ -17,7 +17,7 @@ export function addEvict(program: Command): void {
     .addHelpText('after', '\nExample:\n  netbus evict m3 --yes\n')
     .action(async (host: string, { yes }: { yes?: true }, command: Command) => {
       const context = new Context(command);
-      if (yes !== true) await confirm(host);
+      if (yes !== true) await confirm(context, host);
       const result = await context.client.evict(host);
       context.print(result, () => describe(result));
       context.warn(result.untold.map((other) => `host ${other} did not answer: it learns of it when it is reached`));
@@ -31,14 +31,33 @@ function describe({ host, told }: EvictResult): string {
 }
 
 /** A person is asked; a script has to say that it means it. */
-async function confirm(host: string): Promise<void> {
+async function confirm(context: Context, host: string): Promise<void> {
   if (!process.stdin.isTTY || !process.stderr.isTTY) {
-    throw new NetbusError('usage', `guests on ${host} lose the devices of other hosts: say --yes to evict it`);
+    const command = `netbus evict ${host} --yes`;
+    throw new NetbusError('usage', `guests on ${host} lose the devices of other hosts: to evict it unasked, type "${command}"`);
   }
-  const terminal = createInterface({ input: process.stdin, output: process.stderr });
-  // Ctrl-C is the terminal's while it asks.
-  terminal.on('SIGINT', () => process.kill(process.pid, 'SIGINT'));
-  const answer = await terminal.question(`Guests on ${host} lose the devices of other hosts. Evict ${host}? [y/N] `);
-  terminal.close();
+  const answer = await ask(context, `Guests on ${host} lose the devices of other hosts. Evict ${host}? [y/N] `);
   if (!/^y(es)?$/i.test(answer.trim())) throw new NetbusError('usage', `host ${host} was not evicted`);
+}
+
+/** What is typed, without the end of the line; nothing at the end of the input (Ctrl-D). Ctrl-C is what it is everywhere. */
+function ask(context: Context, question: string): Promise<string> {
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  return new Promise((resolve) => {
+    // The question stays on its line, whatever comes.
+    const leave = (then: () => void) => () => {
+      terminal.off('close', atEnd);
+      terminal.close();
+      process.stderr.write('\n');
+      then();
+    };
+    const atEnd = leave(() => resolve(''));
+    terminal.on('close', atEnd);
+    terminal.on('SIGINT', leave(context.interrupt));
+    terminal.question(question, (answer) => {
+      terminal.off('close', atEnd);
+      terminal.close();
+      resolve(answer);
+    });
+  });
 }

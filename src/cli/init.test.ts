@@ -1,36 +1,16 @@
 /** `netbus init` as a process. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { run } from '../../test/support/process.ts';
+import { netbusProgram } from '../../test/support/program.ts';
 
-const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
 const base = mkdtempSync(join(tmpdir(), 'netbus-cli-init-'));
 after(() => rmSync(base, { recursive: true }));
 
-interface Result {
-  status: number | null;
-  stdout: string;
-  stderr: string;
-}
-
-function netbus(...argv: string[]): Promise<Result> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, ['--import', 'tsx', MAIN, ...argv], { stdio: ['ignore', 'pipe', 'pipe'] });
-    const result: Result = { status: null, stdout: '', stderr: '' };
-    child.stdout.on('data', (data) => {
-      result.stdout += data;
-    });
-    child.stderr.on('data', (data) => {
-      result.stderr += data;
-    });
-    child.on('error', reject);
-    child.on('close', (status) => resolve({ ...result, status }));
-  });
-}
+const netbus = (...argv: string[]) => run([...netbusProgram(), ...argv]);
 
 function folders(name: string): string[] {
   const place = (folder: string) => join(base, name, folder);

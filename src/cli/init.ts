@@ -31,7 +31,7 @@ export function addInit(program: Command): void {
     .action(async (_options: unknown, command: Command) => {
       const { cluster, host, address, config, stateDir, runDir } = command.optsWithGlobals<InitOptions>();
       const { initCluster } = await import('../daemon/init.ts');
-      const answer = await untilInterrupted((signal) =>
+      const answer = await untilInterrupted('nothing was made', (signal) =>
         initCluster({
           cluster,
           host,
@@ -60,8 +60,11 @@ Next:
 `;
 }
 
-/** Ends the work in order at Ctrl-C or SIGTERM, so that it leaves nothing behind; then the process ends as interrupted. */
-export async function untilInterrupted<Result>(work: (signal: AbortSignal) => Promise<Result>): Promise<Result> {
+/** Ends the work in order at Ctrl-C or SIGTERM, so that it leaves nothing behind; then the process says `outcome` and ends as interrupted. */
+export async function untilInterrupted<Result>(
+  outcome: string,
+  work: (signal: AbortSignal) => Promise<Result>,
+): Promise<Result> {
   const controller = new AbortController();
   const abort = () => controller.abort();
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
@@ -70,7 +73,7 @@ export async function untilInterrupted<Result>(work: (signal: AbortSignal) => Pr
     return await work(controller.signal);
   } catch (thrown) {
     if (!controller.signal.aborted) throw thrown;
-    process.stderr.write('netbus: interrupted: nothing was made\n');
+    process.stderr.write(`netbus: interrupted: ${outcome}\n`);
     return process.exit(INTERRUPTED);
   } finally {
     for (const signal of signals) process.off(signal, abort);

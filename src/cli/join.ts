@@ -7,6 +7,10 @@ import { CONFIG_DEFAULT } from './daemon.ts';
 import { untilInterrupted } from './init.ts';
 import { startCommand } from './start-command.ts';
 
+/** The inviting host may have let this one in before it could be told of the end. */
+const INTERRUPTED_OUTCOME =
+  'nothing was made here; if the token is refused from now on, evict this host where it was invited and invite it again';
+
 interface JoinOptions {
   address?: string;
   config: string;
@@ -35,7 +39,7 @@ export function addJoin(program: Command): void {
       const token = given === '-' ? await readStdin() : given;
       // Loaded here alone: the other verbs start in a fraction of the time without it.
       const { joinCluster } = await import('../daemon/join.ts');
-      const answer = await untilInterrupted((signal) =>
+      const answer = await untilInterrupted(INTERRUPTED_OUTCOME, (signal) =>
         joinCluster({
           ...{ token, config, clock: systemClock, signal },
           progress: (line) => void (json || process.stderr.write(`${line}\n`)),
@@ -63,6 +67,7 @@ Next:
 const STDIN_CHARACTERS_MAX = 8192;
 
 async function readStdin(): Promise<string> {
+  if (process.stdin.isTTY) process.stderr.write('the token, then Enter and Ctrl-D:\n');
   let text = '';
   process.stdin.setEncoding('utf8');
   for await (const chunk of process.stdin) {

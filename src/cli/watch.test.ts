@@ -2,38 +2,10 @@
 import assert from 'node:assert/strict';
 import type { ServerResponse } from 'node:http';
 import { after, before, test } from 'node:test';
-import { FakeDaemon, type ProgramResult, resultOf } from '../../test/support/fake-daemon.ts';
+import { DEVICES, STATUS } from '../../test/support/answers.ts';
+import { FakeDaemon } from '../../test/support/fake-daemon.ts';
 import type { EventEntry } from '../api/events.ts';
-import type { DeviceDetails, DeviceEntry, Status } from '../api/types.ts';
-
-const DEVICE: DeviceEntry = {
-  host: 'm1',
-  name: 'data',
-  class: 'disk',
-  capacityBytes: 10 * 1024 ** 3,
-  readOnly: false,
-  shared: false,
-  state: 'ready',
-  usedBy: ['m2:web/data'],
-};
-
-const STATUS: Status = {
-  host: 'm2',
-  cluster: 'lab',
-  release: '0.1.0',
-  pid: 42,
-  startedAt: '2030-01-01T00:00:00Z',
-  bootId: 'b',
-  time: '2030-01-01T00:00:35Z',
-  address: '10.0.0.2:7443',
-  certificateExpiresAt: '2040-01-01T00:00:00Z',
-  links: [],
-  exports: [],
-  attachments: [],
-  sessions: [],
-  waits: [{ about: 'attachment', subject: 'web/data', waitsFor: 'm1', since: '2030-01-01T00:00:00Z' }],
-  warnings: ['m3 does not answer'],
-};
+import type { DeviceDetails, DeviceEntry } from '../api/types.ts';
 
 const EVENT: EventEntry = {
   sequence: 7,
@@ -66,7 +38,7 @@ test('ls -o name, wide and json', async () => {
       { host: 'm2', vm: 'web', name: 'data', epoch: 3, active: true, since: new Date(Date.now() - 65_000).toISOString() },
     ],
   };
-  const second: DeviceEntry = { ...DEVICE, name: 't', readOnly: true, shared: true, state: 'waiting', usedBy: [] };
+  const [data, other] = DEVICES.devices as [DeviceEntry, DeviceEntry];
   const seen = new Date(Date.now() - 90_000).toISOString();
   const away = { host: 'm3', reason: 'does not answer', lastSeen: seen };
   const urls: (string | undefined)[] = [];
@@ -74,7 +46,7 @@ test('ls -o name, wide and json', async () => {
     urls.push(request.url);
     response.end(
       JSON.stringify({
-        devices: [{ ...DEVICE, address: '10.0.0.1:7443', details }, second],
+        devices: [{ ...data, address: '10.0.0.1:7443', details }, other],
         away: [away],
         warnings: ['m3: does not answer'],
       }),
@@ -99,7 +71,7 @@ test('events: a table, the question that was asked, and a line of JSON', async (
     urls.push(request.url);
     response.end(JSON.stringify({ events: [EVENT] }));
   });
-  const { stdout, status } = await daemon.netbus(['events'], { TZ: 'Europe/Berlin' });
+  const { stdout, status } = await daemon.netbus(['events'], { env: { TZ: 'Europe/Berlin' } });
   assert.equal(status, 0);
   assert.deepEqual(stdout.split('\n'), [
     'TIME                 TYPE       SUBJECT  WHAT HAPPENED',
@@ -124,31 +96,30 @@ test('events --watch: lines as they come; Ctrl-C ends it with 130, the end of th
     response.write(`${JSON.stringify(EVENT)}\n`);
   });
   const watch = (...argv: string[]) => {
-    const child = daemon.start(['events', '--watch', ...argv]);
-    const ended: Promise<ProgramResult> = resultOf(child);
-    const came = new Promise<void>((resolve) => child.stdout.once('data', () => resolve()));
-    return { child, came, ended };
+    const program = daemon.start(['events', '--watch', ...argv]);
+    const ended = async () => ({ ...(await program.exited), stdout: program.stdout, stderr: program.stderr });
+    return { program, came: () => program.waitForLine(/link\.down/), ended };
   };
   const interrupted = watch('--json');
-  await interrupted.came;
-  interrupted.child.kill('SIGINT');
-  const { stdout, stderr, status } = await interrupted.ended;
+  await interrupted.came();
+  interrupted.program.signal('SIGINT');
+  const { stdout, stderr, status } = await interrupted.ended();
   assert.deepEqual([JSON.parse(stdout), stderr, status], [EVENT, '', 130]);
 
   for (const end of [() => last?.end(), () => last?.destroy()]) {
     const cut = watch();
-    await cut.came;
+    await cut.came();
     end();
-    const result = await cut.ended;
+    const result = await cut.ended();
     assert.match(result.stdout, /^\S+ \S+ {2}link\.down {13}m1 {14}the link with m1 is down: refused \(4 times since \S+\)\n$/);
     assert.match(result.stderr, /^netbus: the daemon at \S+ has ended: [^\n]+\n$/);
     assert.equal(result.status, 5);
   }
 
   const slow = watch('--json');
-  await slow.came;
+  await slow.came();
   last?.end(`${JSON.stringify({ error: { code: 'limit', message: 'too slow' } })}\n`);
-  const dropped = await slow.ended;
+  const dropped = await slow.ended();
   assert.deepEqual([JSON.parse(dropped.stderr), dropped.status], [{ error: { code: 'limit', message: 'too slow' } }, 1]);
 });
 
@@ -158,10 +129,10 @@ test('status --watch in a pipe: one below the other, with --json a line each; Ct
     [['status', '--watch'], /^--- \d{4}-.*\nwarning: m3 does not answer\nweb\/data waits for m1/],
     [['status', '--watch', '--json'], /^\{"host":"m2".*\}\n$/],
   ] as [string[], RegExp][]) {
-    const child = daemon.start(argv);
-    const text = await new Promise<string>((resolve) => child.stdout.once('data', (chunk) => resolve(String(chunk))));
-    assert.match(text, line);
-    child.kill('SIGINT');
-    assert.equal(await new Promise((resolve) => child.on('close', resolve)), 130);
+    const program = daemon.start(argv);
+    await program.waitForLine(/waits for m1|"host"/);
+    program.signal('SIGINT');
+    assert.equal((await program.exited).status, 130);
+    assert.match(program.stdout, line);
   }
 });

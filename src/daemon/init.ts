@@ -20,8 +20,8 @@ import { lockFolder } from './folder-lock.ts';
 import { chooseOwnAddress } from './own-address.ts';
 
 export const CONFIG_MODE = 0o644;
-export const CONFIG_FOLDER_MODE = 0o755;
-export const PRIVATE_FOLDER_MODE = 0o700;
+const CONFIG_FOLDER_MODE = 0o755;
+const PRIVATE_FOLDER_MODE = 0o700;
 
 export interface InitOptions {
   readonly cluster: string;
@@ -85,12 +85,7 @@ export async function initCluster(options: InitOptions): Promise<InitAnswer> {
     { path: join(state, LIST_FILE), content: bytes, mode: LIST_MODE },
     { path: join(state, COPY_FILE), content: bytes, mode: LIST_MODE },
   ];
-  const folders: NewFolder[] = [
-    ...parents(stateDir, PRIVATE_FOLDER_MODE),
-    { path: state, mode: PRIVATE_FOLDER_MODE },
-    ...parents(dirname(config), CONFIG_FOLDER_MODE),
-    { path: pki, mode: PRIVATE_FOLDER_MODE },
-  ];
+  const folders = newFolders(config, stateDir);
   const release = await lockState(stateDir);
   try {
     const journal = join(dirname(config), '.netbus-init');
@@ -121,8 +116,18 @@ export async function lockState(stateDir: string): Promise<(() => Promise<void>)
   return used ? lockFolder(stateDir, 'state folder', PRIVATE_FOLDER_MODE) : undefined;
 }
 
+/** The folders of a host: with the state, the member list, the config and the keys. */
+export function newFolders(config: string, stateDir: string): NewFolder[] {
+  return [
+    ...parents(stateDir, PRIVATE_FOLDER_MODE),
+    { path: directoryFolder(stateDir), mode: PRIVATE_FOLDER_MODE },
+    ...parents(dirname(config), CONFIG_FOLDER_MODE),
+    { path: pkiFolder(config), mode: PRIVATE_FOLDER_MODE },
+  ];
+}
+
 /** The folder and those above it, the topmost first; only the last has `mode`. */
-export function parents(folder: string, mode: number): NewFolder[] {
+function parents(folder: string, mode: number): NewFolder[] {
   const above = dirname(folder);
   if (above === folder) return [];
   return [...parents(above, CONFIG_FOLDER_MODE), { path: folder, mode }];

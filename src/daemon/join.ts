@@ -12,7 +12,7 @@ import { INVITATION_VALID_MS } from '../directory/invitations.ts';
 import type { SignedList } from '../directory/member-list-signature.ts';
 import { verifyMemberList } from '../directory/member-list-signature.ts';
 import { parseChain } from '../directory/pem-files.ts';
-import { type NewFile, type NewFolder, placeFiles } from '../directory/placement.ts';
+import { type NewFile, placeFiles } from '../directory/placement.ts';
 import { checkShownChain } from '../directory/shown-chain.ts';
 import { COPY_FILE, LIST_FILE, LIST_MODE } from '../directory/signed-directory.ts';
 import { decodeToken, type Token } from '../directory/token.ts';
@@ -22,7 +22,7 @@ import { silentLog } from '../lib/log.ts';
 import { listBytes } from '../protocols/netbus/member-messages.ts';
 import { CONFIG_FILE_DEFAULT, configText, pkiFolder, RUN_DIR_DEFAULT, STATE_DIR_DEFAULT } from './config-text.ts';
 import { directoryFolder } from './directory.ts';
-import { CONFIG_FOLDER_MODE, CONFIG_MODE, lockState, PRIVATE_FOLDER_MODE, parents } from './init.ts';
+import { CONFIG_MODE, lockState, newFolders } from './init.ts';
 
 /** Hosts' clocks differ a little; one that is further behind would take the new certificate for one of the future. */
 const CLOCK_SKEW_MS = 5 * 60 * 1000;
@@ -152,12 +152,7 @@ async function place(admitted: Admitted, token: Token, places: Places, signal: A
     { path: join(directory, LIST_FILE), content: bytes, mode: LIST_MODE },
     { path: join(directory, COPY_FILE), content: bytes, mode: LIST_MODE },
   ];
-  const folders: NewFolder[] = [
-    ...parents(stateDir, PRIVATE_FOLDER_MODE),
-    { path: directory, mode: PRIVATE_FOLDER_MODE },
-    ...parents(dirname(config), CONFIG_FOLDER_MODE),
-    { path: pki, mode: PRIVATE_FOLDER_MODE },
-  ];
+  const folders = newFolders(config, stateDir);
   try {
     await placeFiles({ journal: join(dirname(config), '.netbus-join'), folders, files, ...(signal && { signal }) });
   } catch (thrown) {

@@ -41,6 +41,8 @@ const REPOSITORY = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 
 /** Drivers of the guest, in the order in which they are wanted; what they depend on comes by itself. */
 const MODULES = ['virtio_pci', 'virtio_blk', 'virtio_net', 'virtio_console', 'ext4'];
+/** What a guest loads that runs this machine's Debian (see debian.ts), and others do not. */
+const DEBIAN_MODULES = ['virtiofs', 'overlay'];
 
 /** Programs of the guest beside busybox. Those here win over busybox's applets of the same name. */
 const PROGRAMS = ['/sbin/mkfs.ext4', '/sbin/e2fsck', '/sbin/resize2fs', '/sbin/tune2fs', '/sbin/blkdiscard'];
@@ -142,10 +144,15 @@ function fillBase(root: string, kernel: Kernel): void {
   }
 
   const modules = modulesInOrder(kernel, MODULES);
-  for (const path of modules) {
-    writeFileSync(join(root, 'lib/modules', moduleName(path)), uncompressed(path));
-  }
-  writeFileSync(join(root, 'lib/modules/order'), modules.map((path) => `${moduleName(path)}\n`).join(''));
+  writeModules(root, 'order', modules);
+  const more = modulesInOrder(kernel, DEBIAN_MODULES).filter((path) => !modules.includes(path));
+  writeModules(root, 'order-debian', more);
+}
+
+/** Puts modules into the image, and a list of them that the guest's init reads. */
+function writeModules(root: string, list: string, modules: readonly string[]): void {
+  for (const path of modules) writeFileSync(join(root, 'lib/modules', moduleName(path)), uncompressed(path));
+  writeFileSync(join(root, 'lib/modules', list), modules.map((path) => `${moduleName(path)}\n`).join(''));
 }
 
 function moduleName(path: string): string {

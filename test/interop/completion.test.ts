@@ -83,7 +83,7 @@ const TYPED_ALONE: readonly [typed: string, becomes: string][] = [
 
 async function typeAll(terminal: Terminal, cases: readonly [string, string][]): Promise<void> {
   for (const [typed, becomes] of cases) {
-    const { line } = await terminal.type(typed);
+    const { line } = await terminal.typeLine(typed);
     assert.equal(line, becomes, `after ${JSON.stringify(typed)}`);
   }
 }
@@ -105,13 +105,13 @@ describe('bash', { skip: skip('bash', 'script') }, () => {
   test('on a terminal, with a daemon', async () => {
     const terminal = await shell();
     await typeAll(terminal, TYPED);
-    const { shown } = await terminal.type('netbus attach m1/\t\t');
+    const { shown } = await terminal.typeLine('netbus attach m1/\t\t');
     assert.match(shown, /m1\/data +m1\/tools/);
-    const { shown: options } = await terminal.type('netbus detach --\t\t');
+    const { shown: options } = await terminal.typeLine('netbus detach --\t\t');
     assert.match(options, /--force +--help +--json +--qmp +--run-dir +--socket +--timeout/);
     // Another host's daemon, said on the line.
     const elsewhere = `netbus --run-dir=${join(cluster.host('m1').folder, 'run')} unexport da`;
-    assert.equal((await terminal.type(`${elsewhere}\t`)).line, `${elsewhere}ta `);
+    assert.equal((await terminal.typeLine(`${elsewhere}\t`)).line, `${elsewhere}ta `);
     await terminal.close();
   });
 
@@ -158,10 +158,10 @@ describe('zsh', { skip: skip('zsh', 'script') }, () => {
   test('on a terminal, with a daemon', async () => {
     const terminal = await shell();
     await typeAll(terminal, TYPED);
-    const { shown } = await terminal.type('netbus attach m1/\t\t');
+    const { shown } = await terminal.typeLine('netbus attach m1/\t\t');
     assert.match(shown, /m1\/data +-- 1 MiB, used by m2:web\/data/);
     assert.match(shown, /m1\/tools +-- 1 MiB/);
-    assert.match((await terminal.type('netbus detach --\t\t')).shown, /--force +-- although the VM is connected/);
+    assert.match((await terminal.typeLine('netbus detach --\t\t')).shown, /--force +-- although the VM is connected/);
     await terminal.close();
   });
 

@@ -75,16 +75,8 @@ describe('its life on a Debian', async () => {
   const actions = async () =>
     (await debian.systemctlCalls()).flatMap((call) => /\b(start|stop|restart)\b.*\bnetbusd\.service\b/.exec(call)?.[1] ?? []);
 
-  async function install(file: string): Promise<void> {
-    const target = `/var/tmp/${basename(file)}`;
-    writeFileSync(debian.path(target), readFileSync(file));
-    // Node may be here without its package, from nodejs.org.
-    const { status } = await debian.run('dpkg-query', '--show', 'nodejs');
-    await debian.runOk('dpkg', ...(status === 0 ? [] : ['--force-depends']), '--install', target);
-  }
-
   test('install: the group, the folder, the service enabled and started once', options, async () => {
-    await install(deb);
+    await debian.install(deb);
     assert.match(await debian.runOk('getent', 'group', 'netbus'), /^netbus:/);
     const { mode } = statSync(debian.path('/run/netbus'));
     assert.equal(mode & 0o7777, 0o755);
@@ -109,13 +101,13 @@ describe('its life on a Debian', async () => {
     await debian.runOk('sh', '-c', 'echo key >/etc/netbus/pki/host.key && echo {} >/var/lib/netbus/exports/data.json');
     await actions();
     const next = await nextVersion();
-    await install(next);
+    await debian.install(next);
     assert.deepEqual(await actions(), ['restart']);
     for (const path of ['/etc/netbus/netbus.yaml', '/etc/netbus/pki/host.key', '/var/lib/netbus/exports/data.json']) {
       assert.ok(has(path), path);
     }
     await debian.runOk('rm', WANTS);
-    await install(next);
+    await debian.install(next);
     assert.equal(await hasEntry(WANTS), false);
     await actions();
   });

@@ -3,13 +3,17 @@
  * real dpkg, with its real scripts; systemd is there as far as scripts can tell, and writes down what it is asked for.
  */
 
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { basename } from 'node:path';
 import type { Cleanup } from '../support/cleanup.ts';
 import { type RunningProcess, type RunResult, run, startProcess } from '../support/process.ts';
+import { waitForListener } from '../support/wait.ts';
 
 const ROOT = '/mnt';
 const CALLS = '/var/tmp/systemctl-calls';
 const RUN_MS_MAX = 120_000;
+/** Where Debian 12's QEMU has it. */
+const VIRTIOFSD = '/usr/lib/qemu/virtiofsd';
 
 /**
  * The upper layer is a tmpfs, /run is the overlay's own. What systemctl does to links it does; what it would ask of a running systemd
@@ -59,6 +63,13 @@ export class DebianRoot {
     return new DebianRoot(holder);
   }
 
+  /** Offers the root to a guest: it mounts it by virtiofs, from this unix socket. The guest's changes are its own (image/init). */
+  async share(socket: string, cleanup: Cleanup): Promise<void> {
+    const options = [`--socket-path=${socket}`, '-o', `source=${ROOT}/root`, '-o', 'cache=always', '-o', 'sandbox=chroot'];
+    const server = startProcess([...this.#enter, VIRTIOFSD, ...options], cleanup);
+    await waitForListener(socket, server.pid, RUN_MS_MAX);
+  }
+
   /** Where this process finds a path of that root. Links are not to be followed: they would lead out of it. */
   path(path: string): string {
     return `/proc/${this.#holder.pid}/root${ROOT}/root${path}`;
@@ -66,8 +77,14 @@ export class DebianRoot {
 
   /** Runs a program there; any exit is a result. */
   run(...argv: readonly string[]): Promise<RunResult> {
-    const enter = ['nsenter', '--target', String(this.#holder.pid), '--mount', '--wd=/', '--', 'chroot', `${ROOT}/root`];
-    return run([...enter, ...argv], { timeoutMs: RUN_MS_MAX, env: { DEBIAN_FRONTEND: 'noninteractive', LC_ALL: 'C.UTF-8' } });
+    return run([...this.#enter, 'chroot', `${ROOT}/root`, ...argv], {
+      timeoutMs: RUN_MS_MAX,
+      env: { DEBIAN_FRONTEND: 'noninteractive', LC_ALL: 'C.UTF-8' },
+    });
+  }
+
+  get #enter(): string[] {
+    return ['nsenter', '--target', String(this.#holder.pid), '--mount', '--wd=/', '--'];
   }
 
   /** As `run`, and throws unless the program ends with 0. Returns stdout. */
@@ -75,6 +92,15 @@ export class DebianRoot {
     const { status, stdout, stderr } = await this.run(...argv);
     if (status !== 0) throw new Error(`"${argv.join(' ')}" ended with ${status}: ${stderr}${stdout}`);
     return stdout;
+  }
+
+  /** Installs a package of a file of the real root. */
+  async install(file: string): Promise<void> {
+    const target = `/var/tmp/${basename(file)}`;
+    writeFileSync(this.path(target), readFileSync(file));
+    // Node may be here without its package, from nodejs.org.
+    const { status } = await this.run('dpkg-query', '--show', 'nodejs');
+    await this.runOk('dpkg', ...(status === 0 ? [] : ['--force-depends']), '--install', target);
   }
 
   /** What systemctl was asked for since the last call, as lines. */

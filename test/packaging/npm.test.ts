@@ -20,6 +20,7 @@ const FILES = [
   /^(?:README|ARCHITECTURE|CHANGELOG|CONTRIBUTING)\.md$/,
   /^LICENSE$/,
   /^dist\/(?:netbus\.js|netbus\.node|licences\.txt)$/,
+  /^dist\/chunks\/[a-z]+-[A-Z0-9]{8}\.js$/,
   /^dist\/man\/[a-z.]+\.[158]$/,
   /^docs\/[a-z0-9/-]+\.md$/,
   /^packaging\/systemd\/(?:netbusd\.service|sysusers\.conf|tmpfiles\.conf)$/,

@@ -2,7 +2,6 @@
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { ControlClient, controlSocket } from '../../src/api/client.ts';
 import type { AttachmentEntry } from '../../src/api/types.ts';
 import { writeAuthority, writeIdentity } from '../../src/directory/identity-files.ts';
@@ -11,21 +10,16 @@ import { systemClock } from '../../src/lib/clock.ts';
 import type { Cleanup } from './cleanup.ts';
 import { createHosts, type Host, type HostKind, type Hosts } from './hosts.ts';
 import { type RunningProcess, type RunResult, run } from './process.ts';
+import { netbusProgram } from './program.ts';
 import { waitFor, waitForListener } from './wait.ts';
 
-const SOURCE = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
+export { netbusProgram };
 
 const PORT = 7443;
 
 /** Generous: they end a test that hangs and say nothing about speed. */
 const DAEMON_START_MS_MAX = 20_000;
 const VERB_MS_MAX = 60_000;
-
-/** The program: what NETBUS_PROGRAM names (the build, in the demo and in CI), or the source. */
-export function netbusProgram(): string[] {
-  const built = process.env.NETBUS_PROGRAM;
-  return built ? [process.execPath, built] : [process.execPath, '--import', import.meta.resolve('tsx'), SOURCE];
-}
 
 export interface ClusterOptions {
   cleanup: Cleanup;

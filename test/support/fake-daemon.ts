@@ -1,17 +1,16 @@
 /** The program as a process, before a daemon that answers what the test wants. */
-import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { RunningProcess, type RunResult, run } from './process.ts';
+import { netbusProgram } from './program.ts';
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
-
-export interface ProgramResult {
-  status: number | null;
-  stdout: string;
-  stderr: string;
+export interface ProgramOptions {
+  readonly env?: Record<string, string>;
+  /** What stands before the program's own command line. */
+  readonly prefix?: readonly string[];
 }
 
 export class FakeDaemon {
@@ -24,6 +23,20 @@ export class FakeDaemon {
     const server = createServer(listener);
     this.#server = server;
     await new Promise<void>((resolve) => server.listen(join(this.folder, 'netbus.sock'), resolve));
+  }
+
+  /** Answers everything with `value` from now on. Returns the bodies that come. */
+  async answerWith(value: unknown, status = 200): Promise<string[]> {
+    const bodies: string[] = [];
+    await this.listen((request, response) => {
+      let body = '';
+      request.on('data', (chunk) => (body += chunk));
+      request.on('end', () => {
+        bodies.push(body);
+        response.writeHead(status).end(JSON.stringify(value));
+      });
+    });
+    return bodies;
   }
 
   async stop(): Promise<void> {
@@ -39,22 +52,20 @@ export class FakeDaemon {
   }
 
   /** Starts `netbus ARGV` before this daemon. */
-  start(argv: readonly string[], env: NodeJS.ProcessEnv = {}): ChildProcessWithoutNullStreams {
-    const command = ['--import', import.meta.resolve('tsx'), MAIN, ...argv];
-    return spawn(process.execPath, command, { env: { ...process.env, NETBUS_RUN_DIR: this.folder, ...env } });
+  start(argv: readonly string[], { env, prefix = [] }: ProgramOptions = {}): RunningProcess {
+    return new RunningProcess([...prefix, ...netbusProgram(), ...argv], { env: { NETBUS_RUN_DIR: this.folder, ...env } });
   }
 
   /** Runs it to its end. */
-  netbus(argv: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<ProgramResult> {
-    return resultOf(this.start(argv, env));
+  netbus(argv: readonly string[], { env, prefix = [] }: ProgramOptions = {}): Promise<RunResult> {
+    return run([...prefix, ...netbusProgram(), ...argv], { env: { NETBUS_RUN_DIR: this.folder, ...env } });
   }
 }
 
-/** What a program says from now on, and how it ends. */
-export function resultOf(child: ChildProcessWithoutNullStreams): Promise<ProgramResult> {
-  let stdout = '';
-  let stderr = '';
-  child.stdout.on('data', (chunk) => (stdout += chunk));
-  child.stderr.on('data', (chunk) => (stderr += chunk));
-  return new Promise((resolve) => child.on('close', (status) => resolve({ status, stdout, stderr })));
+/** Asserts a failure: nothing on stdout, one line for people on stderr. */
+export function assertFails({ status, stdout, stderr }: RunResult, expected: number, message: RegExp): void {
+  assert.equal(stdout, '');
+  assert.match(stderr, /^netbus: [^\n]+\n$/);
+  assert.match(stderr, message);
+  assert.equal(status, expected);
 }

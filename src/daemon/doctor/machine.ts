@@ -1,8 +1,9 @@
 /** This machine, as the checks see it. */
 import { execFile } from 'node:child_process';
 import { constants } from 'node:fs';
-import { open, readdir, readlink, stat, statfs } from 'node:fs/promises';
+import { type FileHandle, open, readdir, readlink, stat, statfs, unlink } from 'node:fs/promises';
 import { release as kernelRelease, networkInterfaces } from 'node:os';
+import { join } from 'node:path';
 import packageJson from '../../../package.json' with { type: 'json' };
 import { ControlClient } from '../../api/client.ts';
 import type { MemberProbe, Status } from '../../api/types.ts';
@@ -13,7 +14,7 @@ import type { Address } from '../../lib/address.ts';
 import { systemClock } from '../../lib/clock.ts';
 import { silentLog } from '../../lib/log.ts';
 import { probeMembers } from '../probe.ts';
-import type { FileFacts, HostFacts, SpaceFacts } from './facts.ts';
+import { errorCode, type FileFacts, type HostFacts, type SpaceFacts } from './facts.ts';
 
 const TEXT_BYTES_MAX = 4 * 1024 * 1024;
 const PROGRAM_MS_MAX = 5_000;
@@ -24,6 +25,8 @@ const DAEMON_MS_MAX = 15_000;
 const TRIAL_BYTES = 4096;
 /** O_TMPFILE is __O_TMPFILE, which differs from machine to machine but not on those that Node runs on, with O_DIRECTORY. */
 const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
+/** What a filesystem answers that has no such files. */
+const WITHOUT_TMPFILE = ['ENOTSUP', 'EOPNOTSUPP', 'EISDIR'];
 
 export class Machine implements HostFacts {
   readonly release = packageJson.version;
@@ -74,13 +77,13 @@ export class Machine implements HostFacts {
   }
 
   async tryWrite(folder: string): Promise<void> {
-    // It has no name, so nothing is left, whatever happens.
-    const file = await open(folder, constants.O_WRONLY | O_TMPFILE, 0o600);
+    const { file, remove } = await openTrial(folder);
     try {
       await file.write(Buffer.alloc(TRIAL_BYTES));
       await file.sync();
     } finally {
       await file.close();
+      await remove();
     }
   }
 
@@ -140,5 +143,16 @@ export class Machine implements HostFacts {
       links.close();
       endpoint.close();
     }
+  }
+}
+
+/** A new file without a name, so that nothing is left, whatever happens; with one for a moment where the filesystem (an overlay, NFS) needs it. */
+async function openTrial(folder: string): Promise<{ file: FileHandle; remove: () => Promise<void> }> {
+  try {
+    return { file: await open(folder, constants.O_WRONLY | O_TMPFILE, 0o600), remove: async () => {} };
+  } catch (thrown) {
+    if (!WITHOUT_TMPFILE.includes(errorCode(thrown))) throw thrown;
+    const path = join(folder, `.doctor-${process.pid}`);
+    return { file: await open(path, 'wx', 0o600), remove: () => unlink(path) };
   }
 }

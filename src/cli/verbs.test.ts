@@ -1,0 +1,132 @@
+/** What each verb asks of the daemon, and what it prints: the program as a process, before a daemon that answers what the test wants. */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { ATTACHMENT, DEVICES, EXPORT, STATUS } from '../../test/support/answers.ts';
+import { FakeDaemon } from '../../test/support/fake-daemon.ts';
+
+let daemon: FakeDaemon;
+before(() => {
+  daemon = new FakeDaemon();
+});
+after(() => daemon.close());
+
+test('ls prints a table, with --json a line of JSON; warnings go to stderr', async () => {
+  await daemon.answerWith(DEVICES);
+  const text = await daemon.netbus(['ls']);
+  assert.deepEqual(text.stdout.split('\n'), [
+    'DEVICE   CLASS  SIZE       ACCESS      STATE    USED BY',
+    'm1/data  disk   10 GiB     read-write  ready    m2:web/data',
+    'm1/t     disk   512 bytes  read-only   waiting  -',
+    '',
+  ]);
+  assert.equal(text.stderr, 'netbus: warning: m3: does not answer; not seen since the daemon of this host started\n');
+  for (const argv of [
+    ['ls', '--json'],
+    ['--json', 'ls'],
+  ]) {
+    const json = await daemon.netbus(argv);
+    assert.match(json.stdout, /^[^\n]+\n$/);
+    assert.deepEqual(JSON.parse(json.stdout), DEVICES);
+    assert.equal(json.stderr, '');
+    assert.equal(json.status, 0);
+  }
+});
+
+test('status shows what waits, the host, its links, exports, attachments, sessions and rates, with reasons', async () => {
+  await daemon.answerWith(STATUS);
+  const { stdout, status } = await daemon.netbus(['status'], { env: { TZ: 'UTC' } });
+  assert.equal(status, 0);
+  assert.match(
+    stdout,
+    /^web\/data waits for m1 since 00:00:00 \(35 s\): m1 refused the connection\n\nm2 of cluster lab, at 10\.0\.0\.2:7443\n/,
+  );
+  assert.match(stdout, /^web\/data +m1\/data +has the device +m2 +active +00:00:00 \(35 s\) +3 +4$/m);
+  assert.match(stdout, /^web\/data +10 s +1200\/s, 4\.5 MiB\/s +0\.12 \/ 0\.8 ms +2\.5\/s +0\.5\/s$/m);
+  assert.match(stdout, /^m1 +10\.0\.0\.1:7443 +down .*refused$/m);
+  assert.match(stdout, /^data +\/srv\/data\.img +64 MiB +read-write +ready +00:00:00 +io_uring +m2 +m2:web\/data$/m);
+  assert.match(stdout, /^web\/data +m1\/data +64 MiB .*failed .*the device host lost its disk$/m);
+  assert.deepEqual(JSON.parse((await daemon.netbus(['status', '--json'])).stdout), STATUS);
+});
+
+test('status of a daemon of an earlier release, which says less', async () => {
+  const { waits: _, sessions: __, warnings: ___, time: ____, exports: _____, ...less } = STATUS;
+  await daemon.answerWith({ ...less, attachments: [] });
+  const { stdout, stderr, status } = await daemon.netbus(['status']);
+  assert.deepEqual([status, stderr], [0, '']);
+  assert.match(stdout, /^m2 of cluster lab, at 10\.0\.0\.2:7443\nnetbus 0\.1\.0, pid 42/);
+});
+
+test('a host that is no member is told after the export, which is made', async () => {
+  const hosts = {
+    cluster: 'lab',
+    members: [
+      { host: 'm1', state: 'member' },
+      { host: 'storage-1', state: 'member' },
+    ],
+  };
+  await daemon.listen((request, response) =>
+    response.end(JSON.stringify(request.url === '/v1/members' ? hosts : { ...EXPORT, allow: ['m1', 'storage-2', 'x'] })),
+  );
+  const { stderr, status } = await daemon.netbus(['export', 'data', '--disk', '/x', '--allow', 'm1,storage-2,x']);
+  assert.equal(status, 0);
+  assert.equal(
+    stderr,
+    'netbus: warning: host storage-2 is not a member of cluster lab (did you mean storage-1?): it may use this once it has joined\n' +
+      'netbus: warning: host x is not a member of cluster lab: it may use this once it has joined\n',
+  );
+});
+
+test('export makes a relative path absolute and splits the hosts', async () => {
+  const bodies = await daemon.answerWith(EXPORT);
+  const { stdout } = await daemon.netbus([
+    'export',
+    'data',
+    '--disk',
+    'x.img',
+    '--allow',
+    'm2, m3',
+    '--allow',
+    'm4',
+    '--read-only',
+  ]);
+  assert.equal(stdout, 'exported /srv/data.img as data: 64 MiB, one VM at a time, for m2\n');
+  assert.deepEqual(JSON.parse(bodies[0]), {
+    name: 'data',
+    disk: join(process.cwd(), 'x.img'),
+    readOnly: true,
+    direct: false,
+    allow: ['m2', 'm3', 'm4'],
+  });
+});
+
+test("attach prints the socket and QEMU's arguments", async () => {
+  const bodies = await daemon.answerWith(ATTACHMENT);
+  const { stdout } = await daemon.netbus(['attach', 'm1/data', '--vm', 'web', '--as', 'data']);
+  assert.deepEqual(JSON.parse(bodies[0]), { device: 'm1/data', vm: 'web', name: 'data' });
+  assert.match(stdout, /^web\/data is m1\/data: 64 MiB, read and write, remote$/m);
+  assert.match(stdout, /^socket: \/run\/netbus\/web\/data\.sock$/m);
+  assert.match(
+    stdout,
+    /^ {2}-chardev socket,id=nb-web-data,path=\/run\/netbus\/web\/data\.sock,reconnect=1 \\\n {2}-device vhost-user-blk-pci,id=nb-web-data,\S+$/m,
+  );
+  assert.match(stdout, /memory-backend-memfd,id=mem,size=1G,share=on/);
+});
+
+test('attach has texts for other VMMs, and their parts with --json', async () => {
+  await daemon.answerWith(ATTACHMENT);
+  const argv = ['attach', 'm1/data', '--vm', 'web', '--format'];
+  assert.match((await daemon.netbus([...argv, 'libvirt'])).stdout, /^<disk type='vhostuser' device='disk'>$/m);
+  const { vmm, ...entry } = JSON.parse((await daemon.netbus([...argv, 'firecracker', '--json'])).stdout);
+  assert.deepEqual([vmm.format, vmm.request.method, vmm.runByUs], ['firecracker', 'PUT', false]);
+  assert.deepEqual(entry, ATTACHMENT);
+});
+
+test('detach, unexport and grow say what they did', async () => {
+  await daemon.answerWith({ grown: true, capacityBytes: 1024 ** 3, warnings: ['m1 was not told'] });
+  assert.equal((await daemon.netbus(['grow', 'web/data'])).stdout, 'web/data has 1 GiB now\n');
+  const detached = await daemon.netbus(['detach', 'web/data', '--force']);
+  assert.equal(detached.stdout, 'web/data is detached\n');
+  assert.equal(detached.stderr, 'netbus: warning: m1 was not told\n');
+  assert.equal((await daemon.netbus(['unexport', 'data', '--json'])).stdout, '{}\n');
+});
