@@ -33,6 +33,10 @@ test('a port that another program has, an address that is not of this host', asy
     host.stopDaemon();
     host.file('/etc/netbus/netbus.yaml', CONFIG.replace('listen: 10.0.0.1', 'listen: 10.9.9.9'));
   });
+  await expect('port', 'ok', /127\.0\.0\.9:7443 is free/, undefined, (host) => {
+    host.stopDaemon();
+    host.file('/etc/netbus/netbus.yaml', CONFIG.replace('listen: 10.0.0.1', 'listen: 127.0.0.9'));
+  });
 });
 
 test('a firewall that drops by default', async () => {

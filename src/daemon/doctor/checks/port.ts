@@ -15,7 +15,7 @@ export const port: Check = {
     const { listen } = config.config;
     const address = formatAddress(listen);
     if (daemon.name === 'running') return [ok(`the daemon listens at ${address}`)];
-    if (isIP(listen.host) !== 0 && !ANY.includes(listen.host) && !facts.addresses.includes(listen.host)) {
+    if (isIP(listen.host) !== 0 && !isOwn(listen.host, facts.addresses)) {
       const advice = `correct \`listen\` in ${config.config.file}; this host has ${facts.addresses.join(', ') || 'none'}`;
       return [failure(`listen: ${listen.host} is no address of this host`, advice)];
     }
@@ -99,3 +99,8 @@ export const firewall: Check = {
     ];
   },
 };
+
+/** All of 127.0.0.0/8 is this host's, although its interface names one of them. */
+function isOwn(host: string, addresses: readonly string[]): boolean {
+  return ANY.includes(host) || addresses.includes(host) || (isIPv4(host) && host.startsWith('127.'));
+}
