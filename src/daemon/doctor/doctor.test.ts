@@ -224,8 +224,9 @@ describe('the config, the user, the daemon', () => {
       host.file('/etc/netbus/netbus.yaml', `${CONFIG}deviceGroup: ${group}\n`);
     const all =
       (...changes: ((host: FakeHost) => void)[]) =>
-      (host: FakeHost) =>
+      (host: FakeHost) => {
         for (const change of changes) change(host);
+      };
     await expect('device group', 'ok', /daemon's user's alone/, undefined, groups(''));
     await expect('device group', 'ok', /for the group kvm/, undefined, all(groups('kvm:x:107:\n'), libvirt(107)));
     await expect(
