@@ -21,7 +21,7 @@ import type { EventRecorder } from './events.ts';
 import type { Exports } from './exports.ts';
 import type { IssuingHost } from './issuing-host.ts';
 import { describeMembers } from './members-view.ts';
-import type { AttachmentRecord } from './records.ts';
+import type { AttachmentRecord, VirtualDeviceRecord } from './records.ts';
 
 /** An eviction is told to the others for so long before it is answered; those that have not heard of it then hear of it when they are reached. */
 const TELL_MS_MAX = 3_000;
@@ -100,6 +100,24 @@ export class Membership {
   numberOf(host: string): string | undefined {
     const entry = this.#entry(host);
     return entry?.state === 'member' ? entry.admission : undefined;
+  }
+
+  /** Was let in once: where `admits` refuses it, it was evicted, whatever it is now. */
+  wasMember(host: string): boolean {
+    return this.#entry(host) !== undefined;
+  }
+
+  /** Why an attachment of this host to a device of another one is nobody's any more: it is of a membership that is over. */
+  whyFenced(record: Pick<VirtualDeviceRecord, 'host' | 'membership'>): string | undefined {
+    const { host, cluster } = this.#options;
+    const own = this.#entry(host);
+    if (own === undefined || record.host === host) return undefined;
+    const advice = 'detach the device, and attach it again once this host is in';
+    if (own.state === 'evicted') {
+      return `this host was evicted from cluster ${cluster} on ${own.since.slice(0, 10)}: ${advice}`;
+    }
+    if (record.membership === undefined || record.membership === own.admission) return undefined;
+    return `this host was evicted after it had attached the device, and has joined again since: detach it, and attach it again`;
   }
 
   /** Never heard of: whoever is called so may know a newer list. */
@@ -230,10 +248,14 @@ export class Membership {
 
   /** The other hosts end what they have with this one; asking them again and again would only fill their logs. */
   #leaveMyself(): void {
-    const { host, cluster, directory } = this.#options;
-    const cause = new NetbusError('ended', `host ${host} was evicted from cluster ${cluster}`);
-    for (const name of directory.members().keys()) this.#parts?.bus.links.drop(name, cause);
-    for (const warning of this.warnings) this.#options.log.error({}, warning);
+    const { host, cluster, directory, log } = this.#options;
+    const cause = new NetbusError('fenced', `this host, ${host}, was evicted from cluster ${cluster}`);
+    for (const name of directory.members().keys()) {
+      void this.#parts?.bus.dropHost(name, cause).catch((thrown: unknown) => {
+        log.error({ member: name, err: thrown }, 'the connections with a host could not be ended');
+      });
+    }
+    for (const warning of this.warnings) log.error({}, warning);
   }
 
   /** Links and sessions end at once; what the host had here is free when their I/O has finished. */
@@ -243,7 +265,7 @@ export class Membership {
     try {
       // Its last word, so that it knows itself.
       if (signed !== undefined) this.#parts?.bus.links.tell(host, 'members.put', { list: listText(signed.bytes) });
-      await this.#parts?.bus.dropHost(host, new NetbusError('denied', `host ${host} was evicted from cluster ${cluster}`));
+      await this.#parts?.bus.dropHost(host, new NetbusError('fenced', `host ${host} was evicted from cluster ${cluster}`));
     } catch (thrown) {
       log.error({ member: host, err: thrown }, 'the connections of an evicted host could not be ended');
     }
@@ -268,7 +290,8 @@ export class Membership {
   /** Its host was evicted since it attached; it may have come back since, under the same name. */
   #isGone({ host, membership }: AttachmentRecord): boolean {
     const entry = this.#entry(host);
-    if (entry === undefined) return false;
+    // What this host has of its own stays its own, in the cluster or out of it.
+    if (entry === undefined || host === this.#options.host) return false;
     return entry.state === 'evicted' || (membership !== undefined && membership !== entry.admission);
   }
 
