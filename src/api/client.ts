@@ -4,6 +4,7 @@ import { type IncomingMessage, request } from 'node:http';
 import { isErrorCode, NetbusError } from '../device/errors.ts';
 import type { EventEntry, EventHistory } from './events.ts';
 import type {
+  AddressResult,
   AttachmentEntry,
   AttachRequest,
   Devices,
@@ -136,6 +137,10 @@ export class ControlClient {
 
   invite(body: InvitationRequest): Promise<Invitation> {
     return this.#call('POST', '/v1/invitations', body);
+  }
+
+  setAddress(host: string, address: string): Promise<AddressResult> {
+    return this.#call('PATCH', `/v1/members/${encodeURIComponent(host)}`, { address });
   }
 
   evict(host: string): Promise<EvictResult> {

@@ -13,6 +13,7 @@
  * | POST /v1/attachments/:vm/:name/grow | - | GrowResult |
  * | GET /v1/members | - | Members |
  * | POST /v1/invitations | InvitationRequest | Invitation |
+ * | PATCH /v1/members/:host | AddressRequest | AddressResult |
  * | DELETE /v1/members/:host | - | EvictResult |
  * | GET /v1/probe | - | { members: MemberProbe[] } : the other members, asked now |
  * | GET /metrics, /healthz, /readyz | - | text |
@@ -313,6 +314,24 @@ export interface Members {
 export interface EvictResult {
   host: string;
   /** Hosts that know of it: there, too, its links and sessions are ended and what it held is free. */
+  told: string[];
+  /** Hosts that did not answer: they learn of it when they are reached. */
+  untold: string[];
+}
+
+export const addressRequestSchema = z.strictObject({
+  /** Where the other hosts reach it from now on: HOST or HOST:PORT. */
+  address: z.string().max(300),
+});
+export type AddressRequest = z.input<typeof addressRequestSchema>;
+
+export interface AddressResult {
+  host: string;
+  /** HOST:PORT. */
+  address: string;
+  /** The one of before; the same where nothing has changed. */
+  previous: string;
+  /** Hosts that know of it. */
   told: string[];
   /** Hosts that did not answer: they learn of it when they are reached. */
   untold: string[];

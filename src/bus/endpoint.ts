@@ -36,6 +36,8 @@ export interface EndpointOptions {
   readonly admits: (host: string, certificate: PeerCertificate) => string | undefined;
   /** True for a host that is not in and that may know a newer member list: docs/protocol.md, 1. False for all where it is left out. */
   readonly isUnknown?: (host: string) => boolean;
+  /** True for a host that was in, and that no certificate of then lets in again: it is told so for good. False for all where it is left out. */
+  readonly wasMember?: (host: string) => boolean;
   /** Longest time awake for a reply, in microseconds; 0: never. */
   readonly busyPollUs?: number;
   /** For tests of negotiation. */
@@ -53,6 +55,7 @@ export class Endpoint {
   readonly log: Log;
   readonly admits: EndpointOptions['admits'];
   readonly isUnknown: (host: string) => boolean;
+  readonly wasMember: (host: string) => boolean;
   readonly versions: VersionRange;
   readonly features: readonly string[];
   readonly sendBuffer = makeSendBuffer();
@@ -71,6 +74,7 @@ export class Endpoint {
     this.log = options.log;
     this.admits = options.admits;
     this.isUnknown = options.isUnknown ?? (() => false);
+    this.wasMember = options.wasMember ?? (() => false);
     this.#busyPollUs = options.busyPollUs ?? BUSY_POLL_US_DEFAULT;
     this.versions = options.versions ?? PROTOCOL_VERSIONS;
     this.features = options.features ?? [];

@@ -1,4 +1,7 @@
-/** Counts what failed, by address, and tells who failed too often. Bounded: strangers choose the addresses. */
+/**
+ * Counts what failed, by address, and tells who failed too often. Bounded: strangers choose the addresses. Hosts behind one address (NAT) share its
+ * count, so it is short, and nothing counts that a host with a good token can cause.
+ */
 import type { Clock } from '../lib/clock.ts';
 
 /** So many failures within the window, and the address is blocked until the window ends. */

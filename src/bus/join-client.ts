@@ -3,7 +3,8 @@
  * token; the address alone proves nothing.
  */
 import { X509Certificate } from 'node:crypto';
-import { NetbusError } from '../device/errors.ts';
+import { type ErrorCode, NetbusError } from '../device/errors.ts';
+import type { Clock } from '../lib/clock.ts';
 import { JOIN_MS_MAX } from '../protocols/netbus/limits.ts';
 import { redeemValue } from '../protocols/netbus/member-messages.ts';
 import { checkMessage } from '../protocols/netbus/messages.ts';
@@ -30,10 +31,52 @@ export interface JoinOptions {
   readonly request: string;
   readonly address?: string;
   readonly signal?: AbortSignal;
+  /** The answer did not come, and the same is asked again. */
+  readonly onLost?: (cause: NetbusError) => void;
 }
 
-/** Resolves with what the issuing host answered, checked for its form alone. Rejects with a NetbusError that says what is wrong. */
+/** Where the answer may have been lost, the same is asked again after each of these: the issuing host answers the same key as before. */
+export const ASK_AGAIN_MS: readonly number[] = [1_000, 2_000, 4_000, 8_000];
+
+/**
+ * Resolves with what the issuing host answered, checked for its form alone. Rejects with a NetbusError that says what is wrong: at once, unless the
+ * invitation may have been used up already.
+ */
 export async function requestToJoin(options: JoinOptions): Promise<{ certificate: string; list: string }> {
+  const { endpoint, host, signal, onLost } = options;
+  const course = { asked: false };
+  for (let tries = 0; ; tries++) {
+    try {
+      return await ask(options, course);
+    } catch (thrown) {
+      const error = NetbusError.from(thrown);
+      if (!course.asked || !LOST.has(error.code)) throw thrown;
+      if (tries === ASK_AGAIN_MS.length || signal?.aborted) {
+        const advice = `where "netbus members" there lists ${host}, evict it and invite it again`;
+        throw new NetbusError(error.code, `${error.message}; the invitation may be used up: ${advice}`, { cause: thrown });
+      }
+      onLost?.(error);
+      await pause(endpoint.clock, ASK_AGAIN_MS[tries], signal);
+    }
+  }
+}
+
+/** What says nothing about whether this host was let in. */
+const LOST: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['unreachable', 'timeout', 'ended', 'limit']);
+
+function pause(clock: Clock, delayMs: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve) => {
+    const over = () => {
+      cancel();
+      signal?.removeEventListener('abort', over);
+      resolve();
+    };
+    const cancel = clock.after(delayMs, over);
+    signal?.addEventListener('abort', over);
+  });
+}
+
+async function ask(options: JoinOptions, course: { asked: boolean }): Promise<{ certificate: string; list: string }> {
   const { endpoint, target, secret, host, request, address, signal } = options;
   const refused: { cause?: NetbusError } = {};
   const link = await dial(
@@ -55,12 +98,8 @@ export async function requestToJoin(options: JoinOptions): Promise<{ certificate
   if (refused.cause !== undefined) throw refused.cause;
   try {
     const params = { secret, host, request, ...(address !== undefined && { address }) };
+    course.asked = true;
     return checkMessage(redeemValue, await link.call('join.redeem', params, { timeoutMs: JOIN_MS_MAX }), 'join.redeem');
-  } catch (thrown) {
-    const { code, message } = NetbusError.from(thrown);
-    if (code !== 'unreachable' && code !== 'timeout') throw thrown;
-    const advice = `where "netbus members" there lists ${host}, evict it and invite it again`;
-    throw new NetbusError(code, `${message}; the invitation may be used up: ${advice}`, { cause: thrown });
   } finally {
     link.close(new NetbusError('ended', `${host} has its answer`));
   }

@@ -1,9 +1,10 @@
 /**
  * The inviting side of joining: docs/protocol.md, 8.2. Whoever comes here has shown no certificate, so there are few of them at a time, each for a
- * short while, and an address that failed too often is sent away unheard.
+ * short while, and an address that failed too often is sent away unheard: it must not keep the few places for itself. A failure is a token that is no
+ * good, or silence; what a host with a good token may meet (its name or address is taken, the disk is full) is none.
  */
 import { isIPv6 } from 'node:net';
-import { NetbusError } from '../device/errors.ts';
+import { type ErrorCode, NetbusError } from '../device/errors.ts';
 import { JOIN_MS_MAX, JOINERS_MAX } from '../protocols/netbus/limits.ts';
 import { redeemParams } from '../protocols/netbus/member-messages.ts';
 import { checkMessage } from '../protocols/netbus/messages.ts';
@@ -105,7 +106,7 @@ export class JoinDesk {
       return answer;
     } catch (thrown) {
       const { code, message } = NetbusError.from(thrown);
-      this.#failures.count(addressKey(address));
+      if (isFailure(code)) this.#failures.count(addressKey(address));
       log.warn({ address, code }, `the host at ${address} could not join: ${message}`);
       throw thrown;
     }
@@ -116,9 +117,14 @@ export class JoinDesk {
     if (!this.#failures.blocked(addressKey(address))) {
       this.#endpoint.log.warn({ address, code: error.code }, `the host at ${address} may not join: ${error.message}`);
     }
-    this.#failures.count(addressKey(address));
+    if (isFailure(error.code)) this.#failures.count(addressKey(address));
     connection.close(error);
   }
+}
+
+/** It had no good token, or said something that is no request at all. */
+function isFailure(code: ErrorCode): boolean {
+  return code === 'denied' || code === 'protocol';
 }
 
 /** "192.0.2.1:7443" and "[2001:db8::1]:7443" without the port. */

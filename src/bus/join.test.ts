@@ -1,20 +1,21 @@
 /** Joining over loopback TLS: who gets how far without a certificate. */
 import assert from 'node:assert/strict';
 import type { X509Certificate } from 'node:crypto';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { after, test } from 'node:test';
 import { TestAuthority, TestLog, TestSessionHost } from '../../test/support/bus-host.ts';
 import { frame } from '../../test/support/frames.ts';
 import { TlsPeer } from '../../test/support/tls-peer.ts';
 import { waitFor } from '../../test/support/wait.ts';
 import { NetbusError } from '../device/errors.ts';
-import { ManualClock, systemClock } from '../lib/clock.ts';
+import { type Clock, ManualClock, systemClock } from '../lib/clock.ts';
 import { FrameType } from '../protocols/netbus/frame.ts';
 import { JOIN_MS_MAX, JOINERS_MAX } from '../protocols/netbus/limits.ts';
 import { Bus } from './bus.ts';
 import type { Target } from './dial.ts';
 import { Endpoint, type EndpointOptions } from './endpoint.ts';
 import { FAILURE_WINDOW_MS, FAILURES_MAX, FailureCounter } from './failure-counter.ts';
-import { type JoinOptions, requestToJoin } from './join-client.ts';
+import { ASK_AGAIN_MS, type JoinOptions, requestToJoin } from './join-client.ts';
 import type { JoinHost, RedeemRequest } from './join-desk.ts';
 
 const authority = new TestAuthority();
@@ -47,9 +48,9 @@ async function inviter(joinHost: JoinHost | undefined, options: Partial<Endpoint
   return { bus, log, target: { host: 'the inviting host', address: '127.0.0.1', port } };
 }
 
-function ask(target: Target, options: Partial<JoinOptions> = {}) {
+function ask(target: Target, options: Partial<JoinOptions> = {}, clock: Clock = systemClock) {
   const endpoint = new Endpoint({
-    ...{ identity: { cluster: 'lab', host: 'm2' }, bootId: '', release: '', clock: systemClock, log: new TestLog() },
+    ...{ identity: { cluster: 'lab', host: 'm2' }, bootId: '', release: '', clock, log: new TestLog() },
     admits: () => 'nobody is known yet',
   });
   const secret = Buffer.from('right').toString('base64url');
@@ -114,6 +115,49 @@ test('an address that failed too often is sent away until a minute is over', asy
   assert.equal(log.lines.slice(lines).filter((line) => line.startsWith('warn')).length, 0);
   clock.advance(FAILURE_WINDOW_MS);
   await ask(target);
+});
+
+test('only tokens that are no good count, not what a host with a good one meets', async () => {
+  const { target } = await inviter({
+    ...welcoming,
+    redeem: async () => {
+      throw new NetbusError('in_use', 'host m1 has the address 192.0.2.1:7443');
+    },
+  });
+  for (let i = 0; i <= FAILURES_MAX; i++) await assert.rejects(ask(target), { code: 'in_use' });
+});
+
+test('an answer that was lost is asked for again, with the same request', async () => {
+  const requests: string[] = [];
+  const sockets: Socket[] = [];
+  const { target } = await inviter({
+    ...welcoming,
+    redeem: async (asked) => {
+      requests.push(asked.request);
+      // The way to here is cut while the answer is made.
+      if (requests.length < 3) for (const socket of sockets) socket.destroy();
+      return welcoming.redeem(asked);
+    },
+  });
+  const proxy = createServer((socket) => {
+    const onward = connect(target.port, target.address);
+    sockets.push(socket, onward);
+    for (const each of [socket, onward]) each.on('error', () => each.destroy());
+    socket.pipe(onward).pipe(socket);
+  });
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+  const { port } = proxy.address() as AddressInfo;
+  const clock = new ManualClock();
+  const told: string[] = [];
+  const onLost = ({ code }: NetbusError) => {
+    told.push(code);
+    setImmediate(() => clock.advance(ASK_AGAIN_MS[told.length - 1]));
+  };
+  const answer = await ask({ ...target, port }, { onLost }, clock);
+  proxy.close();
+  assert.match(answer.certificate, /certificate of m2/);
+  assert.deepEqual(requests, ['request', 'request', 'request']);
+  assert.equal(told.length, 2);
 });
 
 test('without a certificate there is joining and nothing else', async () => {

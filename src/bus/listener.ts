@@ -159,15 +159,15 @@ class Unfinished implements Securing, ConnectionOwner {
   secured(): void {
     const { endpoint, address } = this.#options;
     const stream = this.#stream;
-    let reason: string | undefined;
+    let refusal: NetbusError | undefined;
     try {
       this.#peer = checkPeer(stream.peer, endpoint);
     } catch (thrown) {
-      reason = NetbusError.from(thrown).message;
+      refusal = NetbusError.from(thrown);
     }
     const { host: peer = 'stranger', certificate } = this.#peer ?? {};
     this.#connection = new Connection({ endpoint, stream, peer, ...(certificate && { certificate }), address, owner: this });
-    if (reason !== undefined) this.#deny(reason);
+    if (refusal !== undefined) this.#deny(refusal);
   }
 
   failed(code: string): void {
@@ -200,7 +200,7 @@ class Unfinished implements Securing, ConnectionOwner {
     const { hello, version, features } = readHello(endpoint, text!);
     const reason = whyNotFor(this.#peer!, hello.purpose, endpoint.host);
     if (reason !== undefined) {
-      this.#deny(reason);
+      this.#deny(new NetbusError('denied', reason));
       return;
     }
     this.#finish('accepted');
@@ -224,9 +224,9 @@ class Unfinished implements Securing, ConnectionOwner {
   }
 
   /** Both ends learn why. */
-  #deny(reason: string): void {
-    this.refuse(reason);
-    this.#connection!.close(new NetbusError('denied', `${this.#options.endpoint.host} refuses this host: ${reason}`));
+  #deny({ code, message }: NetbusError): void {
+    this.refuse(message);
+    this.#connection!.close(new NetbusError(code, `${this.#options.endpoint.host} refuses this host: ${message}`));
   }
 
   #destroy(): void {

@@ -16,8 +16,8 @@ export interface MemberSpreadOptions {
   readonly current: () => { readonly serial: number; readonly bytes: Uint8Array } | undefined;
   /** Who is given the list: a host that is not in it may give a newer one, and gets none. */
   readonly isMember: (host: string) => boolean;
-  /** Verifies a list and takes it where it is newer. Throws `denied` for one that is not good, or older. */
-  readonly accept: (bytes: Uint8Array) => Promise<unknown>;
+  /** Verifies a list that `peer` gave, and takes it where it is newer. Throws `denied` for one that is not good, or older. */
+  readonly accept: (bytes: Uint8Array, peer: string) => Promise<unknown>;
   /** Asks a host over its control link. */
   readonly call: (host: string, method: string, params: object) => Promise<JsonObject>;
   readonly log: Log;
@@ -108,7 +108,7 @@ export class MemberSpread {
     if (this.#accepting >= ACCEPTING_MAX) throw new NetbusError('limit', 'other member lists are being looked at: try again');
     this.#accepting++;
     try {
-      await accept(listBytes(list));
+      await accept(listBytes(list), peer);
     } catch (thrown) {
       const { code, message } = NetbusError.from(thrown);
       log.warn({ peer, code }, `the member list that host ${peer} gave was refused: ${message}`);

@@ -11,8 +11,8 @@ import type { TlsPeer } from './tls-stream.ts';
 const Verdict = { ok: 0, notYetValid: 9, expired: 10, purpose: 26 } as const;
 
 /**
- * Checks the peer straight after the TLS handshake, before a byte of it is read, and says who it is. Throws `denied` with a
- * reason that fits behind "…: ". The handshake itself refuses no certificate, so this is the one gate: docs/decisions/0007. Only
+ * Checks the peer straight after the TLS handshake, before a byte of it is read, and says who it is. Throws `denied`, or
+ * `fenced` for a host that was evicted, with a reason that fits behind "…: ". The handshake itself refuses no certificate, so this is the one gate: docs/decisions/0007. Only
  * a peer of the standing `member` may be spoken to before its HELLO was looked at.
  */
 export function checkPeer(peer: TlsPeer, endpoint: Endpoint): Peer {
@@ -31,7 +31,7 @@ export function checkPeer(peer: TlsPeer, endpoint: Endpoint): Peer {
   const reason = endpoint.admits(host, certificate);
   if (reason === undefined) return { standing: 'member', host, certificate };
   if (endpoint.isUnknown(host)) return { standing: 'unknown', host, certificate };
-  throw denied(reason);
+  throw new NetbusError(endpoint.wasMember(host) ? 'fenced' : 'denied', reason);
 }
 
 function refusal({ verdict, reason }: TlsPeer, certificate: X509Certificate, endpoint: Endpoint): string {

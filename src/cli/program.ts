@@ -18,6 +18,7 @@ import { addJoin } from './join.ts';
 
 import { addLs } from './ls.ts';
 import { addMembers } from './members.ts';
+import { addSetAddress } from './set-address.ts';
 import { addStatus } from './status.ts';
 import { addUnexport } from './unexport.ts';
 import { checkHelp, usageError } from './usage.ts';
@@ -89,6 +90,7 @@ export function makeProgram(at: Place = { command: undefined, ran: undefined }):
   addInvite(program);
   addJoin(program);
   addMembers(program);
+  addSetAddress(program);
   addEvict(program);
   addDoctor(program);
   addCompletion(program);

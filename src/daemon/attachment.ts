@@ -75,6 +75,8 @@ export interface AttachmentOptions {
   readonly host: string;
   readonly deviceHost: DeviceHost;
   readonly createFrontend: CreateFrontend;
+  /** Why this host's attachment is nobody's any more. */
+  readonly whyFenced?: (record: VirtualDeviceRecord) => string | undefined;
   readonly clock: Clock;
   readonly log: Log;
   readonly events: EventRecorder;
@@ -102,7 +104,7 @@ export class Attachment {
     this.events = new AttachmentEvents(record.value, events, clock);
     this.#log = log;
     this.#since = clock.wallTime();
-    this.#guard = new GuestGuard(record);
+    this.#guard = new GuestGuard(record, options.whyFenced);
     this.#device = new VirtualDevice({
       profile: record.value.profile,
       depth: record.value.depth,
@@ -202,6 +204,8 @@ export class Attachment {
       inFlight,
     };
     if (state.name === 'active') entry.epoch = state.epoch;
+    const { fenced } = this.#guard;
+    if (fenced !== undefined) return { ...entry, state: 'failed', reason: fenced };
     if (this.#openFailure !== undefined) return { ...entry, state: 'failed', reason: this.#openFailure.message };
     const broken = rings.find(({ reason }) => reason !== undefined);
     if (broken !== undefined) entry.reason = `ring ${broken.index} is out of use: ${broken.reason}`;
@@ -281,6 +285,7 @@ export class Attachment {
         break;
       case 'failed':
         this.#log.error({ ...this.#fields(), reason: state.cause.message }, 'attachment failed: its guest gets errors');
+        if (state.cause.code === 'fenced') this.#keep(this.#guard.fence(state.cause.message));
         break;
       case 'idle':
         this.#log.info(this.#fields(), 'attachment idle');

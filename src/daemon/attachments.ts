@@ -26,6 +26,10 @@ export interface AttachmentsOptions {
   /** A host that is not in the cluster (any more) answers `unreachable`: a device of it waits, as for one that is down. */
   readonly deviceHost: (host: string) => DeviceHost;
   readonly createFrontend: CreateFrontend;
+  /** This host's present membership, for devices of other hosts; undefined where the cluster has no member list. */
+  readonly membership?: () => string | undefined;
+  /** Why an attachment of this host is nobody's any more. */
+  readonly whyFenced?: (record: VirtualDeviceRecord) => string | undefined;
   readonly clock: Clock;
   readonly log: Log;
   readonly events: EventRecorder;
@@ -151,7 +155,14 @@ export class Attachments {
     const { clock, log } = this.#options;
     const created = await deviceHost.attach({ export: place.export, vm: place.vm, name: place.name });
     const createdAt = new Date(clock.wallTime()).toISOString();
-    const attachment = this.#make({ version: 1, ...place, ...created, guest: null, writeCache: null, createdAt }, deviceHost);
+    const membership = place.host === this.#options.host ? undefined : this.#options.membership?.();
+    const attachment = this.#make(
+      {
+        ...{ version: 1, ...place, ...created, guest: null, writeCache: null, createdAt },
+        ...(membership !== undefined && { membership }),
+      },
+      deviceHost,
+    );
     try {
       await attachment.save();
       await attachment.open();
@@ -169,9 +180,9 @@ export class Attachments {
   }
 
   #make(record: VirtualDeviceRecord, deviceHost: DeviceHost): Attachment {
-    const { host, runDir, socketGroup, records, createFrontend, clock, log, events } = this.#options;
+    const { records, ...rest } = this.#options;
     const stored = new StoredRecord(records, recordFile(record), record);
-    return new Attachment({ record: stored, runDir, socketGroup, host, deviceHost, createFrontend, clock, log, events });
+    return new Attachment({ ...rest, record: stored, deviceHost });
   }
 
   /** One change of an attachment at a time; a second one is refused, not queued. */

@@ -30,6 +30,7 @@ import { Exports } from './exports.ts';
 import { lockFolder } from './folder-lock.ts';
 import { deviceGroup } from './group.ts';
 import { IdentityKeeper } from './identity-keeper.ts';
+import { IssuingDesk } from './issuing-desk.ts';
 import { openIssuingHost } from './issuing-host.ts';
 import { Membership } from './membership.ts';
 import { Metrics } from './metrics.ts';
@@ -121,8 +122,13 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
   });
 
   const directory = await openDirectory(config, identity, options);
-  const { issuing, problem } = await openIssuingHost(config, identity, directory, options);
-  const membership = new Membership({ host, cluster: config.cluster, directory, issuing, clock, log, events });
+  const desk: IssuingDesk = new IssuingDesk({
+    ...{ host, directory, log, events },
+    open: () => openIssuingHost(config, identity, directory, options),
+    announce: (left) => membership.announce(left),
+  });
+  await desk.open();
+  const membership = new Membership({ host, cluster: config.cluster, directory, desk, clock, log, events });
   const isMember = (name: string) => directory.members().has(name);
   const targetOf = (name: string) => targetIn(directory, name);
 
@@ -151,9 +157,10 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     log,
     admits: (name, certificate) => directory.admits(name, certificate),
     isUnknown: (name) => membership.isUnknown(name),
+    wasMember: (name) => membership.wasMember(name),
     targetOf,
     onLinkUp: (name) => membership.linkUp(name),
-    joinHost: membership.joinHost,
+    joinHost: desk.joinHost,
     sessionHost: { open: async (peer, { attachment }, onEnded) => exports.openSession(peer, attachment, onEnded) },
     handlers: forMembersAlone(
       { ...createCallHandlers(exports), 'host.describe': describeHost(release, clock), ...membership.handlers },
@@ -178,6 +185,8 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     hosts: () => deviceHosts.names,
     deviceHost: (name) => deviceHosts.get(name),
     createFrontend: (frontend) => createDiskFrontend({ ...frontend, busyPollUs }),
+    membership: () => membership.numberOf(host),
+    whyFenced: (record) => membership.whyFenced(record),
     clock,
     log,
     events,
@@ -210,7 +219,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
   const keeper = new IdentityKeeper({
     files: config.pki,
     identity,
-    ...(directory.list() !== undefined && { renew: (...given) => membership.renew(...given) }),
+    ...(directory.signed && { renew: (...given) => membership.renew(...given) }),
     use: (renewed) => bus.useIdentity(renewed),
     clock,
     log,
@@ -231,12 +240,13 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
       certificateExpiresAt: new Date(keeper.identity.expiresAt).toISOString(),
       links: links(),
       exports: await exports.entries(),
-      warnings: [...keeper.warnings, ...membership.warnings, ...(problem === undefined ? [] : [problem])],
+      warnings: [...keeper.warnings, ...membership.warnings],
     });
   const app = createRoutes({
     exports,
     attachments,
     membership,
+    desk,
     metrics,
     status,
     devices: (query) => listDevices({ ...query, hosts: deviceHosts.all, links: links(), clock }),

@@ -1,4 +1,4 @@
-/** The hosts that may have devices for this one: those of the directory, as it is at the moment, and this host itself. */
+/** The hosts that may have devices for this one: those of the directory, as it is at the moment, and this host itself, in any case. */
 import type { Bus } from '../bus/bus.ts';
 import type { Target } from '../bus/dial.ts';
 import type { Directory } from '../directory/directory.ts';
@@ -19,13 +19,16 @@ export class DeviceHosts {
     this.#options = options;
   }
 
-  /** By name, all that are in at this moment. */
+  /** By name, all that are in at this moment, and this one. */
   get all(): ReadonlyMap<string, DeviceHost> {
     return new Map(this.names.map((name) => [name, this.get(name)]));
   }
 
   get names(): string[] {
-    return [...this.#options.directory.members().keys()];
+    const { host, directory } = this.#options;
+    const names = [...directory.members().keys()];
+    // Its own devices need nobody's list.
+    return names.includes(host) ? names : [host, ...names];
   }
 
   /** Good for as long as anybody needs it, whether the host is in at the moment or not: each call looks again. */

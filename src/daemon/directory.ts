@@ -14,7 +14,10 @@ export function directoryFolder(stateDir: string): string {
   return join(stateDir, 'directory');
 }
 
-/** Throws `config` where neither is there: a host that knows nobody is not one to start. */
+/**
+ * Throws `config` where neither is there: a host that never knew anybody is not one to start. One whose list was damaged starts: it serves its own VMs,
+ * refuses all others, and gets the list from them.
+ */
 export async function openDirectory(
   config: Config,
   identity: Identity,
@@ -26,6 +29,13 @@ export async function openDirectory(
   for (const { file, keptAs, reason } of directory.damaged)
     log.error({ file, keptAs, reason }, 'a damaged member list was set aside');
   if (directory.list() !== undefined) return directory;
+  if (directory.lost) {
+    log.error(
+      { folder, trusted: directory.trusted },
+      'there is no member list: other hosts are refused until one of them brings it',
+    );
+    return directory;
+  }
   throw new NetbusError(
     'config',
     `${folder} has no member list: run "netbus init" or "netbus join", copy the file from another host of the cluster, or name the \`hosts\` in ${config.file}`,

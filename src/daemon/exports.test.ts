@@ -228,7 +228,7 @@ describe('exports', () => {
       [gone.attachment],
     );
     assert.match(ends[0].message, /host m2 was evicted/);
-    await assert.rejects(session.activate(), { code: 'ended' });
+    await assert.rejects(session.activate(), { code: 'fenced' });
     assert.throws(() => host.exports.openSession('m2', gone.attachment, ended), { code: 'not_found' });
     const next = await host.exports.attach('m1', { export: 'data', vm: 'db', name: 'disk' });
     const second = host.exports.openSession('m1', next.attachment, ended).session;

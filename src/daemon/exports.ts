@@ -289,7 +289,7 @@ export class Exports {
 
   #fence(target: Export, record: AttachmentRecord): Promise<AttachmentRecord> {
     return target.turns.run(async () => {
-      await target.remove(record.id, new NetbusError('ended', `host ${record.host} was evicted from the cluster`));
+      await target.remove(record.id, new NetbusError('fenced', `host ${record.host} was evicted from the cluster`));
       this.#byAttachment.delete(record.id);
       this.#options.log.warn(
         { export: target.name, attachment: record.id, user: userName(record) },
@@ -335,7 +335,9 @@ export class Exports {
 
   #checkAllowed(target: Export, host: string): void {
     const { host: own, isMember } = this.#options;
-    if (isMember?.(host) === false) throw new NetbusError('denied', `host ${host} is not a member of the cluster of ${own}`);
+    // This host's own VMs need nobody's list.
+    if (host !== own && isMember?.(host) === false)
+      throw new NetbusError('denied', `host ${host} is not a member of the cluster of ${own}`);
     if (mayUse(target, host)) return;
     throw new NetbusError(
       'denied',

@@ -1,6 +1,7 @@
 /**
  * What has to be known of a guest when this daemon starts again while the guest lives on: whether requests of it may have been cut off, and
- * which device its unflushed writes went to. It is in the record before the guest's first request goes out.
+ * which device its unflushed writes went to. It is in the record before the guest's first request goes out. And whether this host was fenced, so that
+ * nothing of the guest goes out any more.
  */
 import { readFileSync } from 'node:fs';
 import { NetbusError } from '../device/errors.ts';
@@ -16,14 +17,30 @@ const OTHER_DEVICE =
 
 export class GuestGuard {
   readonly #record: StoredRecord<VirtualDeviceRecord>;
+  readonly #whyFenced: (record: VirtualDeviceRecord) => string | undefined;
   /** The VMM that is, or was last, connected. */
   #process: string | undefined;
   /** This daemon gave the guest a device, so its virtual device remembers more than the record. */
   #seen = false;
   #granted: GuestRecord['device'] = null;
 
-  constructor(record: StoredRecord<VirtualDeviceRecord>) {
+  /** `whyFenced` is asked each time, beside what the record says. */
+  constructor(
+    record: StoredRecord<VirtualDeviceRecord>,
+    whyFenced: (record: VirtualDeviceRecord) => string | undefined = () => undefined,
+  ) {
     this.#record = record;
+    this.#whyFenced = whyFenced;
+  }
+
+  /** Why the attachment is nobody's any more; undefined while it is this host's. */
+  get fenced(): string | undefined {
+    return this.#record.value.fenced ?? this.#whyFenced(this.#record.value);
+  }
+
+  /** Holds over restarts, and whatever this host becomes. */
+  async fence(reason: string): Promise<void> {
+    await this.#record.change((value) => (value.fenced === undefined ? { ...value, fenced: reason.slice(0, 2000) } : value));
   }
 
   /** What the last daemon left behind. */
@@ -54,6 +71,8 @@ export class GuestGuard {
   /** Sessions that are opened once the record says so, and granted devices only where the guest may go on with them. */
   guard(open: OpenSession): OpenSession {
     return async (onEnded) => {
+      const { fenced } = this;
+      if (fenced !== undefined) throw new NetbusError('fenced', fenced);
       await this.#use();
       const session = await open(onEnded);
       return {

@@ -74,6 +74,8 @@ test('a cluster of one host: everything that its daemon needs', async () => {
     'var/directory',
     'var/directory/members.copy',
     'var/directory/members.list',
+    // Once it was opened.
+    'var/directory/members.serial',
   ]);
   for (const name of ['ca.key', 'host.key', 'issuing.key']) {
     assert.equal((await stat(join(given.root, 'etc/pki', name))).mode & 0o777, 0o600);

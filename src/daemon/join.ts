@@ -106,7 +106,7 @@ interface Admitted {
   readonly address: string;
 }
 
-async function ask(token: Token, { address, clock, signal }: JoinClusterOptions): Promise<Admitted> {
+async function ask(token: Token, { address, clock, signal, progress }: JoinClusterOptions): Promise<Admitted> {
   const { cluster, host } = token;
   const { request, key } = await createRequest();
   const endpoint = new Endpoint({
@@ -122,6 +122,7 @@ async function ask(token: Token, { address, clock, signal }: JoinClusterOptions)
       checkShownChain(shown, token, token.issuer, clock);
       ca = shown.above.at(-1)!.toString();
     },
+    onLost: ({ message }) => progress(`the answer was lost (${message}): asking again`),
     ...(address !== undefined && { address }),
     ...(signal && { signal }),
   }).finally(() => endpoint.close());

@@ -69,6 +69,10 @@ export const virtualDeviceRecordSchema = z.strictObject({
     })
     .nullable(),
   writeCache: z.boolean().nullable(),
+  /** This host's membership when it was attached; left out for a device of this host, and where the cluster has no member list. */
+  membership: z.string().max(64).optional(),
+  /** Why it is nobody's any more: the guest gets errors until it is detached. Left out while that is not so. */
+  fenced: z.string().max(2000).optional(),
   createdAt: timeSchema,
 });
 export type VirtualDeviceRecord = Readonly<z.infer<typeof virtualDeviceRecordSchema>>;

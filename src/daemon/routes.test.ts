@@ -6,6 +6,7 @@ import { silentLog } from '../lib/log.ts';
 import type { Attachments } from './attachments.ts';
 import type { Events } from './events.ts';
 import type { Exports } from './exports.ts';
+import type { IssuingDesk } from './issuing-desk.ts';
 import type { Membership } from './membership.ts';
 import { Metrics } from './metrics.ts';
 import { createRoutes } from './routes.ts';
@@ -21,13 +22,17 @@ const exports = {
 const attachments = { detach: async (...args: unknown[]) => [args.join(' ')] } as unknown as Attachments;
 const membership = {
   members: () => ({ cluster: 'lab', members: [] }),
+} as unknown as Membership;
+const desk = {
   invite: async (host: string, address?: string) => ({ host, address }),
   evict: async (host: string) => ({ host, told: [], untold: [] }),
-} as unknown as Membership;
+  setAddress: async (host: string, address: string) => ({ host, address }),
+} as unknown as IssuingDesk;
 const app = createRoutes({
   exports,
   attachments,
   membership,
+  desk,
   metrics: new Metrics('1.2.3'),
   status: async () => ({ host: 'm1' }) as Status,
   devices: async () => ({}) as Devices,

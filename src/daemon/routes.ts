@@ -16,6 +16,7 @@ import type { Attachments } from './attachments.ts';
 import { answerEvents } from './event-routes.ts';
 import type { Events } from './events.ts';
 import type { Exports } from './exports.ts';
+import type { IssuingDesk } from './issuing-desk.ts';
 import { addMemberRoutes } from './members-api.ts';
 import type { Membership } from './membership.ts';
 import type { Metrics } from './metrics.ts';
@@ -27,6 +28,7 @@ export interface RoutesOptions {
   readonly exports: Exports;
   readonly attachments: Attachments;
   readonly membership: Membership;
+  readonly desk: IssuingDesk;
   readonly metrics: Metrics;
   readonly status: () => Promise<Status>;
   readonly devices: (query: { details: boolean; withinMs?: number }) => Promise<Devices>;
@@ -71,7 +73,7 @@ export function createRoutes(options: RoutesOptions): Hono {
     return context.json(await attachments.grow(vm, name));
   });
 
-  addMemberRoutes(app, options.membership);
+  addMemberRoutes(app, options.membership, options.desk);
 
   app.get('/metrics', async (context) => context.text(await metrics.text(), 200, { 'content-type': metrics.contentType }));
   app.get('/healthz', (context) => context.text('alive\n'));

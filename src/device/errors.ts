@@ -17,6 +17,8 @@ export const errorCodes = {
   unreachable: { exit: 5, http: 503 },
   /** Not allowed: export's host list, certificates, file permissions. */
   denied: { exit: 6, http: 403 },
+  /** For good: this host was evicted, so what it had is nobody's, and what it kept is never sent again. */
+  fenced: { exit: 6, http: 403 },
   /** It took longer than its bound. */
   timeout: { exit: 7, http: 504 },
   /** The peer broke the protocol, or speaks no version in common. */

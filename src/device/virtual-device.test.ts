@@ -19,6 +19,7 @@ const profile = openNullSource({ capacityBytes: MIB }).profile as DiskProfile;
 /** The device's host as one sees it: sessions that are opened, activated, ended as the test says. */
 class Host {
   reachable = true;
+  refusal: NetbusError | undefined;
   instance = 'first';
   epoch = 0;
   readonly sessions: HostSession[] = [];
@@ -28,6 +29,7 @@ class Host {
 
   openSession = async (onEnded: (cause: NetbusError) => void): Promise<Session> => {
     if (!this.reachable) throw GONE;
+    if (this.refusal !== undefined) throw this.refusal;
     const session = new HostSession(this, onEnded);
     this.sessions.push(session);
     if (this.holdOpening) await session.step();
@@ -221,6 +223,35 @@ test('a host that forgot unflushed writes: every request fails, for this guest f
   assert.equal(await ask(other, DiskKind.flush), DiskStatus.ok);
   await other.close();
 });
+
+for (const how of ['the session is ended', 'a session is refused'] as const) {
+  test(`fenced, ${how}: what is kept fails, and all that comes; nothing is sent again`, async () => {
+    const { host, virtual, clock } = setUp();
+    const fenced = new NetbusError('fenced', 'host m3 was evicted');
+    const guest = use(virtual);
+    await ask(guest, DiskKind.flush);
+    const { last } = host;
+    last.device.hold();
+    guest.add({ kind: DiskKind.write, outBytes: 4096 });
+    guest.pushAll();
+    clock.advance(1000);
+    if (how === 'a session is refused') host.refusal = fenced;
+    last.end(how === 'a session is refused' ? GONE : fenced);
+    await guest.answered();
+    assert.equal(guest.answers.at(-1)?.status, DiskStatus.ioError);
+    assert.deepEqual([virtual.state.name, 'cause' in virtual.state && virtual.state.cause], ['failed', fenced]);
+    assert.equal(await ask(guest, DiskKind.read), DiskStatus.ioError);
+    host.refusal = undefined;
+    clock.advance(100_000);
+    await turn();
+    assert.equal(host.sessions.length, 1, 'it does not ask again');
+    await guest.close();
+    const again = use(virtual);
+    assert.equal(await ask(again, DiskKind.read), DiskStatus.ioError, 'the same guest');
+    await again.close();
+    assert.deepEqual(guest.breaches, []);
+  });
+}
 
 test('a host that forgot nothing that matters: the guest goes on', async () => {
   const { host, virtual, clock } = setUp();

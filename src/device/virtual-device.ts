@@ -27,7 +27,7 @@ export type VirtualDeviceState =
   /** Asking the device's host; `cause` says why it is not there yet, after a first failure. */
   | { readonly name: 'connecting'; readonly since: number; readonly cause?: NetbusError }
   | { readonly name: 'active'; readonly since: number; readonly epoch: number }
-  /** Every request is answered with an error: going on would silently lose acknowledged writes. */
+  /** Every request is answered with an error: going on would silently lose acknowledged writes, or this host was fenced. */
   | { readonly name: 'failed'; readonly since: number; readonly cause: NetbusError }
   | { readonly name: 'closed' };
 
@@ -45,7 +45,7 @@ interface GuestHistory {
   readonly replay: DiskReplay;
   /** The latest grant. */
   grant?: Grant;
-  /** Acknowledged writes may be lost: nothing more may succeed for this guest. */
+  /** Acknowledged writes may be lost, or the host was fenced: nothing more may succeed for this guest. */
   failure?: NetbusError;
 }
 
@@ -177,6 +177,13 @@ class Use {
       }
       if (this.#stop !== undefined) break;
       this.#endSession();
+      // Trying again would be in vain, and what was kept must not go out later.
+      if (cause?.code === 'fenced') {
+        const stopped = this.#woken();
+        this.#fail(cause);
+        await stopped;
+        continue;
+      }
       // What served is asked again at once. What did not, although it was granted, must not become a busy loop between two hosts.
       if (servedMs >= RETRY_FIRST_MS) {
         retryMs = RETRY_FIRST_MS;
@@ -207,7 +214,7 @@ class Use {
   }
 
   #install(grant: Grant): void {
-    const { clock, depth } = this.#options;
+    const { clock } = this.#options;
     const history = this.#history;
     const before = history.grant;
     history.grant = grant;
@@ -216,12 +223,19 @@ class Use {
     if (history.failure !== undefined) {
       void grant.device.close();
       this.#endSession();
-      this.slot.install(new FailedDevice(this.slot.profile, depth, DiskStatus.ioError));
-      this.#owner.become({ name: 'failed', since: clock.wallTime(), cause: history.failure });
+      this.#fail(history.failure);
       return;
     }
     this.slot.install(grant.device);
     this.#owner.become({ name: 'active', since: clock.wallTime(), epoch: grant.epoch });
+  }
+
+  /** What is kept, and all that comes, is answered with an error: in this use and the guest's later ones. */
+  #fail(cause: NetbusError): void {
+    const { clock, depth } = this.#options;
+    this.#history.failure = cause;
+    this.slot.install(new FailedDevice(this.slot.profile, depth, DiskStatus.ioError));
+    this.#owner.become({ name: 'failed', since: clock.wallTime(), cause });
   }
 
   /** Where a device is in the slot it may have said so itself; the slot listens to the first of the two, and tells once. */

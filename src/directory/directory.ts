@@ -29,16 +29,20 @@ export interface DirectoryChange {
 }
 
 export interface Directory {
+  /** Members come and go by a signed list; false: they are those of the config. */
+  readonly signed: boolean;
+  /** Which host this one takes a list from while it has none, for people. */
+  readonly trusted: string;
   /** All hosts that are in, this one among them, by name. A snapshot: a change makes a new map. */
   members(): ReadonlyMap<string, Member>;
   /** The signed list, to be handed on to other hosts; undefined where there is none (yet). */
   list(): SignedList | undefined;
   /**
-   * A signed list that came from anywhere. `newer`: it holds from now on, is on stable storage, and the listeners were told; `known`: it is the one
+   * A signed list that came from anywhere; `from` is the host that gave it, by its certificate, undefined for this one. `newer`: it holds from now on, is on stable storage, and the listeners were told; `known`: it is the one
    * that is there. Throws `denied` for one that is tampered with, foreign, older or contradicts the one that is there, `device` where it cannot be
    * stored (the old one then still holds), `usage` where this directory takes no lists.
    */
-  accept(bytes: Uint8Array): Promise<'newer' | 'known'>;
+  accept(bytes: Uint8Array, from?: string): Promise<'newer' | 'known'>;
   /** Calls back after each change, once, in order. Returns what ends it. */
   onChange(listener: (change: DirectoryChange) => void): () => void;
   /**

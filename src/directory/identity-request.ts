@@ -1,6 +1,6 @@
 /** Certificate requests (PKCS #10): a host makes its key itself, and nobody else ever has it. */
 import 'reflect-metadata';
-import { createPublicKey, webcrypto } from 'node:crypto';
+import { createHash, createPublicKey, webcrypto } from 'node:crypto';
 import { PemConverter, Pkcs10CertificateRequest, Pkcs10CertificateRequestGenerator, type PublicKey } from '@peculiar/x509';
 import { NetbusError } from '../device/errors.ts';
 import { exportKey, generateKeys, KEY_ALGORITHM } from './pem-keys.ts';
@@ -30,6 +30,12 @@ export async function keyOfRequest(text: string): Promise<PublicKey> {
   if (!isP256(publicKey)) throw refused('its key is not an EC key on P-256');
   if (!(await isProven(request))) throw refused('it was not signed with the key that it names');
   return publicKey;
+}
+
+/** Names the key of a request: SHA-256 of it, hexadecimal. Throws as `keyOfRequest`. */
+export async function keyFingerprint(request: string): Promise<string> {
+  const { rawData } = await keyOfRequest(request);
+  return createHash('sha256').update(new Uint8Array(rawData)).digest('hex');
 }
 
 /** An algorithm that the library does not know is thrown, from here or there. */

@@ -4,10 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { ManualClock } from '../lib/clock.ts';
+import { newAdmission } from './admission.ts';
 import { INVITATION_VALID_MS, INVITATIONS_OPEN_MAX, InvitationStore } from './invitations.ts';
 
 const folder = await mkdtemp(join(tmpdir(), 'netbus-invitations-'));
 after(() => rm(folder, { recursive: true }));
+const use = { key: '0'.repeat(64), admission: newAdmission() };
 const DAY_MS = 24 * 60 * 60 * 1000;
 
 /** A store in a folder of its own; `again` opens the same one as a daemon that was restarted. */
@@ -29,20 +31,20 @@ test('an invitation is good once, for its host, also after a restart', async () 
   assert.equal((await stat(file)).mode & 0o777, 0o600);
 
   const restarted = await again();
-  await assert.rejects(restarted.redeem(secret, 'm3'), { code: 'denied', message: /it is for another host than "m3"/ });
-  await restarted.redeem(secret, 'm2');
+  await assert.rejects(restarted.redeem(secret, 'm3', use), { code: 'denied', message: /it is for another host than "m3"/ });
+  await restarted.redeem(secret, 'm2', use);
   assert.deepEqual(restarted.open(), []);
-  await assert.rejects(restarted.redeem(secret, 'm2'), {
+  await assert.rejects(restarted.redeem(secret, 'm2', use), {
     code: 'denied',
     message: /the invitation is refused: it was used already/,
   });
-  await assert.rejects((await again()).redeem(secret, 'm2'), { message: /it was used already/ });
+  await assert.rejects((await again()).redeem(secret, 'm2', use), { message: /it was used already/ });
 });
 
 test('two who come with one secret at once: one gets in', async () => {
   const { store } = await make('race');
   const { secret } = await store.create('m2');
-  const results = await Promise.allSettled([store.redeem(secret, 'm2'), store.redeem(secret, 'm2')]);
+  const results = await Promise.allSettled([store.redeem(secret, 'm2', use), store.redeem(secret, 'm2', use)]);
   assert.deepEqual(results.map(({ status }) => status).sort(), ['fulfilled', 'rejected']);
 });
 
@@ -50,7 +52,7 @@ test('a forged secret is unknown', async () => {
   const { store } = await make('forged');
   await store.create('m2');
   for (const secret of [new Uint8Array(32), new Uint8Array(), new Uint8Array(1000)]) {
-    await assert.rejects(store.redeem(secret, 'm2'), {
+    await assert.rejects(store.redeem(secret, 'm2', use), {
       code: 'denied',
       message: /it is not known here \(forged, of another cluster/,
     });
@@ -64,10 +66,12 @@ test('it ends after its time, and is forgotten a day later', async () => {
   store.check(secret, 'm2');
   clock.advance(1);
   assert.deepEqual(store.open(), []);
-  await assert.rejects(store.redeem(secret, 'm2'), { message: /it expired at 2026-01-01T00:15:00.000Z: ask for a new one/ });
+  await assert.rejects(store.redeem(secret, 'm2', use), {
+    message: /it expired at 2026-01-01T00:15:00.000Z: ask for a new one/,
+  });
   clock.advance(DAY_MS);
   await store.create('m3');
-  await assert.rejects((await again()).redeem(secret, 'm2'), { message: /not known here/ });
+  await assert.rejects((await again()).redeem(secret, 'm2', use), { message: /not known here/ });
 });
 
 test('a newer invitation of a host replaces its older one', async () => {
@@ -75,8 +79,8 @@ test('a newer invitation of a host replaces its older one', async () => {
   const older = await store.create('m2');
   const newer = await store.create('m2');
   assert.equal(store.open().length, 1);
-  await assert.rejects(store.redeem(older.secret, 'm2'), { message: /a newer one was made for this host/ });
-  await store.redeem(newer.secret, 'm2');
+  await assert.rejects(store.redeem(older.secret, 'm2', use), { message: /a newer one was made for this host/ });
+  await store.redeem(newer.secret, 'm2', use);
 });
 
 test('open invitations are bounded, and so is what is remembered', async () => {
@@ -102,9 +106,9 @@ test('what cannot be stored did not happen', async () => {
   await rm(file);
   await mkdir(join(file, 'x'), { recursive: true });
   await assert.rejects(store.create('m3'), { code: 'device' });
-  await assert.rejects(store.redeem(secret, 'm2'), { code: 'device', message: /cannot be stored/ });
+  await assert.rejects(store.redeem(secret, 'm2', use), { code: 'device', message: /cannot be stored/ });
   await rm(file, { recursive: true });
-  await store.redeem(secret, 'm2');
+  await store.redeem(secret, 'm2', use);
   assert.deepEqual(await readdir(join(file, '..')), ['invitations.json']);
 });
 
@@ -118,6 +122,6 @@ test('a damaged file is set aside', async () => {
     await writeFile(file, damaged);
     const opened = await again();
     assert.match(opened.damaged ?? '', /was damaged and is kept as .*: its invitations are void/);
-    await assert.rejects(opened.redeem(secret, 'm2'), { message: /not known here/ });
+    await assert.rejects(opened.redeem(secret, 'm2', use), { message: /not known here/ });
   }
 });

@@ -1,6 +1,6 @@
 /**
  * The invitations of an issuer, in the state folder: who is invited until when, and only a hash of the secret. An invitation is used once: that it was is
- * on stable storage before the caller hears of it.
+ * on stable storage before the caller hears of it. Whose key it was used for is kept, too, so that a host whose answer was lost can ask for it again.
  */
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { mkdir, readFile, rename } from 'node:fs/promises';
@@ -9,6 +9,7 @@ import { z } from 'zod';
 import { NetbusError } from '../device/errors.ts';
 import type { Clock } from '../lib/clock.ts';
 import { isNetbusName } from '../protocols/netbus/names.ts';
+import { isAdmission } from './admission.ts';
 import { writeDurably } from './durable-file.ts';
 import { checkName } from './names.ts';
 import { SECRET_BYTES } from './token.ts';
@@ -20,6 +21,7 @@ const REMEMBERED_MS = 24 * 60 * 60 * 1000;
 /** Those that are over count; the oldest of them are forgotten first. */
 const INVITATIONS_MAX = 1024;
 
+const ADVICE = 'ask for a new one: netbus invite HOST';
 const FILE_MODE = 0o600;
 const FOLDER_MODE = 0o700;
 
@@ -35,11 +37,21 @@ const entrySchema = z.strictObject({
   secretHash: z.string().regex(/^[0-9a-f]{64}$/),
   expiresAt: z.int(),
   state: z.enum(['open', 'used', 'replaced']),
+  /** Of one that was used, for as long as the same host may ask again. */
+  use: z.strictObject({ key: z.string().regex(/^[0-9a-f]{64}$/), admission: z.string().refine(isAdmission) }).optional(),
 });
 
 const fileSchema = z.strictObject({ version: z.literal(1), invitations: z.array(entrySchema).max(INVITATIONS_MAX) });
 
 type Entry = z.infer<typeof entrySchema>;
+
+/** What an invitation was used for. */
+export interface InvitationUse {
+  /** `keyFingerprint` of the host's request. */
+  readonly key: string;
+  /** The membership that was made of it. */
+  readonly admission: string;
+}
 
 interface InvitationStoreOptions {
   /** `directory/invitations.json` in the state folder. */
@@ -94,7 +106,7 @@ export class InvitationStore {
   create(host: string): Promise<Invitation & { secret: Uint8Array }> {
     return this.#inTurn(async () => {
       checkName('host', host);
-      const kept = this.#entries.map((entry) => (entry.host === host && entry.state === 'open' ? replaced(entry) : entry));
+      const kept = this.#entries.map((entry) => (entry.host === host ? replaced(entry) : entry));
       const open = kept.filter((entry) => this.#isOpen(entry));
       if (open.length >= INVITATIONS_OPEN_MAX) {
         throw new NetbusError('limit', `${INVITATIONS_OPEN_MAX} invitations are open: wait until one is used or over`);
@@ -106,16 +118,32 @@ export class InvitationStore {
     });
   }
 
-  /** As `redeem`, but nothing is used up: for a look before the work. */
-  check(secret: Uint8Array, host: string): void {
-    this.#find(secret, host);
+  /**
+   * A look before the work: nothing is used up. Undefined for an invitation that is open; what it was used for, where it has not expired since, so that this
+   * very use may be answered once more. Throws as `redeem`.
+   */
+  check(secret: Uint8Array, host: string): InvitationUse | undefined {
+    const { state, use, expiresAt } = this.#find(secret, host);
+    if (state === 'open') return undefined;
+    if (use === undefined || this.#now >= expiresAt) throw alreadyUsed();
+    return use;
   }
 
   /** Uses an invitation up. Throws `denied` where there is none, it is over, was used, or is another host's; `device` where that cannot be stored (nothing is used then). */
-  redeem(secret: Uint8Array, host: string): Promise<void> {
+  redeem(secret: Uint8Array, host: string, use: InvitationUse): Promise<void> {
     return this.#inTurn(async () => {
       const found = this.#find(secret, host);
-      await this.#store(this.#entries.map((entry) => (entry === found ? { ...entry, state: 'used' as const } : entry)));
+      if (found.state === 'used') throw alreadyUsed();
+      await this.#store(this.#entries.map((entry) => (entry === found ? { ...entry, state: 'used' as const, use } : entry)));
+    });
+  }
+
+  /** The host is evicted: no invitation that it used is answered once more. Throws `device`. */
+  settle(host: string): Promise<void> {
+    return this.#inTurn(async () => {
+      const isAnswered = (entry: Entry) => entry.host === host && entry.use !== undefined;
+      if (!this.#entries.some(isAnswered)) return;
+      await this.#store(this.#entries.map((entry) => (isAnswered(entry) ? replaced(entry) : entry)));
     });
   }
 
@@ -131,17 +159,16 @@ export class InvitationStore {
     const wanted = hash(secret);
     // All are compared, each in the same time: how long it takes says nothing about a secret.
     const [found] = this.#entries.filter(({ secretHash }) => timingSafeEqual(Buffer.from(secretHash, 'hex'), wanted));
-    const advice = 'ask for a new one: netbus invite HOST';
-    if (found === undefined) throw refused(`it is not known here (forged, of another cluster, or long over): ${advice}`);
-    if (found.host !== host) throw refused(`it is for another host than ${JSON.stringify(host.slice(0, 64))}: ${advice}`);
+    if (found === undefined) throw refused(`it is not known here (forged, of another cluster, or long over): ${ADVICE}`);
+    if (found.host !== host) throw refused(`it is for another host than ${JSON.stringify(host.slice(0, 64))}: ${ADVICE}`);
     switch (found.state) {
       case 'used':
-        throw refused(`it was used already: ${advice}`);
+        return found;
       case 'replaced':
         throw refused('a newer one was made for this host: use that');
       case 'open':
         if (this.#isOpen(found)) return found;
-        throw refused(`it expired at ${new Date(found.expiresAt).toISOString()}: ${advice}`);
+        throw refused(`it expired at ${new Date(found.expiresAt).toISOString()}: ${ADVICE}`);
     }
   }
 
@@ -172,8 +199,9 @@ function hash(secret: Uint8Array): Buffer {
   return createHash('sha256').update(secret).digest();
 }
 
-function replaced(entry: Entry): Entry {
-  return { ...entry, state: 'replaced' };
+/** Another one counts, or none: an open one is void, and one that was used is not answered again. */
+function replaced({ use: _use, ...entry }: Entry): Entry {
+  return entry.state === 'open' ? { ...entry, state: 'replaced' } : entry;
 }
 
 function parse(text: string): readonly Entry[] | undefined {
@@ -182,6 +210,11 @@ function parse(text: string): readonly Entry[] | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** By somebody else, or too long ago. */
+export function alreadyUsed(): NetbusError {
+  return refused(`it was used already: ${ADVICE}`);
 }
 
 function refused(reason: string): NetbusError {

@@ -7,7 +7,7 @@ import { after, test } from 'node:test';
 import { ManualClock } from '../lib/clock.ts';
 import { newAdmission } from './admission.ts';
 import { issueHost, issueIssuing, issueRoot } from './identity-issue.ts';
-import { createRequest } from './identity-request.ts';
+import { createRequest, keyFingerprint } from './identity-request.ts';
 import { INVITATION_VALID_MS, InvitationStore } from './invitations.ts';
 import { Issuer } from './issuer.ts';
 import { createMemberList } from './member-list.ts';
@@ -92,9 +92,43 @@ test('a token is used once', async () => {
   const { request } = await createRequest();
   const joining = { secret, host: 'm2', address: '10.0.0.2', request };
   await issuer.join(joining);
-  await assert.rejects(issuer.join(joining), { code: 'denied', message: /it was used already/ });
+  const stranger = { ...joining, request: (await createRequest()).request };
+  await assert.rejects(issuer.join(stranger), { code: 'denied', message: /it was used already/ });
   await issuer.evict('m2');
-  await assert.rejects(issuer.join(joining), { code: 'denied', message: /it was used already/ });
+  for (const each of [joining, stranger]) {
+    await assert.rejects(issuer.join(each), { code: 'denied', message: /it was used already/ });
+  }
+  await letIn(issuer, 'm2', '10.0.0.2');
+  await issuer.evict('m2');
+  await assert.rejects(issuer.join(joining), { code: 'denied', message: /it was used already/ }, 'evicted twice');
+});
+
+test('a host whose answer was lost asks again with the same key, until the token ends', async () => {
+  const { ca, clock, directory, folder, issuing, issuer } = await make('again');
+  const { secret } = decodeToken((await issuer.invite('m2')).token);
+  const joining = { secret, host: 'm2', address: '10.0.0.2', ...(await createRequest()) };
+  const first = await issuer.join(joining);
+  const { serial } = directory.list()!.list;
+  // After a restart of the issuing host, too.
+  const invitations = await InvitationStore.open({ file: join(folder, 'invitations.json'), clock });
+  const restarted = new Issuer({ ca, issuing, directory, invitations, clock });
+  const second = await restarted.join(joining);
+  assert.equal(directory.list()?.list.serial, serial, 'nothing has changed');
+  assert.ok(Buffer.from(first.list).equals(second.list));
+  const [a, b] = [first, second].map(({ certificate }) => new X509Certificate(certificate));
+  assert.ok(a.publicKey.equals(b.publicKey));
+  assert.equal(directory.admits('m2', b), undefined);
+  clock.advance(INVITATION_VALID_MS);
+  await assert.rejects(restarted.join(joining), { code: 'denied', message: /it was used already/ });
+});
+
+test('a crash between the use of an invitation and the list: the host asks again and is let in', async () => {
+  const { directory, invitations, issuer } = await make('crash');
+  const { secret } = decodeToken((await issuer.invite('m2')).token);
+  const { request } = await createRequest();
+  await invitations.redeem(secret, 'm2', { key: await keyFingerprint(request), admission: newAdmission() });
+  const { certificate } = await issuer.join({ secret, host: 'm2', address: '10.0.0.2', request });
+  assert.equal(directory.admits('m2', new X509Certificate(certificate)), undefined);
 });
 
 test('expired and forged tokens, and those of another cluster, are refused', async () => {

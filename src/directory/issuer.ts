@@ -8,7 +8,8 @@ import type { Clock } from '../lib/clock.ts';
 import { newAdmission } from './admission.ts';
 import type { CertificateFacts } from './directory.ts';
 import { type IssuedIdentity, issueForRequest } from './identity-issue.ts';
-import type { Invitation, InvitationStore } from './invitations.ts';
+import { keyFingerprint } from './identity-request.ts';
+import { alreadyUsed, type Invitation, type InvitationStore } from './invitations.ts';
 import { addMember, checkNotMember, evictMember, type MemberList, moveMember } from './member-list.ts';
 import { signMemberList } from './member-list-signature.ts';
 import type { SignedDirectory } from './signed-directory.ts';
@@ -58,19 +59,29 @@ export class Issuer {
 
   /**
    * Lets the invited host in, or throws: `denied` (invitation or request), `in_use` (name or address), `limit`, `usage` (address), `device`. Only what can no longer be refused
-   * uses the invitation up, and the certificate is handed out after both that and the new list are on stable storage.
+   * uses the invitation up, and the certificate is handed out after both that and the new list are on stable storage. The same host, with the same key, may
+   * ask again until the invitation's end, where its answer was lost: it gets another certificate of the same membership.
    */
   join(options: { secret: Uint8Array; host: string; address: string; request: string }): Promise<JoinAnswer> {
     const { secret, host, address, request } = options;
     return this.#inTurn(async () => {
       const { ca, issuing, invitations, clock } = this.#options;
       // First of all: nobody without an invitation may make this host compute anything.
-      invitations.check(secret, host);
-      const admission = newAdmission();
+      const earlier = invitations.check(secret, host);
+      const key = await keyFingerprint(request);
+      if (earlier !== undefined && earlier.key !== key) throw alreadyUsed();
+      const { admission } = earlier ?? { admission: newAdmission() };
+      const { cluster, members } = this.#list;
+      const issue = () => issueForRequest({ authority: issuing, request, cluster, host, admission, clock });
+      const entry = members.find((member) => member.host === host);
+      if (earlier !== undefined && entry?.admission === admission) {
+        if (entry.state === 'evicted') throw alreadyUsed();
+        return { certificate: await issue(), ca, list: this.#options.directory.list()!.bytes };
+      }
+      // Here, too, after a crash between the invitation's end and the list.
       const list = addMember(this.#list, { host, address, admission, now: clock.wallTime() });
-      const { cluster } = list;
-      const certificate = await issueForRequest({ authority: issuing, request, cluster, host, admission, clock });
-      await invitations.redeem(secret, host);
+      const certificate = await issue();
+      if (earlier === undefined) await invitations.redeem(secret, host, { key, admission });
       return { certificate, ca, list: await this.#publish(list) };
     });
   }
@@ -96,7 +107,11 @@ export class Issuer {
 
   /** Throws `not_found` where it is not a member, `usage` for the issuer itself. */
   async evict(host: string): Promise<void> {
-    await this.#change((list, now) => evictMember(list, { host, now }));
+    const { invitations } = this.#options;
+    await this.#change(
+      (list, now) => evictMember(list, { host, now }),
+      () => invitations.settle(host),
+    );
   }
 
   get #list(): MemberList {
@@ -108,11 +123,13 @@ export class Issuer {
     );
   }
 
-  async #change(change: (list: MemberList, now: number) => MemberList): Promise<void> {
+  async #change(change: (list: MemberList, now: number) => MemberList, first = async () => {}): Promise<void> {
     await this.#inTurn(async () => {
       const list = this.#list;
       const after = change(list, this.#options.clock.wallTime());
-      if (after !== list) await this.#publish(after);
+      if (after === list) return;
+      await first();
+      await this.#publish(after);
     });
   }
 

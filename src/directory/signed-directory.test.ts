@@ -143,7 +143,7 @@ test('a file that was damaged or tampered with is set aside, and made again from
     assert.equal(directory.damaged.length, 1);
     assert.match(directory.damaged[0].reason, reason);
     assert.equal(directory.damaged[0].file, list);
-    assert.deepEqual((await readdir(folder)).length, 3);
+    assert.deepEqual((await readdir(folder)).length, 4, 'both copies, the serial, and what was set aside');
     assert.deepEqual((await open('damaged')).damaged, [], 'the next start finds it in order');
   }
 });
@@ -158,6 +158,40 @@ test('with both files damaged there is no list until one comes', async () => {
   assert.equal(directory.list(), undefined);
   assert.match(directory.admits('m2', facts(two, 'm2')) ?? '', /not in the member list/);
   assert.equal(await directory.accept(sign(three)), 'newer');
+});
+
+test('without a list an older one than was here is refused; where that is not known, all that the issuing host has not brought', async () => {
+  const lose = async (name: string) => {
+    for (const file of ['members.list', 'members.copy']) await writeFile(join(root, name, file), 'x');
+  };
+  const known = await open('known');
+  assert.equal(known.lost, false, 'there never was one');
+  await known.accept(sign(three));
+  await lose('known');
+  // At the second start the damaged files have other names.
+  for (const directory of [await open('known'), await open('known')]) {
+    assert.equal(directory.lost, true);
+    assert.equal(directory.trusted, 'any host with serial 3 or later');
+    await assert.rejects(directory.accept(sign(two), 'm2'), {
+      code: 'denied',
+      message: /older than the one that was here: serial 2 < 3/,
+    });
+    await assert.rejects(directory.accept(sign(two), 'm1'), { code: 'denied' });
+  }
+  assert.equal(await (await open('known')).accept(sign(three), 'm2'), 'newer');
+  assert.equal((await open('known')).lost, false);
+
+  for (const damage of ['', 'x', '-1\n', '99999999999999999999\n']) {
+    await rm(join(root, 'unknown'), { recursive: true, force: true });
+    await (await open('unknown')).accept(sign(three));
+    await lose('unknown');
+    await writeFile(join(root, 'unknown', 'members.serial'), damage);
+    const directory = await open('unknown');
+    assert.equal(directory.trusted, 'the issuing host');
+    await assert.rejects(directory.accept(sign(three), 'm2'), { code: 'denied', message: /host m1 alone, which issues it/ });
+    assert.equal(await directory.accept(sign(three), 'm1'), 'newer');
+    await assert.rejects(directory.accept(sign(two), 'm1'), { message: /older than the one that is known/ });
+  }
 });
 
 test('whatever a stop left of a newer list, one of the two is there', async () => {

@@ -1,5 +1,5 @@
 /** The embedded directory: the signed member list, kept in the state folder. */
-import { mkdir, open, rename } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { NetbusError } from '../device/errors.ts';
 import { parseAddress } from '../lib/address.ts';
@@ -10,6 +10,8 @@ import { syncFolder, writeDurably } from './durable-file.ts';
 import type { MemberEntry } from './member-list.ts';
 import { isSameList, MEMBER_LIST_BYTES_MAX, type SignedList, verifyMemberList } from './member-list-signature.ts';
 
+/** The serial of the newest list that this host had, for the day when both copies are damaged: an older list is then still refused. */
+const SERIAL_FILE = 'members.serial';
 /**
  * The list is stored twice. A file that a failing disk damages must not make this host forget the others' addresses, without which it could ask nobody for the
  * list; and an older list in reserve would let those in who were evicted since.
@@ -37,9 +39,14 @@ export interface SignedDirectoryOptions {
 }
 
 export class SignedDirectory implements Directory {
+  readonly signed = true;
   /** What `open` has set aside, for the log. With both copies damaged there is no list until `accept` gets one. */
   readonly damaged: readonly DamagedList[];
   readonly #options: SignedDirectoryOptions;
+  /** There was a list here, and both copies of it are gone. */
+  readonly lost: boolean;
+  /** While there is no list: the serial of the newest that was here; undefined where that is not known either. */
+  readonly #serialMin: number | undefined;
   readonly #listeners = new Set<(change: DirectoryChange) => void>();
   #list: SignedList | undefined;
   #entries: ReadonlyMap<string, MemberEntry> = new Map();
@@ -47,9 +54,15 @@ export class SignedDirectory implements Directory {
   /** Lists are taken one after the other, each compared with the one before. */
   #turn: Promise<unknown> = Promise.resolve();
 
-  private constructor(options: SignedDirectoryOptions, list: SignedList | undefined, damaged: readonly DamagedList[]) {
+  private constructor(
+    options: SignedDirectoryOptions,
+    found: { list: SignedList | undefined; damaged: readonly DamagedList[]; lost: boolean; serialMin: number | undefined },
+  ) {
+    const { list, damaged, lost, serialMin } = found;
     this.#options = options;
     this.damaged = damaged;
+    this.lost = lost;
+    this.#serialMin = serialMin;
     if (list !== undefined) this.#use(list);
   }
 
@@ -68,7 +81,11 @@ export class SignedDirectory implements Directory {
       }
       const [list] = found.sort((a, b) => b.list.serial - a.list.serial);
       if (list !== undefined && (found.length < 2 || !isSameList(found[0], found[1]))) await store(folder, list);
-      return new SignedDirectory(options, list, damaged);
+      const serialMin = await readSerial(folder);
+      // For the sake of another day: a full disk must not stop this one.
+      if (list !== undefined && list.list.serial !== serialMin) await writeSerial(folder, list).catch(() => {});
+      const lost = list === undefined && (serialMin !== undefined || (await readdir(folder)).some(isSetAside));
+      return new SignedDirectory(options, { list, damaged, lost, serialMin });
     } catch (thrown) {
       throw unusable(folder, thrown);
     }
@@ -82,8 +99,12 @@ export class SignedDirectory implements Directory {
     return this.#list;
   }
 
-  accept(bytes: Uint8Array): Promise<'newer' | 'known'> {
-    const result = this.#turn.then(() => this.#accept(bytes));
+  get trusted(): string {
+    return this.#serialMin === undefined ? 'the issuing host' : `any host with serial ${this.#serialMin} or later`;
+  }
+
+  accept(bytes: Uint8Array, from?: string): Promise<'newer' | 'known'> {
+    const result = this.#turn.then(() => this.#accept(bytes, from));
     this.#turn = result.catch(() => {});
     return result;
   }
@@ -97,6 +118,9 @@ export class SignedDirectory implements Directory {
 
   admits(host: string, certificate: CertificateFacts): string | undefined {
     const entry = this.#entries.get(host);
+    if (this.#list === undefined) {
+      return `host ${host} is not in the member list here, because that was damaged: another host has to bring it first`;
+    }
     if (entry === undefined)
       return `host ${host} is not in the member list of cluster ${this.#options.cluster}: it has to join`;
     if (entry.state === 'evicted') {
@@ -106,10 +130,11 @@ export class SignedDirectory implements Directory {
     return `the certificate is not of the present membership of host ${host}, which began on ${entry.since.slice(0, 10)}`;
   }
 
-  async #accept(bytes: Uint8Array): Promise<'newer' | 'known'> {
+  async #accept(bytes: Uint8Array, from: string | undefined): Promise<'newer' | 'known'> {
     const { ca, cluster, clock, folder } = this.#options;
     const list = verifyMemberList(bytes, ca, cluster, clock.wallTime());
-    if (this.#list !== undefined) {
+    if (this.#list === undefined) this.#checkFirst(list, from);
+    else {
       const { serial } = list.list;
       const known = this.#list.list.serial;
       if (serial < known) throw refused(`it is older than the one that is known: serial ${serial} < ${known}`);
@@ -124,6 +149,20 @@ export class SignedDirectory implements Directory {
     const change = this.#use(list);
     for (const listener of [...this.#listeners]) listener(change);
     return 'newer';
+  }
+
+  /** Any list is the newest to a host that has none: an evicted host could bring the one that it was still in. */
+  #checkFirst({ list }: SignedList, from: string | undefined): void {
+    const serialMin = this.#serialMin;
+    if (serialMin !== undefined && list.serial < serialMin) {
+      throw refused(`it is older than the one that was here: serial ${list.serial} < ${serialMin}`);
+    }
+    // The issuing host has the newest by definition, and cannot be evicted.
+    if (serialMin === undefined && this.lost && from !== undefined && from !== list.issuer) {
+      throw refused(
+        `which one is the newest is not known here any more: host ${list.issuer} alone, which issues it, may bring it`,
+      );
+    }
   }
 
   #use(list: SignedList): DirectoryChange {
@@ -158,9 +197,25 @@ function difference(before: ReadonlyMap<string, MemberEntry>, after: ReadonlyMap
 }
 
 /** The copy comes second: whichever file a crash leaves old, the other one is whole. */
-async function store(folder: string, { bytes }: SignedList): Promise<void> {
-  await writeDurably(join(folder, LIST_FILE), bytes, LIST_MODE);
-  await writeDurably(join(folder, COPY_FILE), bytes, LIST_MODE);
+async function store(folder: string, list: SignedList): Promise<void> {
+  await writeDurably(join(folder, LIST_FILE), list.bytes, LIST_MODE);
+  await writeDurably(join(folder, COPY_FILE), list.bytes, LIST_MODE);
+  await writeSerial(folder, list);
+}
+
+async function writeSerial(folder: string, { list }: SignedList): Promise<void> {
+  await writeDurably(join(folder, SERIAL_FILE), `${list.serial}\n`, LIST_MODE);
+}
+
+/** Undefined where there is none that makes sense. */
+async function readSerial(folder: string): Promise<number | undefined> {
+  const text = await readFile(join(folder, SERIAL_FILE), 'utf8').catch(() => '');
+  return /^[1-9]\d{0,15}\n$/.test(text) && Number.isSafeInteger(Number(text)) ? Number(text) : undefined;
+}
+
+/** By `setAside`, now or earlier. */
+function isSetAside(name: string): boolean {
+  return [LIST_FILE, COPY_FILE].some((file) => name.startsWith(`${file}.damaged-`));
 }
 
 /** Undefined where there is no such file. Dates are not checked: a host whose clock is not set yet must not lose its list. */

@@ -4,6 +4,8 @@ import type { Address } from '../lib/address.ts';
 import type { Directory, Member } from './directory.ts';
 
 export class StaticDirectory implements Directory {
+  readonly signed = false;
+  readonly trusted = 'none';
   readonly #host: string;
   readonly #members: ReadonlyMap<string, Member>;
 

@@ -107,9 +107,9 @@ test('an evicted host loses its session at once, and what it had is free', async
   const result = await cluster.ask<EvictResult>('m1', 'evict', 'm3', '--yes');
   assert.deepEqual(result, { host: 'm3', told: ['m2'], untold: [] });
   await waitFor('m2 has freed it', async () => (await cluster.client('m2').status()).exports[0].attachments.length === 0);
-  await waitFor('the session of m3 has ended', async () => {
+  await waitFor('the session of m3 has ended, for good', async () => {
     const [entry] = (await cluster.client('m3').status()).attachments;
-    return entry.state === 'connecting' && entry.reason !== undefined;
+    return entry.state === 'failed' && entry.reason !== undefined;
   });
   const elsewhere = await cluster.ask<AttachmentEntry>('m1', 'attach', 'm2/data', '--vm', 'other');
   const other = await VhostUserFrontend.connect(cluster.host('m1').path(elsewhere.socket));
