@@ -24,6 +24,8 @@ export interface AttachmentsOptions {
   /** A host that is not in the cluster (any more) answers `unreachable`: a device of it waits, as for one that is down. */
   readonly deviceHost: (host: string) => DeviceHost;
   readonly createFrontend: CreateFrontend;
+  /** Where it is left out the system's processes are looked at. */
+  readonly identifyProcess?: (pid: number) => string;
   readonly clock: Clock;
   readonly log: Log;
   readonly events: EventRecorder;
@@ -167,9 +169,9 @@ export class Attachments {
   }
 
   #make(record: VirtualDeviceRecord, deviceHost: DeviceHost): Attachment {
-    const { host, runDir, records, createFrontend, clock, log, events } = this.#options;
+    const { records, ...rest } = this.#options;
     const stored = new StoredRecord(records, recordFile(record), record);
-    return new Attachment({ record: stored, runDir, host, deviceHost, createFrontend, clock, log, events });
+    return new Attachment({ ...rest, record: stored, deviceHost });
   }
 
   /** One change of an attachment at a time; a second one is refused, not queued. */

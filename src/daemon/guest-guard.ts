@@ -16,14 +16,17 @@ const OTHER_DEVICE =
 
 export class GuestGuard {
   readonly #record: StoredRecord<VirtualDeviceRecord>;
+  readonly #identify: (pid: number) => string;
   /** The VMM that is, or was last, connected. */
   #process: string | undefined;
   /** This daemon gave the guest a device, so its virtual device remembers more than the record. */
   #seen = false;
   #granted: GuestRecord['device'] = null;
 
-  constructor(record: StoredRecord<VirtualDeviceRecord>) {
+  /** `identify` tells one process from all others that have or had its number. */
+  constructor(record: StoredRecord<VirtualDeviceRecord>, identify: (pid: number) => string = processIdentity) {
     this.#record = record;
+    this.#identify = identify;
   }
 
   /** What the last daemon left behind. */
@@ -34,7 +37,7 @@ export class GuestGuard {
   /** A VMM is there. True where it is another one than this daemon saw before: its guest knows nothing of what was. */
   connected(pid: number): boolean {
     const before = this.#process;
-    this.#process = processIdentity(pid);
+    this.#process = this.#identify(pid);
     const isOther = before !== undefined && before !== this.#process;
     if (isOther) this.#seen = false;
     return isOther;
