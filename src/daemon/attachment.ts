@@ -104,6 +104,7 @@ export class Attachment {
     this.#device = new VirtualDevice({
       profile: record.value.profile,
       depth: record.value.depth,
+      before: record.value.guest === null ? 'nothing' : 'unknown',
       openSession: this.#guard.guard(deviceHost.openSession(record.value.attachment, this.#closing.signal)),
       clock,
       onState: (state) => this.#become(state),

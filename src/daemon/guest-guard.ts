@@ -17,7 +17,7 @@ const OTHER_DEVICE =
 export class GuestGuard {
   readonly #record: StoredRecord<VirtualDeviceRecord>;
   readonly #identify: (pid: number) => string;
-  /** The VMM that is, or was last, connected. */
+  /** The VMM that is, or was last, connected, perhaps to a daemon before this one. */
   #process: string | undefined;
   /** This daemon gave the guest a device, so its virtual device remembers more than the record. */
   #seen = false;
@@ -27,6 +27,7 @@ export class GuestGuard {
   constructor(record: StoredRecord<VirtualDeviceRecord>, identify: (pid: number) => string = processIdentity) {
     this.#record = record;
     this.#identify = identify;
+    this.#process = record.value.guest?.process;
   }
 
   /** What the last daemon left behind. */
@@ -34,7 +35,7 @@ export class GuestGuard {
     return this.#record.value.guest?.left ?? 'nothing';
   }
 
-  /** A VMM is there. True where it is another one than this daemon saw before: its guest knows nothing of what was. */
+  /** A VMM is there. True where it is another one than was there before: its guest knows nothing of what was. */
   connected(pid: number): boolean {
     const before = this.#process;
     this.#process = this.#identify(pid);
@@ -86,9 +87,16 @@ export class GuestGuard {
 
   async #check(grant: Grant): Promise<void> {
     const before = this.#record.value.guest?.device ?? null;
-    if (this.#seen || before === null || sameDevice(before, grant)) return;
-    await grant.device.close();
-    throw new NetbusError('device', OTHER_DEVICE);
+    if (this.#seen || sameDevice(before, grant)) return;
+    const { bootId, instance } = grant;
+    try {
+      if (before !== null) throw new NetbusError('device', OTHER_DEVICE);
+      // A write that is acknowledged before this is stored could be lost without anybody knowing.
+      await this.#change((guest) => guest && { ...guest, device: { bootId, instance } });
+    } catch (thrown) {
+      await grant.device.close();
+      throw thrown;
+    }
   }
 
   async #change(change: (guest: GuestRecord | null) => GuestRecord | null): Promise<void> {
