@@ -9,6 +9,9 @@ export interface Cluster {
   readonly hosts: readonly SimHost[];
 }
 
+/** Drawn more often than the others: what loses state. */
+const COMMON = ['killDaemon', 'losePower', 'losePower', 'cut'];
+
 type Fault = (cluster: Cluster) => void;
 
 /** How long a fault lasts: often a moment, sometimes longer than every timer of the product. */
@@ -121,8 +124,8 @@ export const faults: Readonly<Record<string, Fault>> = {
 /** Draws some kinds for this run, and times for them, within `spanMs`; some follow close on the one before, while it is being dealt with. */
 export function plan(cluster: Cluster, spanMs: number): void {
   const { world } = cluster;
-  const names = Object.keys(faults);
-  const kinds = Array.from({ length: 1 + world.random.below(4) }, () => world.pick(names));
+  const names = [...Object.keys(faults), ...COMMON, ...COMMON];
+  const kinds = Array.from({ length: 1 + world.random.below(5) }, () => world.pick(names));
   const count = world.random.below(13);
   let at = 0;
   for (let i = 0; i < count; i++) {

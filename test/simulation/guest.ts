@@ -40,6 +40,8 @@ export interface VmOptions {
   readonly checker: Checker;
   /** Requests under way at a time. */
   readonly queueDepth: number;
+  /** Of its requests; 0 to 50. */
+  readonly flushPercent: number;
   /** Broken: each connection begins with a write that was answered before. */
   readonly repeatsAnswered: boolean;
 }
@@ -124,7 +126,7 @@ export class SimVm {
     const frontend = this.#socket;
     if (frontend === undefined) return;
     this.#world.at(this.#world.latency(5), () => {
-      if (!this.#isOn || this.#frontend !== undefined || !frontend.isOpen) return;
+      if (!this.#isOn || this.#frontend?.isOpen === true || !frontend.isOpen) return;
       this.#frontend = frontend;
       frontend.connected(this);
     });
@@ -195,7 +197,8 @@ export class SimVm {
     this.#left--;
     const { random } = this.#world;
     const die = random.below(100);
-    const kind = die < 45 ? DiskKind.write : die < 82 ? DiskKind.read : die < 95 ? DiskKind.flush : DiskKind.writeZeroes;
+    const flushesTo = 5 + this.#options.flushPercent;
+    const kind = die < 5 ? DiskKind.writeZeroes : die < flushesTo ? DiskKind.flush : die < 60 ? DiskKind.write : DiskKind.read;
     if (kind === DiskKind.flush) {
       this.#begin({ kind, first: 0, blocks: 0, isDurable: false });
       return;

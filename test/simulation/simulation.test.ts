@@ -5,9 +5,9 @@ import { after, test } from 'node:test';
 import { brokenHosts } from './broken.ts';
 import { type Run, Simulator } from './simulation.ts';
 
-const FIXED_SEEDS = 120;
-const RANDOM_SEEDS = 15;
-const REPEATED_SEEDS = 8;
+const FIXED_SEEDS = 80;
+const RANDOM_SEEDS = 10;
+const REPEATED_SEEDS = 5;
 /** Within which each broken host is found out. */
 const BROKEN_SEEDS_MAX = 150;
 

@@ -23,6 +23,8 @@ const SPAN_MS = [2_000, 20_000, 60_000];
 /** After which everything that waits must have gone on: longer than any timer of the product. */
 const PEACE_MS = 120_000;
 const QUEUE_DEPTH_MAX = 24;
+/** A guest that never flushes has the most to lose, and one that does the most to check. */
+const FLUSH_PERCENT = [0, 1, 5, 20];
 const CREATED_AT = '2026-01-01T00:00:00.000Z';
 const RECORD = { version: 1, createdAt: CREATED_AT } as const;
 /** Of one host in peace: heartbeats and retries. */
@@ -122,7 +124,8 @@ function place(
   const path = `/disks/${exported}`;
   deviceHost.disks.set(path, disk);
   const queueDepth = 1 + world.random.below(QUEUE_DEPTH_MAX);
-  const simulated = new SimVm({ world, name: vm, blocks, checker, queueDepth, repeatsAnswered });
+  const flushPercent = world.pick(FLUSH_PERCENT);
+  const simulated = new SimVm({ world, name: vm, blocks, checker, queueDepth, flushPercent, repeatsAnswered });
   host.vms.set(key, simulated);
   const id = `00000000-0000-4000-8000-00000000000${index}`;
   const profile = profileOf(disk);
