@@ -1,6 +1,5 @@
 /** Opens a connection to another host: TCP, TLS, the peer's identity, HELLO and WELCOME, all within one deadline. */
 import type { X509Certificate } from 'node:crypto';
-import { native } from '../../native/index.ts';
 import { NetbusError } from '../device/errors.ts';
 import { FrameType } from '../protocols/netbus/frame.ts';
 import { HANDSHAKE_MS_MAX } from '../protocols/netbus/limits.ts';
@@ -10,7 +9,7 @@ import type { Endpoint } from './endpoint.ts';
 import { makeHello, type Purpose, readWelcome } from './handshake.ts';
 import { checkPeer } from './peer-identity.ts';
 import { addressText, resolveHost } from './socket.ts';
-import { type Securing, type TlsPeer, TlsStream } from './tls-stream.ts';
+import type { SecureStream, Securing, TlsPeer } from './transport.ts';
 
 /** How long one of several addresses of a host is tried, before the next one. */
 const ADDRESS_MS_MAX = 2_000;
@@ -87,7 +86,7 @@ interface OpenerOptions<T extends ConnectionOwner> {
 /** The opener's side of the handshake, from TCP on. */
 class Opener<T extends ConnectionOwner> implements Securing, ConnectionOwner {
   readonly #options: OpenerOptions<T>;
-  #stream: TlsStream | undefined;
+  #stream: SecureStream | undefined;
   #connection: Connection | undefined;
   #settle: (() => void) | undefined;
 
@@ -100,9 +99,7 @@ class Opener<T extends ConnectionOwner> implements Securing, ConnectionOwner {
     const { endpoint, target } = this.#options;
     try {
       signal.throwIfAborted();
-      const fd = native.connectTcp(address, target.port);
-      const { tlsContext: context, receiveBuffer: buffer } = endpoint;
-      this.#stream = new TlsStream({ context, fd, role: 'client', buffer, securing: this });
+      this.#stream = endpoint.transport.connect(address, target.port, this);
     } catch (thrown) {
       this.#reject(thrown as Error);
       return;

@@ -3,13 +3,11 @@ import { native } from '../../native/index.ts';
 import { BUSY_POLL_US_DEFAULT, BusyPoll } from '../lib/busy-poll.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
-import { NETBUS_ALPN, PROTOCOL_VERSIONS, type VersionRange } from '../protocols/netbus/limits.ts';
+import { PROTOCOL_VERSIONS, type VersionRange } from '../protocols/netbus/limits.ts';
 import type { PeerCertificate } from './peer.ts';
 import { makeSendBuffer } from './send-buffer.ts';
-import { makeReceiveBuffer } from './tls-stream.ts';
-
-/** TLS 1.3 only; AES-128-GCM first, because it is the fastest where the processor has AES instructions, and every one of ours has. */
-const CIPHERS = 'TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384';
+import { TlsTransport } from './tls-transport.ts';
+import type { Transport } from './transport.ts';
 
 /** As `loadIdentity` of src/directory gives it: names, and PEM text; the certificate is followed by those between it and the root. */
 export interface EndpointIdentity {
@@ -38,6 +36,8 @@ export interface EndpointOptions {
   readonly isUnknown?: (host: string) => boolean;
   /** True for a host that was in, and that no certificate of then lets in again: it is told so for good. False for all where it is left out. */
   readonly wasMember?: (host: string) => boolean;
+  /** TLS on TCP, with the identity, where it is left out. */
+  readonly transport?: Transport;
   /** Longest time awake for a reply, in microseconds; 0: never. */
   readonly busyPollUs?: number;
   /** For tests of negotiation. */
@@ -59,10 +59,8 @@ export class Endpoint {
   readonly versions: VersionRange;
   readonly features: readonly string[];
   readonly sendBuffer = makeSendBuffer();
-  readonly receiveBuffer = makeReceiveBuffer();
+  readonly transport: Transport;
   readonly #busyPollUs: number;
-  #tlsContext: number;
-  #closed = false;
 
   constructor(options: EndpointOptions) {
     const { identity } = options;
@@ -78,20 +76,13 @@ export class Endpoint {
     this.#busyPollUs = options.busyPollUs ?? BUSY_POLL_US_DEFAULT;
     this.versions = options.versions ?? PROTOCOL_VERSIONS;
     this.features = options.features ?? [];
-    this.#tlsContext = createTlsContext(identity);
-  }
-
-  /** The addon's TLS context, for both roles: of the certificate that counts now. */
-  get tlsContext(): number {
-    return this.#tlsContext;
+    this.transport = options.transport ?? new TlsTransport(options);
   }
 
   /** Connections from now on use this certificate, of the same host; those that are up go on with theirs. */
   useIdentity(identity: EndpointIdentity): void {
     if (identity.cluster !== this.cluster || identity.host !== this.host) throw new Error('an endpoint stays the same host');
-    const context = createTlsContext(identity);
-    native.destroyTlsContext(this.#tlsContext);
-    this.#tlsContext = context;
+    this.transport.useIdentity(identity);
   }
 
   /** For one thing that is awaited. */
@@ -103,15 +94,8 @@ export class Endpoint {
     });
   }
 
-  /** Gives the TLS context back; connections that are open live on, and no new one can be made. Twice is once. */
+  /** Connections that are open live on, and no new one can be made. Twice is once. */
   close(): void {
-    if (!this.#closed) native.destroyTlsContext(this.#tlsContext);
-    this.#closed = true;
+    this.transport.close();
   }
-}
-
-/** Without a certificate for a host that joins, which has none yet. */
-function createTlsContext(identity: EndpointOptions['identity']): number {
-  const { ca: authority, certificate, key } = 'certificate' in identity ? identity : { ca: '', certificate: '', key: '' };
-  return native.createTlsContext({ authority, certificate, key, ciphers: CIPHERS, protocol: NETBUS_ALPN });
 }

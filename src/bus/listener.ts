@@ -1,6 +1,4 @@
 /** The one port of a host, for control links and sessions alike: docs/protocol.md, 1. Until HELLO everyone is a stranger. */
-import { getSystemErrorName } from 'node:util';
-import { native } from '../../native/index.ts';
 import { NetbusError } from '../device/errors.ts';
 import { type FrameHeader, FrameType } from '../protocols/netbus/frame.ts';
 import { HANDSHAKE_MS_MAX, NETBUS_ALPN, UNFINISHED_CONNECTIONS_MAX } from '../protocols/netbus/limits.ts';
@@ -12,12 +10,7 @@ import { type Peer, whyNotFor } from './peer.ts';
 import { checkPeer } from './peer-identity.ts';
 import { addressText, resolveHost } from './socket.ts';
 import { StrangerLog } from './stranger-log.ts';
-import { type Securing, TlsStream } from './tls-stream.ts';
-
-const EAGAIN = 11;
-const ACCEPTS_PER_TURN_MAX = 16;
-/** How long no connection is taken after the system would not give one. */
-const PAUSE_MS = 100;
+import type { Arrival, Listening, SecureStream, Securing } from './transport.ts';
 
 /** A connection whose HELLO was read: its peer may have what it wants, as far as the bus knows, and waits for WELCOME. */
 export interface Incoming {
@@ -36,9 +29,7 @@ export class Listener {
   readonly #endpoint: Endpoint;
   readonly #accept: Accept;
   readonly #strangers: StrangerLog;
-  #fd: number | undefined;
-  #watch = 0;
-  #cancelPause: (() => void) | undefined;
+  #listening: Listening | undefined;
   readonly #unfinished = new Set<Unfinished>();
 
   constructor(endpoint: Endpoint, accept: Accept) {
@@ -51,65 +42,31 @@ export class Listener {
   async listen(address: string, port: number): Promise<number> {
     try {
       const [first] = await resolveHost(address);
-      this.#fd = native.listenTcp(first, port);
+      this.#listening = this.#endpoint.transport.listen(first, port, (arrival) => this.#arrived(arrival));
+      return this.#listening.port;
     } catch (thrown) {
       throw listenError(thrown as NodeJS.ErrnoException, addressText({ address, port }));
     }
-    this.#watch = native.watch(this.#fd, { readable: true, writable: false }, () => this.#connections());
-    return native.localAddress(this.#fd).port;
   }
 
   /** Takes no more connections and ends those that have not finished HELLO; the others belong to whoever accepted them. */
   close(): void {
     for (const unfinished of this.#unfinished) unfinished.abandon();
-    if (this.#fd === undefined) return;
-    this.#cancelPause?.();
-    native.unwatch(this.#watch);
-    native.close(this.#fd);
-    this.#fd = undefined;
+    this.#listening?.close();
   }
 
-  #connections(): void {
-    for (let i = 0; i < ACCEPTS_PER_TURN_MAX && this.#fd !== undefined; i++) {
-      const fd = native.acceptConnection(this.#fd);
-      if (fd === -EAGAIN) return;
-      if (fd < 0) {
-        this.#pause(fd);
-        return;
-      }
-      this.#connected(fd);
-    }
-  }
-
-  /** No descriptor is free, most likely: those who wait stay in the kernel's queue, which would call again at once. */
-  #pause(error: number): void {
-    this.#endpoint.log.warn({ error: getSystemErrorName(error) }, 'connections of other hosts cannot be taken now');
-    native.rewatch(this.#watch, { readable: false, writable: false });
-    this.#cancelPause = this.#endpoint.clock.after(PAUSE_MS, () => {
-      native.rewatch(this.#watch, { readable: true, writable: false });
-    });
-  }
-
-  #connected(fd: number): void {
-    let address: string;
-    try {
-      address = addressText(native.peerAddress(fd));
-    } catch {
-      // It has gone again.
-      native.close(fd);
-      return;
-    }
+  #arrived(arrival: Arrival): void {
+    const { address } = arrival;
     if (this.#unfinished.size >= UNFINISHED_CONNECTIONS_MAX) {
       this.#strangers.warn(address, `${UNFINISHED_CONNECTIONS_MAX} others have not finished their handshake`);
-      native.close(fd);
+      arrival.refuse();
       return;
     }
     let unfinished: Unfinished;
     try {
       unfinished = new Unfinished({
         endpoint: this.#endpoint,
-        fd,
-        address,
+        arrival,
         accept: this.#accept,
         refused: (problem) => this.#strangers.warn(address, problem),
         done: () => this.#unfinished.delete(unfinished),
@@ -125,9 +82,7 @@ export class Listener {
 
 interface UnfinishedOptions {
   readonly endpoint: Endpoint;
-  /** Owned from here on. */
-  readonly fd: number;
-  readonly address: string;
+  readonly arrival: Arrival;
   readonly accept: Accept;
   /** Told once at most, with what to log. */
   readonly refused: (problem: string) => void;
@@ -138,7 +93,7 @@ interface UnfinishedOptions {
 /** A connection from TCP's accept to the end of HELLO. */
 class Unfinished implements Securing, ConnectionOwner {
   readonly #options: UnfinishedOptions;
-  readonly #stream: TlsStream;
+  readonly #stream: SecureStream;
   readonly #cancelDeadline: () => void;
   #state: 'unfinished' | 'accepted' | 'over' = 'unfinished';
   #connection: Connection | undefined;
@@ -146,9 +101,8 @@ class Unfinished implements Securing, ConnectionOwner {
 
   constructor(options: UnfinishedOptions) {
     this.#options = options;
-    const { endpoint, fd } = options;
-    const { tlsContext: context, receiveBuffer: buffer } = endpoint;
-    this.#stream = new TlsStream({ context, fd, role: 'server', buffer, securing: this });
+    const { endpoint } = options;
+    this.#stream = options.arrival.secure(this);
     this.#cancelDeadline = endpoint.clock.after(HANDSHAKE_MS_MAX, () => {
       this.refuse(`it did not finish the TLS handshake and HELLO within ${HANDSHAKE_MS_MAX / 1000} s`);
       this.#destroy();
@@ -157,7 +111,8 @@ class Unfinished implements Securing, ConnectionOwner {
 
   /** TLS is up: find out who it is, and wait for HELLO. */
   secured(): void {
-    const { endpoint, address } = this.#options;
+    const { endpoint, arrival } = this.#options;
+    const { address } = arrival;
     const stream = this.#stream;
     let refusal: NetbusError | undefined;
     try {
@@ -195,7 +150,7 @@ class Unfinished implements Securing, ConnectionOwner {
   payload(): void {}
 
   end(_frame: FrameHeader, text: Uint8Array | undefined): void {
-    const { endpoint, address, accept } = this.#options;
+    const { endpoint, arrival, accept } = this.#options;
     const connection = this.#connection!;
     const { hello, version, features } = readHello(endpoint, text!);
     const reason = whyNotFor(this.#peer!, hello.purpose, endpoint.host);
@@ -206,7 +161,7 @@ class Unfinished implements Securing, ConnectionOwner {
     this.#finish('accepted');
     accept({
       connection,
-      address,
+      address: arrival.address,
       hello,
       welcome(owner, more) {
         if (!connection.open) return false;

@@ -5,7 +5,7 @@ import { NETBUS_ALPN } from '../protocols/netbus/limits.ts';
 import { identityOfSubjectAltName } from '../protocols/netbus/names.ts';
 import type { Endpoint } from './endpoint.ts';
 import { ANONYMOUS_HOST, type Peer } from './peer.ts';
-import type { TlsPeer } from './tls-stream.ts';
+import type { TlsPeer } from './transport.ts';
 
 /** X509_V_… of OpenSSL's x509_vfy.h, those that people can do something about. */
 const Verdict = { ok: 0, notYetValid: 9, expired: 10, purpose: 26 } as const;

@@ -5,7 +5,8 @@
 import { X509Certificate } from 'node:crypto';
 import { getSystemErrorName } from 'node:util';
 import { native } from '../../native/index.ts';
-import type { ByteStream, StreamUser } from './byte-stream.ts';
+import type { StreamUser } from './byte-stream.ts';
+import type { SecureStream, Securing, TlsPeer } from './transport.ts';
 
 /** What one turn takes from a socket, and the unfinished record that may have waited for it. */
 const RECEIVE_BUFFER_BYTES = 84 * 1024;
@@ -14,34 +15,14 @@ const KEEPALIVE_AFTER_S = 10;
 const EAGAIN = 11;
 const EPROTO = 71;
 
-/** Who waits for TLS: one of the two is told, once. */
-export interface Securing {
-  /** TLS is up, and nothing was read yet: the stream's user must be there when this returns. */
-  secured(): void;
-  failed(code: string): void;
-}
-
-/** What the handshake found out about the peer. */
-export interface TlsPeer {
-  /** Undefined where it presented none. */
-  readonly certificate: X509Certificate | undefined;
-  /** X509_V_OK (0), or the X509_V_ERR_… that the chain was refused for. */
-  readonly verdict: number;
-  /** The verdict in OpenSSL's words. */
-  readonly reason: string;
-  /** The ALPN that was agreed on; empty: none. */
-  readonly protocol: string;
-  readonly resumed: boolean;
-}
-
 type State = 'connecting' | 'handshake' | 'open' | 'ended' | 'closed';
 
-/** Memory for one turn's plaintext; no turn leaves anything in it, so all streams of an endpoint share one. */
+/** Memory for one turn's plaintext; no turn leaves anything in it, so all streams of a host share one. */
 export function makeReceiveBuffer(): Uint8Array {
   return new Uint8Array(RECEIVE_BUFFER_BYTES);
 }
 
-export class TlsStream implements ByteStream {
+export class TlsStream implements SecureStream {
   readonly #fd: number;
   readonly #tls: number;
   readonly #watch: number;
@@ -79,7 +60,6 @@ export class TlsStream implements ByteStream {
     return this.#writable && this.#state === 'open';
   }
 
-  /** After `secured`. */
   get peer(): TlsPeer {
     const { certificate, ...rest } = native.tlsPeer(this.#tls);
     return { ...rest, certificate: certificate && new X509Certificate(certificate) };

@@ -2,8 +2,7 @@
  * A virtual device of a VM on this host: its record, the socket that the VMM plugs into, and the virtual device behind it. All that the guest
  * sees comes from the record, so it can be there while the device's host is away.
  */
-import { chownSync } from 'node:fs';
-import { chmod, mkdir, rmdir } from 'node:fs/promises';
+import { chmodSync, chownSync, mkdirSync, rmdirSync } from 'node:fs';
 import type { AttachmentEntry, GrowResult } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Source } from '../device/source.ts';
@@ -77,6 +76,8 @@ export interface AttachmentOptions {
   readonly createFrontend: CreateFrontend;
   /** Why this host's attachment is nobody's any more. */
   readonly whyFenced?: (record: VirtualDeviceRecord) => string | undefined;
+  /** Tells one VMM's process from all others: see GuestGuard. */
+  readonly identifyProcess?: (pid: number) => string;
   readonly clock: Clock;
   readonly log: Log;
   readonly events: EventRecorder;
@@ -99,15 +100,16 @@ export class Attachment {
   #writeCacheUntold = false;
 
   constructor(options: AttachmentOptions) {
-    const { record, deviceHost, clock, log, events } = options;
+    const { record, deviceHost, identifyProcess, whyFenced, clock, log, events } = options;
     this.#options = options;
     this.events = new AttachmentEvents(record.value, events, clock);
     this.#log = log;
     this.#since = clock.wallTime();
-    this.#guard = new GuestGuard(record, options.whyFenced);
+    this.#guard = new GuestGuard(record, { identify: identifyProcess, whyFenced });
     this.#device = new VirtualDevice({
       profile: record.value.profile,
       depth: record.value.depth,
+      before: record.value.guest === null ? 'nothing' : 'unknown',
       openSession: this.#guard.guard(deviceHost.openSession(record.value.attachment, this.#closing.signal)),
       clock,
       onState: (state) => this.#become(state),
@@ -138,7 +140,7 @@ export class Attachment {
   /** Makes the socket. Throws where that is not possible; nothing is left then. */
   async open(): Promise<void> {
     try {
-      await this.#open();
+      this.#open();
     } catch (thrown) {
       this.#openFailure = NetbusError.from(thrown, 'device');
       throw this.#openFailure;
@@ -151,7 +153,7 @@ export class Attachment {
     this.#closing.abort();
     await this.#device.close();
     await this.#options.record.settled();
-    if (this.#frontend !== undefined) await this.#removeFolder();
+    if (this.#frontend !== undefined) this.#removeFolder();
   }
 
   /** Takes the device's present size, in the record first, then for the guest. */
@@ -213,15 +215,16 @@ export class Attachment {
     return entry;
   }
 
-  async #open(): Promise<void> {
+  #open(): void {
     const { runDir, createFrontend, clock } = this.#options;
     const { vm, name, depth, writeCache } = this.record;
     checkDeviceSocketPath(runDir, vm, name);
     const path = this.socket;
     const folder = vmFolder(runDir, vm);
-    await mkdir(folder, { recursive: true, mode: FOLDER_MODE });
+    // In /run, which is memory: nothing to wait for.
+    mkdirSync(folder, { recursive: true, mode: FOLDER_MODE });
     this.#giveToGroup(folder);
-    await chmod(folder, FOLDER_MODE);
+    chmodSync(folder, FOLDER_MODE);
     try {
       this.#frontend = createFrontend({
         path,
@@ -238,7 +241,7 @@ export class Attachment {
       // At once, in the same turn: a VMM that is waiting for the socket tries again only after a second.
       this.#giveToGroup(path);
     } catch (thrown) {
-      await this.#removeFolder();
+      this.#removeFolder();
       throw thrown;
     }
   }
@@ -340,8 +343,12 @@ export class Attachment {
   }
 
   /** The frontend removed its socket; other devices of the VM may be there. */
-  async #removeFolder(): Promise<void> {
-    await rmdir(vmFolder(this.#options.runDir, this.record.vm)).catch(() => undefined);
+  #removeFolder(): void {
+    try {
+      rmdirSync(vmFolder(this.#options.runDir, this.record.vm));
+    } catch {
+      // Not empty, or gone.
+    }
   }
 }
 

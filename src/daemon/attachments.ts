@@ -30,6 +30,8 @@ export interface AttachmentsOptions {
   readonly membership?: () => string | undefined;
   /** Why an attachment of this host is nobody's any more. */
   readonly whyFenced?: (record: VirtualDeviceRecord) => string | undefined;
+  /** Where it is left out the system's processes are looked at. */
+  readonly identifyProcess?: (pid: number) => string;
   readonly clock: Clock;
   readonly log: Log;
   readonly events: EventRecorder;

@@ -56,6 +56,20 @@ describe('guest guard', () => {
   });
   afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
+  test('what the writes of a guest go to is in the record before it has the device', async () => {
+    const { guard, stored } = await start();
+    const session = await guard.guard(open)(() => {});
+    await (await session.activate()).device.close();
+    assert.deepEqual(stored.value.guest?.device, { bootId: 'boot', instance: 'one' });
+  });
+
+  test('a VMM other than the one in the record is another guest, also for the first look of a daemon', async () => {
+    await activate((await start()).guard);
+    const { stored } = await start();
+    assert.equal(new GuestGuard(stored).connected(process.pid), false);
+    assert.equal(new GuestGuard(stored).connected(process.ppid), true);
+  });
+
   test('a guest in use counts as unknown until it has left in good order', async () => {
     const { guard } = await start();
     assert.equal(guard.left, 'nothing');

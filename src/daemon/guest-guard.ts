@@ -15,22 +15,28 @@ type GuestRecord = NonNullable<VirtualDeviceRecord['guest']>;
 const OTHER_DEVICE =
   'the device host or its export was restarted while this daemon was away, and what the guest had not flushed may be lost: the guest waits until the VM is started again';
 
+export interface GuestGuardOptions {
+  /** Tells one process from all others that have or had its number; the system's processes are looked at where it is left out. */
+  readonly identify?: ((pid: number) => string) | undefined;
+  /** Asked each time, beside what the record says. */
+  readonly whyFenced?: ((record: VirtualDeviceRecord) => string | undefined) | undefined;
+}
+
 export class GuestGuard {
   readonly #record: StoredRecord<VirtualDeviceRecord>;
+  readonly #identify: (pid: number) => string;
   readonly #whyFenced: (record: VirtualDeviceRecord) => string | undefined;
-  /** The VMM that is, or was last, connected. */
+  /** The VMM that is, or was last, connected, perhaps to a daemon before this one. */
   #process: string | undefined;
   /** This daemon gave the guest a device, so its virtual device remembers more than the record. */
   #seen = false;
   #granted: GuestRecord['device'] = null;
 
-  /** `whyFenced` is asked each time, beside what the record says. */
-  constructor(
-    record: StoredRecord<VirtualDeviceRecord>,
-    whyFenced: (record: VirtualDeviceRecord) => string | undefined = () => undefined,
-  ) {
+  constructor(record: StoredRecord<VirtualDeviceRecord>, options: GuestGuardOptions = {}) {
     this.#record = record;
-    this.#whyFenced = whyFenced;
+    this.#identify = options.identify ?? processIdentity;
+    this.#whyFenced = options.whyFenced ?? (() => undefined);
+    this.#process = record.value.guest?.process;
   }
 
   /** Why the attachment is nobody's any more; undefined while it is this host's. */
@@ -48,10 +54,10 @@ export class GuestGuard {
     return this.#record.value.guest?.left ?? 'nothing';
   }
 
-  /** A VMM is there. True where it is another one than this daemon saw before: its guest knows nothing of what was. */
+  /** A VMM is there. True where it is another one than was there before: its guest knows nothing of what was. */
   connected(pid: number): boolean {
     const before = this.#process;
-    this.#process = processIdentity(pid);
+    this.#process = this.#identify(pid);
     const isOther = before !== undefined && before !== this.#process;
     if (isOther) this.#seen = false;
     return isOther;
@@ -102,9 +108,16 @@ export class GuestGuard {
 
   async #check(grant: Grant): Promise<void> {
     const before = this.#record.value.guest?.device ?? null;
-    if (this.#seen || before === null || sameDevice(before, grant)) return;
-    await grant.device.close();
-    throw new NetbusError('device', OTHER_DEVICE);
+    if (this.#seen || sameDevice(before, grant)) return;
+    const { bootId, instance } = grant;
+    try {
+      if (before !== null) throw new NetbusError('device', OTHER_DEVICE);
+      // A write that is acknowledged before this is stored could be lost without anybody knowing.
+      await this.#change((guest) => guest && { ...guest, device: { bootId, instance } });
+    } catch (thrown) {
+      await grant.device.close();
+      throw thrown;
+    }
   }
 
   async #change(change: (guest: GuestRecord | null) => GuestRecord | null): Promise<void> {

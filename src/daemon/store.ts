@@ -2,10 +2,10 @@
  * Records on stable storage: a folder of JSON files, one per record. A record is there completely or not at all, whatever ends the daemon, and
  * what `put` resolved for survives a power cut: the temporary is written and synced, renamed over the old one, and the folder synced.
  */
-import { mkdir, open, readdir, readFile, rename, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { z } from 'zod';
 import { NetbusError } from '../device/errors.ts';
+import { type RecordFiles, systemFiles } from './record-files.ts';
 import { Turns } from './turns.ts';
 
 const EXTENSION = '.json';
@@ -28,12 +28,14 @@ export interface LoadedRecords<Value> {
 export class RecordStore<Value> {
   readonly folder: string;
   readonly #schema: z.ZodType<Value>;
+  readonly #files: RecordFiles;
   /** Per key, so that the last `put` of a key is what stays, and one slow key does not hold up the others. */
   readonly #turns = new Map<string, { turns: Turns; waiting: number }>();
 
-  constructor(folder: string, schema: z.ZodType<Value>) {
+  constructor(folder: string, schema: z.ZodType<Value>, files: RecordFiles = systemFiles) {
     this.folder = folder;
     this.#schema = schema;
+    this.#files = files;
   }
 
   /**
@@ -41,11 +43,11 @@ export class RecordStore<Value> {
    * rest goes on. `now` (milliseconds since 1970) becomes part of the name that it is kept under.
    */
   async load(now: number): Promise<LoadedRecords<Value>> {
-    await mkdir(this.folder, { recursive: true, mode: 0o700 });
+    await this.#files.makeFolder(this.folder, 0o700);
     const records = new Map<string, Value>();
     const damaged: DamagedRecord[] = [];
-    for (const file of (await readdir(this.folder)).sort()) {
-      if (file.startsWith(TEMPORARY_PREFIX)) await unlink(join(this.folder, file));
+    for (const file of (await this.#files.list(this.folder)).sort()) {
+      if (file.startsWith(TEMPORARY_PREFIX)) await this.#files.remove(join(this.folder, file));
       if (file.startsWith('.') || !file.endsWith(EXTENSION)) continue;
       const key = file.slice(0, -EXTENSION.length);
       const read = await this.#read(file);
@@ -64,15 +66,15 @@ export class RecordStore<Value> {
   remove(key: string): Promise<void> {
     return this.#inTurn(key, async () => {
       await this.#guard(key, async () => {
-        await unlink(join(this.folder, key + EXTENSION)).catch(ignoreMissing);
-        await syncFolder(this.folder);
+        await this.#files.remove(join(this.folder, key + EXTENSION)).catch(ignoreMissing);
+        await this.#files.syncFolder(this.folder);
       });
     });
   }
 
   async #read(file: string): Promise<{ value: Value } | { reason: string }> {
     try {
-      const text = await readFile(join(this.folder, file), 'utf8');
+      const text = await this.#files.read(join(this.folder, file));
       if (text.length > RECORD_BYTES_MAX) return { reason: `longer than ${RECORD_BYTES_MAX} bytes` };
       const parsed: unknown = JSON.parse(text);
       const result = this.#schema.safeParse(parsed);
@@ -90,8 +92,8 @@ export class RecordStore<Value> {
   async #setAside(file: string, reason: string, now: number): Promise<DamagedRecord> {
     const stamp = new Date(now).toISOString().replace(/[:.]/g, '-');
     const keptAs = `${file}.damaged-${stamp}`;
-    await rename(join(this.folder, file), join(this.folder, keptAs));
-    await syncFolder(this.folder);
+    await this.#files.rename(join(this.folder, file), join(this.folder, keptAs));
+    await this.#files.syncFolder(this.folder);
     return { file: join(this.folder, file), keptAs: join(this.folder, keptAs), reason };
   }
 
@@ -99,20 +101,14 @@ export class RecordStore<Value> {
     const temporary = join(this.folder, `${TEMPORARY_PREFIX}${key}`);
     await this.#guard(key, async () => {
       try {
-        const file = await open(temporary, 'w', 0o600);
-        try {
-          await file.writeFile(`${JSON.stringify(value, null, 2)}\n`);
-          await file.sync();
-        } finally {
-          await file.close();
-        }
+        await this.#files.write(temporary, `${JSON.stringify(value, null, 2)}\n`, 0o600);
       } catch (thrown) {
         // Half a record takes room that a full filesystem does not have.
-        await unlink(temporary).catch(() => {});
+        await this.#files.remove(temporary).catch(() => {});
         throw thrown;
       }
-      await rename(temporary, join(this.folder, key + EXTENSION));
-      await syncFolder(this.folder);
+      await this.#files.rename(temporary, join(this.folder, key + EXTENSION));
+      await this.#files.syncFolder(this.folder);
     });
   }
 
@@ -142,15 +138,6 @@ function reasonOf(thrown: unknown, folder: string): string {
   if (code === 'ENOSPC' || code === 'EDQUOT')
     return `, the filesystem is full: make room there (df ${folder}; df -i ${folder})`;
   return `: ${message}`;
-}
-
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }
 
 function ignoreMissing(thrown: unknown): void {

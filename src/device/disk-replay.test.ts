@@ -16,6 +16,15 @@ function guest(replay: DiskReplay, rows: number) {
   };
 }
 
+test('writes of which nothing is known are unflushed until the first flush', () => {
+  const replay = new DiskReplay('unknown');
+  const { take, answer } = guest(replay, 4);
+  assert.equal(replay.unflushed, true);
+  take(0, DiskKind.flush);
+  answer(0);
+  assert.equal(replay.unflushed, false);
+});
+
 test('an acknowledged write is unflushed until a flush that was taken after it', () => {
   const replay = new DiskReplay();
   const { take, answer } = guest(replay, 4);

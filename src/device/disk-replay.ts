@@ -14,6 +14,11 @@ export class DiskReplay implements ReplayPolicy {
   /** Per row of a flush: the writes that were acknowledged when it was taken, which are what it covers. */
   #covers = new Float64Array(0);
 
+  /** `before`: acknowledged writes of the same guest, of which nothing else is known, until a flush covers them. */
+  constructor(before: 'nothing' | 'unknown' = 'nothing') {
+    if (before === 'unknown') this.#acknowledged = 1;
+  }
+
   /** True while an acknowledged write may exist in the memory of the device's host only. */
   get unflushed(): boolean {
     return this.#acknowledged > this.#flushed;

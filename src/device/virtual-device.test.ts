@@ -10,7 +10,7 @@ import { DiskKind, DiskStatus } from './disk.ts';
 import { NetbusError } from './errors.ts';
 import type { DiskProfile } from './profile.ts';
 import type { Grant, Session } from './source.ts';
-import { VirtualDevice, type VirtualDeviceState } from './virtual-device.ts';
+import { VirtualDevice, type VirtualDeviceOptions, type VirtualDeviceState } from './virtual-device.ts';
 
 const MIB = 1024 * 1024;
 const GONE = new NetbusError('unreachable', 'the host of the device is away');
@@ -82,7 +82,7 @@ class HostSession implements Session {
   }
 }
 
-function setUp() {
+function setUp(options: Partial<VirtualDeviceOptions> = {}) {
   const host = new Host();
   const clock = new ManualClock();
   const states: VirtualDeviceState[] = [];
@@ -92,6 +92,7 @@ function setUp() {
     openSession: host.openSession,
     clock,
     onState: (state) => states.push(state),
+    ...options,
   });
   return { host, clock, states, virtual };
 }
@@ -252,6 +253,21 @@ for (const how of ['the session is ended', 'a session is refused'] as const) {
     assert.deepEqual(guest.breaches, []);
   });
 }
+
+test('a host that forgot what was written under an earlier daemon: errors, unless this guest has flushed since', async () => {
+  for (const flushes of [false, true]) {
+    const { host, virtual, clock } = setUp({ before: 'unknown' });
+    const guest = use(virtual);
+    await turn();
+    if (flushes) assert.equal(await ask(guest, DiskKind.flush), DiskStatus.ok);
+    host.instance = 'second';
+    clock.advance(1000);
+    host.last.end(GONE);
+    await turn();
+    assert.equal(await ask(guest, DiskKind.flush), flushes ? DiskStatus.ok : DiskStatus.ioError);
+    await guest.close();
+  }
+});
 
 test('a host that forgot nothing that matters: the guest goes on', async () => {
   const { host, virtual, clock } = setUp();

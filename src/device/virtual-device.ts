@@ -35,6 +35,8 @@ export interface VirtualDeviceOptions {
   readonly profile: Profile;
   /** Most requests of the guest that are held at a time. */
   readonly depth: number;
+  /** What the guest has written before this object was made: `unknown` where an earlier daemon served it; `nothing` by default. */
+  readonly before?: 'nothing' | 'unknown';
   readonly openSession: OpenSession;
   readonly clock: Clock;
   readonly onState: (state: VirtualDeviceState) => void;
@@ -52,7 +54,7 @@ interface GuestHistory {
 export class VirtualDevice implements Source {
   readonly #options: VirtualDeviceOptions;
   #profile: Profile;
-  #history: GuestHistory = { replay: new DiskReplay() };
+  #history: GuestHistory;
   #state: VirtualDeviceState = { name: 'idle' };
   #use: Use | undefined;
   /** The use before this one, until the last trace of it is gone. */
@@ -61,6 +63,7 @@ export class VirtualDevice implements Source {
   constructor(options: VirtualDeviceOptions) {
     this.#options = options;
     this.#profile = options.profile;
+    this.#history = { replay: new DiskReplay(options.before) };
   }
 
   get profile(): Profile {

@@ -9,6 +9,7 @@ import { ChunkPool } from '../device/chunk-pool.ts';
 import type { Device, Filter, Guest, Quiesced } from '../device/device.ts';
 import { MessageTable } from '../device/message-table.ts';
 import { DISK_TRANSFER_BYTES_MAX, type Profile } from '../device/profile.ts';
+import type { Region } from '../device/region.ts';
 import { copySegments } from './copy-segments.ts';
 
 /** What the smallest request stages, and the alignment that direct I/O gets. */
@@ -16,17 +17,24 @@ const CHUNK_BYTES = 16 * 1024;
 /** Staging of one device, taken from the system only as far as it is used. At the bound the guest waits. */
 const BOUNCE_BYTES_DEFAULT = 32 * 1024 * 1024;
 
+/** Reserves `bytes` of memory, taken from the system as it is used; `release` gives it back. */
+export type AllocateBounce = (bytes: number) => Region & { release(): void };
+
 /** `stagingBytes` is at least the largest transfer, DISK_TRANSFER_BYTES_MAX. */
-export function bounce(stagingBytes: number = BOUNCE_BYTES_DEFAULT): Filter {
+export function bounce(
+  stagingBytes: number = BOUNCE_BYTES_DEFAULT,
+  allocate: AllocateBounce = (bytes) => NativeRegion.allocate(bytes),
+): Filter {
   if (stagingBytes < DISK_TRANSFER_BYTES_MAX)
     throw new RangeError(`staging of ${stagingBytes} bytes is less than one transfer`);
-  return (device) => new BouncedDevice(device, stagingBytes);
+  return (device) => new BouncedDevice(device, stagingBytes, allocate);
 }
 
 class BouncedDevice implements Device {
   readonly #inner: Device;
   readonly #stagingBytes: number;
-  #staging: NativeRegion | undefined;
+  readonly #allocate: AllocateBounce;
+  #staging: ReturnType<AllocateBounce> | undefined;
   #pool!: ChunkPool;
   /** The requests as the inner device sees them: the same rows, with staging in place of the guest's memory. */
   #staged!: MessageTable;
@@ -39,9 +47,10 @@ class BouncedDevice implements Device {
   #guestWaits = false;
   #closing: Promise<void> | undefined;
 
-  constructor(inner: Device, stagingBytes: number) {
+  constructor(inner: Device, stagingBytes: number, allocate: AllocateBounce) {
     this.#inner = inner;
     this.#stagingBytes = stagingBytes;
+    this.#allocate = allocate;
   }
 
   get profile(): Profile {
@@ -54,7 +63,7 @@ class BouncedDevice implements Device {
 
   start(guest: Guest): void {
     this.#guest = guest;
-    this.#staging = NativeRegion.allocate(this.#stagingBytes);
+    this.#staging = this.#allocate(this.#stagingBytes);
     this.#pool = new ChunkPool(this.#staging, CHUNK_BYTES);
     this.#staged = new MessageTable(guest.requests.capacity);
     this.#batch = new Batch(this.#staged);

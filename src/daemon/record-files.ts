@@ -1,0 +1,54 @@
+/** The file operations that records rest on: of the system's file system, or of one that a test makes. */
+import { mkdir, open, readdir, readFile, rename, unlink } from 'node:fs/promises';
+
+/** Every call rejects with the system's error. Nothing of a name (made, renamed, removed) is on stable storage before `syncFolder`. */
+export interface RecordFiles {
+  /** With those above it; one that is there is left as it is. */
+  makeFolder(folder: string, mode: number): Promise<void>;
+  /** The names in a folder. */
+  list(folder: string): Promise<string[]>;
+  read(path: string): Promise<string>;
+  /** A file of this content, in place of one that is there; the content is on stable storage once it resolves. Half of it may be there where it rejects. */
+  write(path: string, content: string, mode: number): Promise<void>;
+  /** Replaces `to` at once: whoever looks sees the old file or the new one. */
+  rename(from: string, to: string): Promise<void>;
+  remove(path: string): Promise<void>;
+  syncFolder(folder: string): Promise<void>;
+}
+
+export const systemFiles: RecordFiles = {
+  async makeFolder(folder, mode) {
+    await mkdir(folder, { recursive: true, mode });
+  },
+
+  list(folder) {
+    return readdir(folder);
+  },
+
+  read(path) {
+    return readFile(path, 'utf8');
+  },
+
+  async write(path, content, mode) {
+    const file = await open(path, 'w', mode);
+    try {
+      await file.writeFile(content);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+  },
+
+  rename,
+
+  remove: unlink,
+
+  async syncFolder(folder) {
+    const handle = await open(folder, 'r');
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  },
+};

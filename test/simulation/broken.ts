@@ -1,0 +1,105 @@
+/** Hosts that are broken on purpose, one for each invariant: the simulation must find out. */
+import { IO_OPERATION_WORDS, IO_SEGMENT_WORDS, IoOp } from '../../native/index.ts';
+import type { IoCalls } from '../../src/backends/disk/engine.ts';
+import type { DeviceHost } from '../../src/daemon/device-host.ts';
+import { DiskStatus } from '../../src/device/disk.ts';
+import { FailedDevice } from '../../src/device/failed-device.ts';
+import type { OpenSession } from '../../src/device/source.ts';
+import type { Wrappers } from './host.ts';
+
+/** Heartbeats and everything slower. */
+const LONG_MS = 3_000;
+
+export interface Broken {
+  readonly what: string;
+  /** One of these is found. */
+  readonly invariants: readonly string[];
+  readonly wrappers: Wrappers;
+}
+
+export const brokenHosts: readonly Broken[] = [
+  {
+    what: 'a device is closed while its I/O is under way',
+    invariants: ['one writer', 'memory'],
+    wrappers: { calls: (calls) => ({ ...calls, ioPending: () => 0, ioDestroy: () => {} }) },
+  },
+  {
+    what: 'an image is opened while I/O of a killed daemon is under way',
+    invariants: ['one writer'],
+    wrappers: { ignoresLock: true },
+  },
+  {
+    what: 'a flush does nothing',
+    invariants: ['flushed'],
+    wrappers: { calls: withoutFlush },
+  },
+  {
+    what: 'a host has the same boot id after each boot',
+    invariants: ['acknowledged'],
+    wrappers: { bootId: () => 'the-same' },
+  },
+  {
+    what: 'a request that was answered goes again',
+    invariants: ['replay', 'acknowledged'],
+    wrappers: { repeatsAnswered: true },
+  },
+  {
+    what: 'records are not synced',
+    invariants: ['epoch', 'records'],
+    wrappers: { files: (files) => ({ ...files, syncFolder: async () => {} }) },
+  },
+  {
+    what: 'staging is not given back',
+    invariants: ['bounded'],
+    wrappers: { memory: (allocate) => (bytes) => ({ ...allocate(bytes), release: () => {} }) },
+  },
+  {
+    what: 'nobody notices that the other end is silent',
+    invariants: ['every hold ends'],
+    wrappers: {
+      clock: (clock) => ({ ...clock, after: (ms, callback) => (ms >= LONG_MS ? () => {} : clock.after(ms, callback)) }),
+    },
+  },
+  {
+    what: 'a second session answers with errors',
+    invariants: ['no surprise'],
+    wrappers: { deviceHost: failingSecond },
+  },
+];
+
+function withoutFlush(calls: IoCalls): IoCalls {
+  return {
+    ...calls,
+    ioSubmit: (engine, operations, count) => {
+      let at = 0;
+      for (let i = 0; i < count; i++) {
+        // A read of nothing.
+        if (operations[at] === IoOp.flush) operations[at] = IoOp.read;
+        at += IO_OPERATION_WORDS + operations[at + IO_OPERATION_WORDS - 1] * IO_SEGMENT_WORDS;
+      }
+      return calls.ioSubmit(engine, operations, count);
+    },
+  };
+}
+
+function failingSecond(host: DeviceHost): DeviceHost {
+  let granted = 0;
+  return Object.assign(Object.create(host) as DeviceHost, {
+    openSession: (attachment: string, signal: AbortSignal): OpenSession => {
+      const open = host.openSession(attachment, signal);
+      return async (onEnded) => {
+        const session = await open(onEnded);
+        return {
+          activate: async () => {
+            const grant = await session.activate();
+            if (++granted === 1) return grant;
+            await grant.device.close();
+            return { ...grant, device: new FailedDevice(grant.device.profile, grant.device.depth, DiskStatus.ioError) };
+          },
+          quiesced: () => session.quiesced(),
+          close: () => session.close(),
+        };
+      };
+    },
+  });
+}

@@ -1,0 +1,56 @@
+/**
+ * Long searches: `node --import tsx test/simulation/run.ts --seeds N [--from S]` runs seeds S to S + N - 1 and ends with 1 where one fails;
+ * `--seed S` runs one and prints all that happens in it.
+ */
+import { parseArgs } from 'node:util';
+import { Simulator } from './simulation.ts';
+
+const REPORT_EVERY_MS = 10_000;
+
+const { values } = parseArgs({
+  options: {
+    seeds: { type: 'string', default: '1000' },
+    from: { type: 'string', default: '0' },
+    seed: { type: 'string' },
+    keepGoing: { type: 'boolean', default: false },
+  },
+});
+const simulator = await Simulator.make();
+process.exitCode = await (values.seed === undefined
+  ? search(Number(values.from), Number(values.seeds))
+  : replay(Number(values.seed)));
+simulator.close();
+
+async function search(from: number, count: number): Promise<number> {
+  const begunMs = performance.now();
+  let reportedMs = begunMs;
+  const failed: number[] = [];
+  const total = { events: 0, answered: 0, seconds: 0 };
+  for (let seed = from; seed < from + count; seed++) {
+    const run = await simulator.run(seed);
+    total.events += run.events;
+    total.answered += run.answered;
+    total.seconds += run.seconds;
+    if (run.violation !== undefined) {
+      console.log(`seed ${seed}: ${run.violation.message}`);
+      failed.push(seed);
+      if (!values.keepGoing && failed.length >= 10) break;
+    }
+    if (performance.now() - reportedMs < REPORT_EVERY_MS) continue;
+    reportedMs = performance.now();
+    console.log(`${seed - from + 1} of ${count} seeds, ${failed.length} failed`);
+  }
+  const seconds = ((performance.now() - begunMs) / 1000).toFixed(1);
+  const { events, answered } = total;
+  console.log(
+    `seeds ${from} to ${from + count - 1} in ${seconds} s: ${events} events, ${answered} answers, ${(total.seconds / 3600).toFixed(1)} simulated hours; ${failed.length} failed`,
+  );
+  return failed.length === 0 ? 0 : 1;
+}
+
+async function replay(seed: number): Promise<number> {
+  const { violation, trace = [], hash } = await simulator.run(seed, { keepTrace: true });
+  for (const line of trace) console.log(line);
+  console.log(`seed ${seed}: ${violation === undefined ? 'no violation' : violation.message}; hash ${hash}`);
+  return violation === undefined ? 0 : 1;
+}
