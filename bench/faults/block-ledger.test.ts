@@ -77,7 +77,9 @@ test("a torn block, and another block's content, are corrupt", () => {
 
 test('a discarded block expects nothing of before', () => {
   const ledger = new BlockLedger(4, SEED);
-  acknowledged(ledger, 3);
+  const data = acknowledged(ledger, 3);
   ledger.forget(3);
-  assert.equal(ledger.check(3, new Uint8Array(BLOCK_BYTES)), undefined);
+  for (const content of [data, new Uint8Array(BLOCK_BYTES)]) assert.equal(ledger.check(3, content), undefined);
+  acknowledged(ledger, 3);
+  assert.equal(ledger.check(3, data)?.what, 'lost');
 });

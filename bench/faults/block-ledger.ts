@@ -44,7 +44,11 @@ interface Block {
   pending: number | undefined;
   /** Writes that were answered with an error, since the latest that was not: each may be there or not. */
   failed: number[];
+  /** Anything may be there until the next write. */
+  anything: boolean;
 }
+
+const EMPTY: Omit<Block, 'failed'> = { acknowledged: 0, flushed: 0, seen: 0, pending: undefined, anything: false };
 
 export class BlockLedger {
   readonly blocks: number;
@@ -55,13 +59,7 @@ export class BlockLedger {
   constructor(blocks: number, seed: number) {
     this.blocks = blocks;
     this.#seed = seed;
-    this.#states = Array.from({ length: blocks }, () => ({
-      acknowledged: 0,
-      flushed: 0,
-      seen: 0,
-      pending: undefined,
-      failed: [],
-    }));
+    this.#states = Array.from({ length: blocks }, () => ({ ...EMPTY, failed: [] }));
   }
 
   /** Writes so far. */
@@ -89,6 +87,7 @@ export class BlockLedger {
     state.acknowledged = state.pending!;
     state.pending = undefined;
     state.failed = [];
+    state.anything = false;
   }
 
   /** The write on its way was answered with an error. */
@@ -98,9 +97,10 @@ export class BlockLedger {
     state.pending = undefined;
   }
 
-  /** The block was discarded: its content is anybody's until it is written. */
+  /** The block was discarded, or found wrong and told: anything may be there until it is written. */
   forget(block: number): void {
-    this.#states[block] = { acknowledged: 0, flushed: 0, seen: 0, pending: undefined, failed: [] };
+    const { pending } = this.#states[block];
+    this.#states[block] = { ...EMPTY, pending, failed: [], anything: true };
   }
 
   /** A flush is about to be sent; the function to call when it was acknowledged: what it covers is on stable storage. */
@@ -117,6 +117,7 @@ export class BlockLedger {
   /** Compares what a read of `block` gave, with no write to it on its way since before the read; undefined where it is right. */
   check(block: number, data: Uint8Array): Finding | undefined {
     const state = this.#states[block];
+    if (state.anything) return undefined;
     const found = this.#sequenceOf(block, data);
     const expected = state.acknowledged;
     if (found === undefined) return { what: 'corrupt', block, expected };
