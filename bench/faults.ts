@@ -28,7 +28,7 @@ export async function benchFaults(options: FaultBenchOptions): Promise<boolean> 
   const cleanup = new Cleanup();
   try {
     const stage = await Stage.set({ cleanup, kinds, seed, guest: true, program: PROGRAM }, say);
-    const rounds = planRounds(kinds, seededRandom(seed));
+    const rounds = planRounds(kinds, seededRandom(seed), { longSilences: true });
     const untilMs = performance.now() + minutes * 60_000;
     const report = await new Campaign(stage, { seed, kinds, rounds, faults, untilMs, backMsMax: BACK_MS_MAX }, say).run();
     const comparison = await compareWithNbd(stage, cleanup, say);

@@ -86,13 +86,18 @@ export function parseFaultBenchOptions(argv: readonly string[]): FaultBenchOptio
   const { seed, minutes, faults } = values;
   const asManyAsFit = minutes === undefined ? FAULTS_PER_KIND_DEFAULT * kinds.length : FAULTS_MAX;
   return {
-    // 0 has its place among the seeds.
-    seed: seed === undefined ? undefined : whole('--seed', String(Number(seed) + 1), SEED_MAX + 1) - 1,
+    seed: seed === undefined ? undefined : seedOf(seed),
     minutes: minutes === undefined ? MINUTES_DEFAULT : positive('--minutes', minutes, MINUTES_MAX),
     faults: faults === undefined ? asManyAsFit : whole('--faults', faults, FAULTS_MAX),
     kinds,
     json: values.json,
   };
+}
+
+function seedOf(text: string): number {
+  if (!/^\d+$/.test(text) || Number(text) > SEED_MAX)
+    throw new UsageError(`--seed: "${text}" is no whole number from 0 to ${SEED_MAX}`);
+  return Number(text);
 }
 
 function parseFaults(argv: readonly string[]) {

@@ -36,3 +36,12 @@ test('faults come alone and together', () => {
   const sizes = new Set(rounds(faultKinds, 1, 200).map((round) => round.length));
   assert.deepEqual([...sizes].toSorted(), [1, 2, 3]);
 });
+
+test('silences that only the heartbeat ends come where they may', () => {
+  const longest = (longSilences: boolean) => {
+    const plan = planRounds(['half-open'], seededRandom(2), { longSilences });
+    return Math.max(...Array.from({ length: 100 }, () => plan.next().value[0].durationMs));
+  };
+  assert.ok(longest(true) > 15_000);
+  assert.ok(longest(false) < 3_000);
+});

@@ -29,6 +29,9 @@ const DURATION_MS: Record<FaultKind, readonly [number, number]> = {
   'half-open': [200, 2500],
   stall: [200, 2500],
 };
+/** A silence that only the heartbeat ends, in milliseconds; and how many of a hundred half-open connections it befalls, where it may. */
+const LONG_SILENCE_MS = 17_000;
+const LONG_SILENCE_PERCENT = 10;
 /** The second and third of a round begin within this time of the first, in milliseconds. */
 const OVERLAP_MS = 1_000;
 /** Of a hundred rounds: those of one fault, and those of at most two. */
@@ -39,7 +42,11 @@ const AT_MOST_TWO_PERCENT = 85;
  * Rounds without end. Each kind comes once before any comes again, so that every prefix has about as many of each; a round has no
  * kind twice.
  */
-export function* planRounds(kinds: readonly FaultKind[], random: SeededRandom): Generator<Round, never> {
+export function* planRounds(
+  kinds: readonly FaultKind[],
+  random: SeededRandom,
+  { longSilences = false }: { longSilences?: boolean } = {},
+): Generator<Round, never> {
   let bag: FaultKind[] = [];
   const draw = (): FaultKind => {
     if (bag.length === 0) bag = shuffled(kinds, random);
@@ -56,14 +63,16 @@ export function* planRounds(kinds: readonly FaultKind[], random: SeededRandom): 
       else drawn.push(kind);
     }
     bag.push(...aside);
-    yield drawn.map((kind, i) => plan(kind, i === 0, random));
+    yield drawn.map((kind, i) => plan(kind, i === 0, random, longSilences));
   }
 }
 
-function plan(kind: FaultKind, first: boolean, random: SeededRandom): PlannedFault {
+function plan(kind: FaultKind, first: boolean, random: SeededRandom, longSilences: boolean): PlannedFault {
   const [least, most] = DURATION_MS[kind];
   const atMs = first ? 0 : random.below(OVERLAP_MS);
-  return { kind, atMs, durationMs: least + random.below(most - least + 1), dice: random.below(1_000_000) / 1_000_000 };
+  const usualMs = least + random.below(most - least + 1);
+  const long = longSilences && kind === 'half-open' && random.below(100) < LONG_SILENCE_PERCENT;
+  return { kind, atMs, durationMs: long ? LONG_SILENCE_MS : usualMs, dice: random.below(1_000_000) / 1_000_000 };
 }
 
 function shuffled(kinds: readonly FaultKind[], random: SeededRandom): FaultKind[] {

@@ -119,11 +119,6 @@ export class DeviceHost {
     return this.guest.succeed(`${ENVIRONMENT}\n${NETBUS} ${argv.join(' ')}`, { timeoutMs: DAEMON_MS_MAX });
   }
 
-  /** Open descriptors of the daemon. */
-  async descriptors(): Promise<number> {
-    return Number(await this.guest.succeed('ls /proc/$(cat /run/daemon.pid)/fd | wc -l'));
-  }
-
   /** The power goes: the machine with its memory is gone at once, its disk stays as it is. */
   async losePower(): Promise<void> {
     await this.guest.kill();
