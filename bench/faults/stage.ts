@@ -31,6 +31,8 @@ export interface StageOptions {
   readonly seed: number;
   /** Whether a real guest takes part. */
   readonly guest: boolean;
+  /** Size of the disk on m1 whose every write is known; LEDGER_BLOCKS by default. With few, each is soon overwritten. */
+  readonly ledgerBlocks?: number;
   /** The built program, for a machine of its own. */
   readonly program: string;
   /** Command lines to run instead of the daemon's program, by host: tests break one on purpose. */
@@ -72,10 +74,11 @@ export class Stage {
     const machine = wired.machines.get(MACHINE_HOST);
     const writers = new Writers(cluster, cleanup, seed);
 
+    const ledgerBlocks = options.ledgerBlocks ?? LEDGER_BLOCKS;
     const imagePath = join(cluster.host(DEVICE_HOST).folder, 'ledger.img');
-    makeImage(imagePath, LEDGER_BLOCKS);
+    makeImage(imagePath, ledgerBlocks);
     await exportDisk(cluster, 'ledger', imagePath);
-    const writer = await writers.connect(`${DEVICE_HOST}/ledger`, LEDGER_BLOCKS, 8, 1);
+    const writer = await writers.connect(`${DEVICE_HOST}/ledger`, ledgerBlocks, 8, 1);
 
     const smallDisks = new Map<FaultKind, SmallDisk>();
     for (const kind of ['disk-full', 'io-error'] as const) {
