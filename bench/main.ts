@@ -1,6 +1,10 @@
-/** `npm run bench -- disk`: how fast Netbus is, beside the programs that do the same job today. */
+/**
+ * `npm run bench -- disk`: how fast Netbus is, beside the programs that do the same job today.
+ * `npm run bench -- faults`: what guests notice while everything below them fails, one after the other and together.
+ */
 import { benchDisk } from './disk.ts';
-import { parseDiskBenchOptions, UsageError, usage } from './options.ts';
+import { benchFaults } from './faults.ts';
+import { parseDiskBenchOptions, parseFaultBenchOptions, UsageError, usage } from './options.ts';
 
 const EXIT_OK = 0;
 const EXIT_FAILED = 1;
@@ -13,14 +17,25 @@ async function main(argv: readonly string[]): Promise<number> {
     return EXIT_OK;
   }
   try {
-    if (bench !== 'disk')
-      throw new UsageError(bench === undefined ? 'which benchmark?' : `there is no benchmark "${bench}", only disk`);
-    return (await benchDisk(parseDiskBenchOptions(rest))) ? EXIT_OK : EXIT_FAILED;
+    return (await run(bench, rest)) ? EXIT_OK : EXIT_FAILED;
   } catch (error) {
     process.stderr.write(`bench: ${(error as Error).message}\n`);
     if (!(error instanceof UsageError)) return EXIT_FAILED;
     process.stderr.write(`${usage}\n`);
     return EXIT_USAGE;
+  }
+}
+
+function run(bench: string | undefined, argv: readonly string[]): Promise<boolean> {
+  switch (bench) {
+    case 'disk':
+      return benchDisk(parseDiskBenchOptions(argv));
+    case 'faults':
+      return benchFaults(parseFaultBenchOptions(argv));
+    case undefined:
+      throw new UsageError('which benchmark?');
+    default:
+      throw new UsageError(`there is no benchmark "${bench}", only disk and faults`);
   }
 }
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { parseDiskBenchOptions, UsageError } from './options.ts';
+import { faultKinds } from './faults/kinds.ts';
+import { parseDiskBenchOptions, parseFaultBenchOptions, UsageError } from './options.ts';
 
 test('without options it is the smoke benchmark', () => {
   const options = parseDiskBenchOptions([]);
@@ -47,6 +48,31 @@ test('a mistake says what is wrong and what is allowed', () => {
       () => parseDiskBenchOptions(argv),
       (error) => error instanceof UsageError && message.test(error.message),
       argv.join(' '),
+    );
+  }
+});
+
+test('faults: 20 of each kind without options; with a time, as many as it allows', () => {
+  const options = parseFaultBenchOptions([]);
+  assert.deepEqual([options.seed, options.faults, options.kinds], [undefined, 20 * faultKinds.length, faultKinds]);
+  const short = parseFaultBenchOptions(['--minutes', '2', '--seed', '0', '--kinds', 'cut,stall,cut', '--json']);
+  assert.deepEqual([short.seed, short.minutes, short.kinds, short.json], [0, 2, ['cut', 'stall'], true]);
+  assert.ok(short.faults > 10_000);
+  assert.equal(parseFaultBenchOptions(['--faults', '7', '--minutes', '2']).faults, 7);
+});
+
+test('faults: mistakes are one line each', () => {
+  const mistakes: [string[], RegExp][] = [
+    [['--kinds', 'cut,flood'], /--kinds: "flood" is none of cut, /],
+    [['--seed', 'x'], /--seed: "x" is no whole number/],
+    [['--seed', '-1'], /--seed/],
+    [['--minutes', '0'], /--minutes: "0"/],
+    [['--faults', '1.5'], /--faults: "1.5" is no whole number/],
+  ];
+  for (const [argv, message] of mistakes) {
+    assert.throws(
+      () => parseFaultBenchOptions(argv),
+      (error) => error instanceof UsageError && message.test(error.message),
     );
   }
 });

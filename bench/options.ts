@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { parseArgs } from 'node:util';
 import { type CandidateKind, candidateKinds, type Transport } from './candidates/candidate.ts';
 import { type Load, parseLoad, smokeLoads } from './disk-loads.ts';
+import { type FaultKind, faultKinds } from './faults/kinds.ts';
 
 export interface DiskBenchOptions {
   /** Measured time of each run, in seconds. */
@@ -14,6 +15,18 @@ export interface DiskBenchOptions {
   readonly transport: Transport;
   /** Where the images are made. */
   readonly directory: string;
+  /** Nothing but the JSON line on stdout. */
+  readonly json: boolean;
+}
+
+export interface FaultBenchOptions {
+  /** Undefined: a new one. */
+  readonly seed: number | undefined;
+  /** Most time for faults, in minutes. */
+  readonly minutes: number;
+  /** So many faults at least, if the time is enough. */
+  readonly faults: number;
+  readonly kinds: readonly FaultKind[];
   /** Nothing but the JSON line on stdout. */
   readonly json: boolean;
 }
@@ -30,7 +43,15 @@ export const usage = `usage: npm run bench -- disk [options]
   --queues N       virtqueues, each with the load's depth (default 1)
   --transport T    tls or plain (default tls)
   --dir PATH       where the images are made, 128 MiB for each candidate (default ${tmpdir()})
-  --json           only the JSON line on stdout; the rest goes to stderr`;
+  --json           only the JSON line on stdout; the rest goes to stderr
+
+usage: npm run bench -- faults [options]
+
+  --seed S         the faults of a run before; without it a new seed, which is printed
+  --minutes M      no new fault after this time (default 20)
+  --faults N       faults in all (default 20 of each kind; with --minutes as many as the time allows)
+  --kinds LIST     of ${faultKinds.join(', ')} (default all)
+  --json           as above`;
 
 const QUEUES_MAX = 16;
 const ROUNDS_MAX = 100;
@@ -51,6 +72,55 @@ export function parseDiskBenchOptions(argv: readonly string[]): DiskBenchOptions
     directory: values.dir,
     json: values.json,
   };
+}
+
+const SEED_MAX = 2 ** 32 - 1;
+const MINUTES_MAX = 24 * 60;
+const MINUTES_DEFAULT = 20;
+const FAULTS_MAX = 1_000_000;
+const FAULTS_PER_KIND_DEFAULT = 20;
+
+export function parseFaultBenchOptions(argv: readonly string[]): FaultBenchOptions {
+  const values = parseFaults(argv);
+  const kinds = values.kinds === undefined ? faultKinds : [...new Set(values.kinds.split(',').map(faultKind))];
+  const { seed, minutes, faults } = values;
+  const asManyAsFit = minutes === undefined ? FAULTS_PER_KIND_DEFAULT * kinds.length : FAULTS_MAX;
+  return {
+    seed: seed === undefined ? undefined : seedOf(seed),
+    minutes: minutes === undefined ? MINUTES_DEFAULT : positive('--minutes', minutes, MINUTES_MAX),
+    faults: faults === undefined ? asManyAsFit : whole('--faults', faults, FAULTS_MAX),
+    kinds,
+    json: values.json,
+  };
+}
+
+function seedOf(text: string): number {
+  if (!/^\d+$/.test(text) || Number(text) > SEED_MAX)
+    throw new UsageError(`--seed: "${text}" is no whole number from 0 to ${SEED_MAX}`);
+  return Number(text);
+}
+
+function parseFaults(argv: readonly string[]) {
+  try {
+    return parseArgs({
+      args: [...argv],
+      options: {
+        seed: { type: 'string' },
+        minutes: { type: 'string' },
+        faults: { type: 'string' },
+        kinds: { type: 'string' },
+        json: { type: 'boolean', default: false },
+      },
+    }).values;
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+}
+
+function faultKind(name: string): FaultKind {
+  const found = faultKinds.find((kind) => kind === name);
+  if (found === undefined) throw new UsageError(`--kinds: "${name}" is none of ${faultKinds.join(', ')}`);
+  return found;
 }
 
 function parse(argv: readonly string[]) {

@@ -1,23 +1,38 @@
 /**
- * The demo: `npm run demo -- [--json] [--keep]`.
+ * The demo: `npm run demo -- [disk|outage] [--json] [--keep]`.
  *
+ *   disk    a disk of one host in a virtual machine on another (the default)
+ *   outage  the same while the network is cut, daemons are killed and the disk's host loses its power
  *   --json  the story goes to stderr; the last line of stdout is {"demo":"disk","ok":true,"verifiedBytes":N,...}
  *   --keep  leaves everything running to explore, says how, and ends with Ctrl-C
  */
 
 import { parseArgs } from 'node:util';
 import { Cleanup } from '../test/support/cleanup.ts';
-import { type DiskResult, tellDiskStory } from './demo/disk.ts';
-import { explore } from './demo/explore.ts';
+import { tellDiskStory } from './demo/disk.ts';
+import { explore, exploreOutage } from './demo/explore.ts';
+import { tellOutageStory } from './demo/outage.ts';
 import { Story } from './demo/story.ts';
 import { tellSummary } from './demo/summary.ts';
 
-const USAGE = 'usage: npm run demo -- [--json] [--keep]';
+const USAGE = 'usage: npm run demo -- [disk|outage] [--json] [--keep]';
 
-function readOptions(): { json: boolean; keep: boolean } {
+type Demo = 'disk' | 'outage';
+
+interface Options {
+  readonly demo: Demo;
+  readonly json: boolean;
+  readonly keep: boolean;
+}
+
+function readOptions(): Options {
   try {
-    const { values } = parseArgs({ options: { json: { type: 'boolean' }, keep: { type: 'boolean' } } });
-    return { json: values.json ?? false, keep: values.keep ?? false };
+    const options = { json: { type: 'boolean' }, keep: { type: 'boolean' } } as const;
+    const { values, positionals } = parseArgs({ options, allowPositionals: true });
+    const [demo = 'disk', ...more] = positionals;
+    if ((demo !== 'disk' && demo !== 'outage') || more.length > 0)
+      throw new Error(`"${positionals.join(' ')}" is neither disk nor outage`);
+    return { demo, json: values.json ?? false, keep: values.keep ?? false };
   } catch (error) {
     console.error(`demo: ${(error as Error).message}\n${USAGE}`);
     process.exit(2);
@@ -25,21 +40,17 @@ function readOptions(): { json: boolean; keep: boolean } {
 }
 
 async function main(): Promise<void> {
-  const { json, keep } = readOptions();
+  const { demo, json, keep } = readOptions();
   const story = new Story(json ? process.stderr : process.stdout);
   const cleanup = new Cleanup();
   // Whatever fails after a signal fails because everything is being taken down; the cleanup ends the process.
   let interrupted = false;
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => (interrupted = true));
 
-  story.title('Netbus: a disk of host m1, used by a virtual machine on host m2');
-  let result: DiskResult | undefined;
+  let result: object | undefined;
   let failure: unknown;
   try {
-    const told = await tellDiskStory(story, cleanup);
-    result = told.result;
-    tellSummary(story, result);
-    if (keep) await explore(story, cleanup, told.cluster);
+    result = await tell(demo, story, cleanup, keep);
   } catch (error) {
     failure = error;
   }
@@ -55,15 +66,34 @@ async function main(): Promise<void> {
   } else {
     story.good(`everything is cleaned up; it took ${Math.round(story.elapsedMs / 1000)} s`);
   }
-  if (json) console.log(JSON.stringify(describe(result, failure, story.elapsedMs)));
+  if (json) console.log(JSON.stringify(describe(demo, result, failure, story.elapsedMs)));
 }
 
-function describe(result: DiskResult | undefined, failure: unknown, elapsedMs: number): object {
+/** Returns what the JSON line says; with `keep` it never does. */
+async function tell(demo: Demo, story: Story, cleanup: Cleanup, keep: boolean): Promise<object> {
+  switch (demo) {
+    case 'disk': {
+      story.title('Netbus: a disk of host m1, used by a virtual machine on host m2');
+      const { cluster, result } = await tellDiskStory(story, cleanup);
+      tellSummary(story, result);
+      if (keep) await explore(story, cleanup, cluster);
+      return result;
+    }
+    case 'outage': {
+      story.title('Netbus: a guest goes on while everything below its disk fails');
+      const { cluster, result } = await tellOutageStory(story, cleanup);
+      if (keep) await exploreOutage(story, cluster);
+      return result;
+    }
+  }
+}
+
+function describe(demo: Demo, result: object | undefined, failure: unknown, elapsedMs: number): object {
   const seconds = Math.round(elapsedMs / 100) / 10;
   if (failure !== undefined || result === undefined) {
-    return { demo: 'disk', ok: false, error: failure instanceof Error ? failure.message : String(failure), seconds };
+    return { demo, ok: false, error: failure instanceof Error ? failure.message : String(failure), seconds };
   }
-  return { demo: 'disk', ok: true, ...result, seconds };
+  return { demo, ok: true, ...result, seconds };
 }
 
 await main();

@@ -40,6 +40,18 @@ export async function explore(story: Story, cleanup: Cleanup, cluster: Cluster):
   return await new Promise<never>(() => {});
 }
 
+/** `--keep` of the outage demo: both hosts and the guest stay as they are. */
+export async function exploreOutage(story: Story, cluster: Cluster): Promise<never> {
+  story.step('All of it stays, for you to explore');
+  const m2 = cluster.host('m2');
+  story.say('netbus on m2:');
+  story.output(`${command(m2)} status`);
+  story.say('\nwhat its daemon says:');
+  story.output(`tail -f ${cluster.logPath(m2)}`);
+  story.say(`\nCtrl-C here (or "kill ${process.pid}") ends everything and cleans it up.`);
+  return await new Promise<never>(() => {});
+}
+
 function command(host: Host): string {
   const program = netbusProgram().join(' ');
   return host.kind === 'namespace' ? host.command([program]).join(' ') : `NETBUS_RUN_DIR=${host.runDir} ${program}`;

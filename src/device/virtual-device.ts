@@ -15,7 +15,8 @@ import { Slot } from './slot.ts';
 import type { Grant, OpenSession, Session, Source } from './source.ts';
 
 const RETRY_FIRST_MS = 50;
-const RETRY_MAX_MS = 2_000;
+/** A host that is back is asked within this time: half of it is what its guests wait longer, on average. */
+const RETRY_MAX_MS = 400;
 
 const UNFLUSHED_LOST =
   'the device host or its export was restarted while acknowledged writes were not flushed: they may be lost, so the disk answers with errors until the VM is started again';

@@ -107,8 +107,8 @@ export class Cluster {
   }
 
   /** Starts a host's daemon and waits until its control socket answers. */
-  async startDaemon(host: Host): Promise<RunningProcess> {
-    const daemon = host.spawn([...netbusProgram(), ...this.daemonArguments(host)], { logPath: this.logPath(host) });
+  async startDaemon(host: Host, program: readonly string[] = netbusProgram()): Promise<RunningProcess> {
+    const daemon = host.spawn([...program, ...this.daemonArguments(host)], { logPath: this.logPath(host) });
     this.#daemons.set(host.name, daemon);
     const listening = waitForListener(controlSocket(host.runDir), daemon.pid, DAEMON_START_MS_MAX);
     const ended = daemon.exited.then(() => {

@@ -10,8 +10,17 @@ export type StorageBackend =
   | { readonly kind: 'file'; readonly imagePath: string; readonly sizeBytes?: number }
   /** Nothing behind it: reads give whatever is there. For the speed of the protocol alone. */
   | { readonly kind: 'null'; readonly sizeBytes: number }
-  /** An NBD server, with TLS where `credentials` name a directory of QEMU's x509 files. */
-  | { readonly kind: 'nbd'; readonly address: string; readonly port: number; readonly credentials?: string };
+  /**
+   * An NBD server, with TLS where `credentials` name a directory of QEMU's x509 files. Requests wait for a lost server for
+   * `reconnectDelayS`, 0 by default.
+   */
+  | {
+      readonly kind: 'nbd';
+      readonly address: string;
+      readonly port: number;
+      readonly credentials?: string;
+      readonly reconnectDelayS?: number;
+    };
 
 export interface StorageDaemonOptions {
   readonly cleanup: Cleanup;
@@ -19,6 +28,8 @@ export interface StorageDaemonOptions {
   readonly socketPath: string;
   readonly queues: number;
   readonly backend: StorageBackend;
+  /** Where it runs; the harness's own namespaces by default. The socket's path is the same on both. */
+  readonly host?: { command(argv: readonly string[]): string[] };
 }
 
 /** TLS 1.3 and nothing older, so that a comparison knows what it compares. */
@@ -34,12 +45,12 @@ export async function startStorageDaemon(options: StorageDaemonOptions): Promise
     '--export',
     `type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path=${socketPath},writable=on,num-queues=${queues}`,
   ];
-  const daemon = startProcess(command, cleanup);
+  const daemon = startProcess(options.host?.command(command) ?? command, cleanup);
   const ended = daemon.exited.then(() => {
     throw new Error(`qemu-storage-daemon ended: ${daemon.stderr.trim()}`);
   });
   ended.catch(() => {});
-  await Promise.race([waitForListener(socketPath, process.pid), ended]);
+  await Promise.race([waitForListener(socketPath, daemon.pid), ended]);
   return daemon;
 }
 
@@ -51,7 +62,7 @@ function blockdevArguments(backend: StorageBackend): string[] {
       return ['--blockdev', `driver=null-co,node-name=disk,size=${backend.sizeBytes},read-zeroes=off`];
     case 'nbd': {
       const server = `server.type=inet,server.host=${backend.address},server.port=${backend.port}`;
-      const node = `driver=nbd,node-name=disk,${server},discard=unmap`;
+      const node = `driver=nbd,node-name=disk,${server},discard=unmap,reconnect-delay=${backend.reconnectDelayS ?? 0}`;
       if (backend.credentials === undefined) return ['--blockdev', node];
       const credentials = `tls-creds-x509,id=tls,endpoint=client,dir=${backend.credentials},priority=${TLS_PRIORITY}`;
       return ['--object', credentials, '--blockdev', `${node},tls-creds=tls`];

@@ -1,0 +1,120 @@
+/** The fault campaign as it is, for as long as the tests have time; and that it fails where the product is broken on purpose. */
+import assert from 'node:assert/strict';
+import { randomInt } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { Campaign } from '../../bench/faults/campaign.ts';
+import { type FaultKind, testedKinds } from '../../bench/faults/kinds.ts';
+import { type FaultReport, isGood, jsonLine, table } from '../../bench/faults/report.ts';
+import { planRounds, type Round } from '../../bench/faults/schedule.ts';
+import { DEVICE_HOST, Stage, VM_HOST } from '../../bench/faults/stage.ts';
+import { Cleanup } from '../support/cleanup.ts';
+import { hostKind } from '../support/hosts.ts';
+import { seededRandom } from '../support/random.ts';
+import { NOT_POSSIBLE_HERE } from '../support/skip.ts';
+
+const PROGRAM = fileURLToPath(new URL('../../dist/netbus.js', import.meta.url));
+const SOURCE = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
+
+/** Each kind once or twice, within this time on a machine that has some to give. */
+const FAULTS = 14;
+const CAMPAIGN_MS_MAX = 45_000;
+const BACK_MS_MAX = 60_000;
+/** Nobody comes back in time here, whatever the time is. */
+const BROKEN_BACK_MS_MAX = 5_000;
+
+/** Few, so that each is written again and again however slow the machine is. */
+const BROKEN_BLOCKS = 64;
+
+const { kind, reason } = await hostKind();
+const skip = kind === 'namespace' ? false : `${NOT_POSSIBLE_HERE}${reason}`;
+
+interface Play {
+  readonly kinds: readonly FaultKind[];
+  readonly seed: number;
+  readonly guest: boolean;
+  readonly ledgerBlocks?: number;
+  readonly rounds: Iterator<Round, never>;
+  readonly faults: number;
+  readonly backMsMax: number;
+  readonly programs?: ReadonlyMap<string, readonly string[]>;
+  readonly say: (text: string) => void;
+}
+
+async function play({ rounds, faults, backMsMax, say, ...what }: Play): Promise<FaultReport> {
+  const { seed, kinds } = what;
+  const cleanup = new Cleanup();
+  try {
+    const stage = await Stage.set({ cleanup, program: PROGRAM, ...what }, say);
+    const untilMs = performance.now() + CAMPAIGN_MS_MAX;
+    return await new Campaign(stage, { seed, kinds, rounds, faults, untilMs, backMsMax }, say).run();
+  } finally {
+    await cleanup.run();
+  }
+}
+
+test('nothing is lost, stale, failed or left over, whatever fails', { skip }, async (t) => {
+  assert.ok(existsSync(PROGRAM), `${PROGRAM} is missing: run "npm run build"`);
+  const seed = randomInt(2 ** 32);
+  t.diagnostic(`seed ${seed}: npm run bench -- faults --seed ${seed} --kinds ${testedKinds.join(',')}`);
+  const rounds = planRounds(testedKinds, seededRandom(seed));
+  const said: string[] = [];
+  const say = (text: string) => void said.push(text);
+  const report = await play({ kinds: testedKinds, seed, guest: true, rounds, faults: FAULTS, backMsMax: BACK_MS_MAX, say });
+  for (const line of table(report).split('\n')) t.diagnostic(line);
+  assert.ok(isGood(report), `${jsonLine(report)}\n${said.join('\n')}`);
+  if (report.byKind.has('disk-full')) assert.ok(report.expectedErrors > 0);
+});
+
+describe('the campaign finds', { skip }, () => {
+  const cut: Round = [{ kind: 'cut', atMs: 0, durationMs: 500, dice: 0 }];
+  const kill: Round = [{ kind: 'kill-device-side', atMs: 0, durationMs: 0, dice: 0 }];
+
+  /** Two rounds with a daemon that is broken in one way, and no guest: the writer alone has to notice. */
+  async function broken(name: string, host: string, round: Round): Promise<FaultReport> {
+    const patch = new URL(`./broken/${name}.ts`, import.meta.url).href;
+    const program = [process.execPath, '--import', import.meta.resolve('tsx'), '--import', patch, SOURCE];
+    return await play({
+      kinds: round.map(({ kind }) => kind),
+      seed: 1,
+      guest: false,
+      ledgerBlocks: BROKEN_BLOCKS,
+      rounds: { next: () => ({ value: round, done: false }) },
+      faults: 2,
+      backMsMax: BROKEN_BACK_MS_MAX,
+      programs: new Map([[host, program]]),
+      say: () => {},
+    });
+  }
+
+  test('a device that answers before the work (nothing acknowledged is lost)', async () => {
+    const { lost, stale } = await broken('answers-before-the-work', DEVICE_HOST, kill);
+    assert.ok(lost + stale > 0);
+  });
+
+  test('writes that are replayed twice, out of order (replay is safe)', async () => {
+    const { lost, stale } = await broken('replays-twice', DEVICE_HOST, cut);
+    assert.ok(lost + stale > 0);
+  });
+
+  test("an earlier session's writes under the next one's lease (one writer)", async () => {
+    const { lost, stale } = await broken('second-writer', DEVICE_HOST, cut);
+    assert.ok(lost + stale > 0);
+  });
+
+  test('errors where there should be a pause (no surprise unplug)', async () => {
+    const { guestErrors } = await broken('fails-after-a-cut', VM_HOST, cut);
+    assert.ok(guestErrors > 0);
+  });
+
+  test('a disk that does not come back (no surprise unplug)', async () => {
+    const { guestErrors } = await broken('never-comes-back', VM_HOST, cut);
+    assert.ok(guestErrors > 0);
+  });
+
+  test('descriptors that sessions leave behind (everything is bounded)', async () => {
+    const { leaks } = await broken('leaks-descriptors', DEVICE_HOST, cut);
+    assert.ok(leaks > 0);
+  });
+});

@@ -1,0 +1,156 @@
+/**
+ * A device's host that can lose its power: a machine of its own (QEMU) with its own kernel, page cache and disk, on which the daemon
+ * runs as it was built. Its network is that of a namespace host, whose port leads to it. What it had not flushed dies with it.
+ */
+import { execFileSync } from 'node:child_process';
+import { copyFileSync, mkdirSync, realpathSync, statSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import type { Cleanup } from '../support/cleanup.ts';
+import type { Host } from '../support/hosts.ts';
+import { runOk } from '../support/process.ts';
+import { fileDisk } from './disks.ts';
+import { type Guest, startGuest } from './guest.ts';
+import { makeEmptyDisk } from './root-disk.ts';
+
+export interface DeviceHostOptions {
+  readonly host: Host;
+  readonly cleanup: Cleanup;
+  /** The built program (dist/netbus.js); the addon stands beside it. */
+  readonly program: string;
+  /** Files for /srv/etc by their names there: netbus.yaml, certificates. */
+  readonly files: ReadonlyMap<string, string>;
+  /** Where the daemon listens. */
+  readonly port: number;
+  /** Size of its disk, on which state and images are, in MiB. */
+  readonly diskMiB: number;
+}
+
+const MEMORY_MIB = 384;
+/** Beyond the files of the program's disk. */
+const PROGRAM_DISK_SPARE_MIB = 32;
+/** An emulated processor needs its time; these bound a hang and say nothing about speed. */
+const DAEMON_MS_MAX = 120_000;
+const LOOK_US = 100_000;
+/** QEMU's user network: what a guest has, and where it finds the rest. */
+const GUEST_ADDRESS = '10.0.2.15';
+const GATEWAY = '10.0.2.2';
+
+const ENVIRONMENT = 'export LD_LIBRARY_PATH=/opt/lib NETBUS_RUN_DIR=/run/netbus';
+/** Code that is made at run time is what an emulated processor is slowest at: with less of it the daemon starts in half the time. */
+const NETBUS = '/opt/node --no-opt --no-sparkplug --max-lazy --regexp-interpret-all /opt/netbus.js';
+const DAEMON = `${NETBUS} daemon --config /srv/etc/netbus.yaml --state-dir /srv/state`;
+
+export class DeviceHost {
+  readonly name: string;
+  readonly #options: DeviceHostOptions;
+  readonly #programDisk: string;
+  readonly #disk: string;
+  #guest: Guest | undefined;
+
+  /** Makes its disks; `boot` starts it. */
+  static async create(options: DeviceHostOptions): Promise<DeviceHost> {
+    const host = new DeviceHost(options);
+    await host.#makeProgramDisk();
+    await host.#makeDisk();
+    return host;
+  }
+
+  private constructor(options: DeviceHostOptions) {
+    this.#options = options;
+    this.name = options.host.name;
+    this.#programDisk = join(options.host.folder, 'program.img');
+    this.#disk = join(options.host.folder, 'disk.img');
+  }
+
+  get guest(): Guest {
+    if (this.#guest === undefined) throw new Error(`${this.name} is switched off`);
+    return this.#guest;
+  }
+
+  /** Switches it on; resolves when its daemon listens. */
+  async boot(): Promise<void> {
+    const { host, cleanup, port } = this.#options;
+    const forward = `hostfwd=tcp:${host.address}:${port}-${GUEST_ADDRESS}:${port}`;
+    this.#guest = await startGuest({
+      name: this.name,
+      cleanup,
+      host,
+      memoryMiB: MEMORY_MIB,
+      arguments: [
+        ...fileDisk({ id: 'program', path: this.#programDisk }),
+        ...fileDisk({ id: 'disk', path: this.#disk }),
+        ...['-netdev', `user,id=net,${forward}`, '-device', 'virtio-net-pci,netdev=net'],
+      ],
+    });
+    await this.#guest.succeed(`
+      mkdir -p /opt /srv /run/netbus
+      mount -t ext4 -o ro /dev/vda /opt && mount -t ext4 /dev/vdb /srv
+      ip link set eth0 up && ip addr add ${GUEST_ADDRESS}/24 dev eth0 && ip route add default via ${GATEWAY}`);
+    await this.startDaemon();
+  }
+
+  /** Starts the daemon in it and waits until it listens, for other hosts and for commands. */
+  async startDaemon(): Promise<void> {
+    const listening = this.#options.port.toString(16).toUpperCase().padStart(4, '0');
+    await this.guest.succeed(
+      `${ENVIRONMENT}
+      rm -f /run/daemon.pid
+      # The shell around it waits for its end, so that nothing is left of one that was killed.
+      (sh -c 'echo $$ >/run/daemon.pid; exec ${DAEMON} >>/srv/daemon.log 2>&1 </dev/null'; true) &
+      until [ -s /run/daemon.pid ]; do usleep ${LOOK_US}; done
+      pid=$(cat /run/daemon.pid)
+      until [ -S /run/netbus/netbus.sock ] && grep -q ':${listening} .* 0A ' /proc/net/tcp; do
+        [ -d /proc/$pid ] || { tail -n 5 /srv/daemon.log; exit 1; }
+        usleep ${LOOK_US} # Each look takes the daemon's only processor from it.
+      done`,
+      { timeoutMs: DAEMON_MS_MAX },
+    );
+  }
+
+  /** Kills the daemon alone. */
+  async killDaemon(): Promise<void> {
+    await this.guest.succeed(
+      'pid=$(cat /run/daemon.pid); kill -9 $pid; while [ -d /proc/$pid ]; do usleep 10000; done; rm -f /run/netbus/netbus.sock',
+    );
+  }
+
+  /** `netbus ARGV` in it. Returns what it printed; throws unless it ends with 0. */
+  netbus(...argv: readonly string[]): Promise<string> {
+    return this.guest.succeed(`${ENVIRONMENT}\n${NETBUS} ${argv.join(' ')}`, { timeoutMs: DAEMON_MS_MAX });
+  }
+
+  /** The power goes: the machine with its memory is gone at once, its disk stays as it is. */
+  async losePower(): Promise<void> {
+    await this.guest.kill();
+    this.#guest = undefined;
+  }
+
+  /** Node.js with its libraries, and the program: read-only, so never dirty. */
+  async #makeProgramDisk(): Promise<void> {
+    const { host, program } = this.#options;
+    const tree = join(host.folder, 'program');
+    mkdirSync(join(tree, 'lib'), { recursive: true });
+    const node = realpathSync(process.execPath);
+    copyFileSync(node, join(tree, 'node'));
+    for (const file of ['netbus.js', 'netbus.node']) copyFileSync(join(dirname(program), file), join(tree, file));
+    for (const [, library] of execFileSync('ldd', [node], { encoding: 'utf8' }).matchAll(/=> (\/\S+) \(/g)) {
+      copyFileSync(library!, join(tree, 'lib', basename(library!)));
+    }
+    const sizeMiB = Math.ceil(statSync(node).size / 2 ** 20) + PROGRAM_DISK_SPARE_MIB;
+    makeEmptyDisk(this.#programDisk, sizeMiB);
+    await runOk(['mkfs.ext4', '-q', '-F', '-O', '^has_journal', '-m', '0', '-d', tree, this.#programDisk]);
+  }
+
+  async #makeDisk(): Promise<void> {
+    const { host, files, diskMiB } = this.#options;
+    const tree = join(host.folder, 'disk');
+    mkdirSync(join(tree, 'state'), { recursive: true });
+    for (const [name, text] of files) {
+      const path = join(tree, 'etc', name);
+      mkdirSync(dirname(path), { recursive: true });
+      writeFileSync(path, text, { mode: 0o600 });
+    }
+    makeEmptyDisk(this.#disk, diskMiB);
+    await runOk(['mkfs.ext4', '-q', '-F', '-d', tree, '-E', 'root_owner=0:0', this.#disk]);
+  }
+}
