@@ -13,7 +13,7 @@
  * | POST /v1/attachments/:vm/:name/grow | - | GrowResult |
  * | GET /v1/members | - | Members |
  * | POST /v1/invitations | InvitationRequest | Invitation |
- * | PATCH /v1/members/:host | AddressRequest | AddressResult |
+ * | PATCH /v1/members/:host | { address } | AddressResult |
  * | DELETE /v1/members/:host | - | EvictResult |
  * | GET /v1/probe | - | { members: MemberProbe[] } : the other members, asked now |
  * | GET /metrics, /healthz, /readyz | - | text |
@@ -323,7 +323,6 @@ export const addressRequestSchema = z.strictObject({
   /** Where the other hosts reach it from now on: HOST or HOST:PORT. */
   address: z.string().max(300),
 });
-export type AddressRequest = z.input<typeof addressRequestSchema>;
 
 export interface AddressResult {
   host: string;
