@@ -14,7 +14,7 @@ export class DiskReplay implements ReplayPolicy {
   /** Per row of a flush: the writes that were acknowledged when it was taken, which are what it covers. */
   #covers = new Float64Array(0);
 
-  /** `before`: acknowledged writes of the same guest, of which nothing else is known, until a flush covers them. */
+  /** `before`: acknowledged writes that may be unflushed, of which nothing else is known, until a flush covers them. */
   constructor(before: 'nothing' | 'unknown' = 'nothing') {
     if (before === 'unknown') this.#acknowledged = 1;
   }

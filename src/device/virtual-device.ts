@@ -36,7 +36,7 @@ export interface VirtualDeviceOptions {
   readonly profile: Profile;
   /** Most requests of the guest that are held at a time. */
   readonly depth: number;
-  /** What the guest has written before this object was made: `unknown` where an earlier daemon served it; `nothing` by default. */
+  /** What was written and not flushed before this object was made: `unknown` where an earlier daemon served a guest; `nothing` by default. */
   readonly before?: 'nothing' | 'unknown';
   readonly openSession: OpenSession;
   readonly clock: Clock;
@@ -80,9 +80,13 @@ export class VirtualDevice implements Source {
     this.#profile = profile;
   }
 
-  /** The VM starts anew: for that guest everything before was one power cut. */
+  /**
+   * The VM starts anew: for that guest everything before was one power cut. But what it reads after that counts as stable, and what the guest before it
+   * left unflushed is not, until somebody flushes.
+   */
   newGuest(): void {
-    this.#history = { replay: new DiskReplay() };
+    const { unflushed } = this.#history.replay;
+    this.#history = { replay: new DiskReplay(unflushed ? 'unknown' : 'nothing') };
   }
 
   /** One use by the guest: from its first ring start until all rings have stopped or the VMM has gone. */

@@ -83,10 +83,11 @@ export class Checker implements DiskWitness {
     );
   }
 
-  /** Nobody knows what was flushed before the daemon was started again. */
+  /** Nobody flushed since the daemon was started again, which forgot what was, or since an earlier guest left something unflushed. */
   get #isUnknown(): boolean {
-    const isForgotten = this.#daemonLostAt > this.#guestBegunAt && this.#daemonLostAt > this.#flushBegunAt;
-    return rules.unflushedAfterBoth === 'waits' && isForgotten && this.#powerLostAt > this.#daemonLostAt;
+    const isForgotten = this.#daemonLostAt > this.#flushBegunAt;
+    const isLeft = () => this.#writes.some((write) => write.guest < this.#guest && write.isAcknowledged && !write.isFlushed);
+    return rules.unflushedAfterBoth === 'waits' && this.#powerLostAt > this.#guestBegunAt && (isForgotten || isLeft());
   }
 
   /** Returns the moment, for `readDone` and `flushDone`. */
