@@ -33,6 +33,12 @@ export const nameSchema = z
   )
   .max(NAME_LENGTH_MAX);
 
+/** A longer hold time is `forever`. */
+export const HOLD_MS_MAX = 7 * 24 * 3_600_000;
+
+/** How long a guest waits for a device that is away, in milliseconds; 0 = not at all. */
+export const holdSchema = z.number().int().min(0).max(HOLD_MS_MAX);
+
 export const exportRequestSchema = z.strictObject({
   name: nameSchema,
   /** Absolute path of an image file or a block device. */
@@ -51,6 +57,8 @@ export const attachRequestSchema = z.strictObject({
   vm: nameSchema,
   /** What the VM calls it; the export's name by default. */
   name: nameSchema.optional(),
+  /** How long requests wait while the device is away, before they fail; for ever where it is left out. */
+  holdMs: holdSchema.optional(),
 });
 export type AttachRequest = z.input<typeof attachRequestSchema>;
 
@@ -83,6 +91,8 @@ export interface ExportUser {
   epoch: number;
   /** A session of it has the device. */
   active: boolean;
+  /** How long its guest waits while this host is away, in milliseconds; left out = for ever. */
+  holdMs?: number | undefined;
   /** ISO time since when that is so; left out where nothing changed since the daemon of the device's host started. */
   since?: string | undefined;
 }
@@ -106,6 +116,10 @@ export interface AttachmentEntry {
   since: string;
   reason?: string;
   epoch?: number;
+  /** How long requests wait while the device is away, in milliseconds, before they fail; left out = for ever. */
+  holdMs?: number;
+  /** ISO time: requests fail from then on, unless the device is back. */
+  errorsAt?: string;
   /** A VMM is connected to the socket. */
   connected: boolean;
   /** Requests without a reply. */
@@ -210,6 +224,9 @@ export interface WaitEntry {
   /** ISO time. */
   since: string;
   reason?: string;
+  /** What happens if it does not come, in words, and when (ISO time); left out where it is waited for ever. */
+  otherwise?: string;
+  otherwiseAt?: string;
 }
 
 export interface Status {

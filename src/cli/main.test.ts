@@ -321,6 +321,8 @@ test('mistakes of usage: 2, with a guess where there is one', async () => {
       /Allowed choices are qemu, libvirt, qmp, cloud-hypervisor, firecracker/,
     ],
     [['attach', 'm1/a', '--vm', 'v', '--bus', 'b'], /--bus goes with --qmp/],
+    [['attach', 'm1/a', '--vm', 'v', '--hold', '60'], /"forever", 0, or a time such as 60s/],
+    [['attach', 'm1/a', '--vm', 'v', '--hold', '8d'], /7d at most/],
     [['detach', '/a'], /not of the form VM\/NAME/],
     [['grow', 'v/'], /not of the form VM\/NAME/],
     [['ls', '-o', 'yaml'], /Allowed choices are wide, name, json/],

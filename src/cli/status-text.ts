@@ -2,7 +2,7 @@
 import type { AttachmentEntry, ExportEntry, LinkEntry, SessionEntry, Status, WaitEntry } from '../api/types.ts';
 import { formatBytes, formatSince, formatTable, type Style } from '../lib/format.ts';
 import { exportState } from './ls.ts';
-import { perSecond, quantiles, shortTime, sinceWhen, span } from './words.ts';
+import { holdTime, perSecond, quantiles, shortTime, sinceWhen, span } from './words.ts';
 
 /** Times are compared with the daemon's own clock, which is the answer's. */
 export function describeStatus(status: Status, style: Style): string {
@@ -24,8 +24,10 @@ netbus ${status.release}, pid ${status.pid}, up ${formatSince(status.startedAt, 
 }
 
 /** `web/data waits for m1 since 14:03:12 (35 s): m1 refused the connection`. */
-function waitLine({ about, subject, waitsFor, since, reason }: WaitEntry, nowMs: number): string {
-  const when = `since ${sinceWhen(since, nowMs)}${reason === undefined ? '' : `: ${reason}`}`;
+function waitLine({ about, subject, waitsFor, since, reason, otherwise, otherwiseAt }: WaitEntry, nowMs: number): string {
+  const what =
+    otherwise === undefined ? '' : `; otherwise ${otherwise}${otherwiseAt ? ` at ${shortTime(otherwiseAt, nowMs)}` : ''}`;
+  const when = `since ${sinceWhen(since, nowMs)}${what}${reason === undefined ? '' : `: ${reason}`}`;
   switch (about) {
     case 'attachment':
       return `${subject} waits for ${waitsFor} ${when}`;
@@ -73,7 +75,7 @@ function exportTable(exports: readonly ExportEntry[], nowMs: number, style: Styl
 
 function attachmentTable(attachments: readonly AttachmentEntry[], nowMs: number, style: Style): string {
   return formatTable(
-    ['ATTACHMENT', 'DEVICE', 'SIZE', 'ACCESS', 'STATE', 'SINCE', 'VM', 'IN FLIGHT', 'SOCKET', 'REASON'],
+    ['ATTACHMENT', 'DEVICE', 'SIZE', 'ACCESS', 'STATE', 'SINCE', 'VM', 'IN FLIGHT', 'HOLD', 'SOCKET', 'REASON'],
     attachments.map((entry) => [
       style.bold(`${entry.vm}/${entry.name}`),
       entry.device,
@@ -83,6 +85,7 @@ function attachmentTable(attachments: readonly AttachmentEntry[], nowMs: number,
       sinceWhen(entry.since, nowMs),
       entry.connected ? 'connected' : 'away',
       String(entry.inFlight),
+      holdTime(entry.holdMs),
       entry.socket,
       entry.reason ?? '',
     ]),

@@ -102,6 +102,7 @@ export class Attachment {
     this.#device = new VirtualDevice({
       profile: record.value.profile,
       depth: record.value.depth,
+      holdMs: record.value.holdMs,
       openSession: this.#guard.guard(deviceHost.openSession(record.value.attachment, this.#closing.signal)),
       clock,
       onState: (state) => this.#become(state),
@@ -197,7 +198,9 @@ export class Attachment {
       connected,
       inFlight,
     };
+    if (rest.holdMs !== undefined) entry.holdMs = rest.holdMs;
     if (state.name === 'active') entry.epoch = state.epoch;
+    if (state.name === 'connecting' && state.errorsAt !== undefined) entry.errorsAt = new Date(state.errorsAt).toISOString();
     if (this.#openFailure !== undefined) return { ...entry, state: 'failed', reason: this.#openFailure.message };
     const broken = rings.find(({ reason }) => reason !== undefined);
     if (broken !== undefined) entry.reason = `ring ${broken.index} is out of use: ${broken.reason}`;
@@ -251,15 +254,22 @@ export class Attachment {
         break;
       case 'connecting':
         if (state.cause !== undefined && !sameCause(before, state)) {
+          const { errorsAt } = state;
+          const fields = { ...this.#fields(), reason: state.cause.message };
           this.#log.warn(
-            { ...this.#fields(), reason: state.cause.message },
+            { ...fields, ...(errorsAt !== undefined && { errorsAt: new Date(errorsAt).toISOString() }) },
             'attachment waits for the device, and its guest with it',
           );
         }
         break;
-      case 'failed':
-        this.#log.error({ ...this.#fields(), reason: state.cause.message }, 'attachment failed: its guest gets errors');
+      case 'failed': {
+        const until = state.returns ? 'until the device is back' : 'until the VM is started again';
+        this.#log.error(
+          { ...this.#fields(), reason: state.cause.message },
+          `attachment failed: its guest gets errors ${until}`,
+        );
         break;
+      }
       case 'idle':
         this.#log.info(this.#fields(), 'attachment idle');
         break;

@@ -71,7 +71,7 @@ export class Attachments {
   async attach(request: z.output<typeof attachRequestSchema>): Promise<AttachmentEntry> {
     const hosts = this.#options.hosts();
     const { host, exported } = parseDevice(request.device);
-    const { vm, name = exported } = request;
+    const { vm, name = exported, holdMs } = request;
     checkDeviceSocketPath(this.#options.runDir, vm, name);
     if (!hosts.includes(host)) {
       throw new NetbusError('not_found', `there is no host ${host}: the members are ${hosts.join(', ')}`);
@@ -89,7 +89,7 @@ export class Attachments {
           `VM ${vm} has a device ${name} already (${device}, at ${other.socket}): choose another name with --as`,
         );
       }
-      const made = await this.#attach(deviceHost, { vm, name, host, export: exported });
+      const made = await this.#attach(deviceHost, { vm, name, host, export: exported }, holdMs);
       this.#attachments.set(key, made);
       this.#options.log.info({ attachment: key, device: request.device, socket: made.socket }, 'attachment added');
       made.events.added();
@@ -145,11 +145,14 @@ export class Attachments {
   async #attach(
     deviceHost: DeviceHost,
     place: Pick<VirtualDeviceRecord, 'vm' | 'name' | 'host' | 'export'>,
+    holdMs: number | undefined,
   ): Promise<Attachment> {
     const { clock, log } = this.#options;
-    const created = await deviceHost.attach({ export: place.export, vm: place.vm, name: place.name });
+    const hold = holdMs === undefined ? {} : { holdMs };
+    const created = await deviceHost.attach({ export: place.export, vm: place.vm, name: place.name, ...hold });
     const createdAt = new Date(clock.wallTime()).toISOString();
-    const attachment = this.#make({ version: 1, ...place, ...created, guest: null, writeCache: null, createdAt }, deviceHost);
+    const record = { version: 1, ...place, ...created, guest: null, writeCache: null, ...hold, createdAt } as const;
+    const attachment = this.#make(record, deviceHost);
     try {
       await attachment.save();
       await attachment.open();

@@ -82,13 +82,21 @@ export function findWaits(
   attachments: readonly AttachmentEntry[],
 ): WaitEntry[] {
   const waits: WaitEntry[] = [];
-  const add = (about: WaitEntry['about'], subject: string, waitsFor: string, since: string, reason: string | undefined) =>
-    waits.push({ about, subject, waitsFor, since, ...(reason !== undefined && { reason }) });
-  for (const { vm, name, device, state, since, reason, connected } of attachments) {
+  const add = (
+    about: WaitEntry['about'],
+    subject: string,
+    waitsFor: string,
+    since: string,
+    reason: string | undefined,
+    more: Pick<WaitEntry, 'otherwise' | 'otherwiseAt'> = {},
+  ) => waits.push({ about, subject, waitsFor, since, ...(reason !== undefined && { reason }), ...more });
+  for (const { vm, name, device, state, since, reason, connected, errorsAt } of attachments) {
     const subject = `${vm}/${name}`;
     const [deviceHost, exported] = device.split('/');
     if (state === 'connecting') {
-      add('attachment', subject, deviceHost === host ? `export ${exported}` : deviceHost, since, reason);
+      add('attachment', subject, deviceHost === host ? `export ${exported}` : deviceHost, since, reason, {
+        ...(errorsAt !== undefined && { otherwise: 'its guest gets errors', otherwiseAt: errorsAt }),
+      });
     } else if (connected && state !== 'failed' && reason !== undefined) {
       // A ring that takes nothing more: only the guest's driver can make it a new one.
       add('attachment', subject, `a reset of VM ${vm}`, since, reason);

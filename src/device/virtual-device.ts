@@ -10,6 +10,7 @@ import { DiskStatus } from './disk.ts';
 import { DiskReplay } from './disk-replay.ts';
 import { NetbusError } from './errors.ts';
 import { FailedDevice } from './failed-device.ts';
+import { HoldTime } from './hold-time.ts';
 import type { Profile } from './profile.ts';
 import { Slot } from './slot.ts';
 import type { Grant, OpenSession, Session, Source } from './source.ts';
@@ -24,11 +25,14 @@ const UNFLUSHED_LOST =
 export type VirtualDeviceState =
   /** The guest does not use it. */
   | { readonly name: 'idle' }
-  /** Asking the device's host; `cause` says why it is not there yet, after a first failure. */
-  | { readonly name: 'connecting'; readonly since: number; readonly cause?: NetbusError }
+  /** Asking the device's host; `cause` says why it is not there yet, after a first failure. `errorsAt`: when the hold time ends. */
+  | { readonly name: 'connecting'; readonly since: number; readonly cause?: NetbusError; readonly errorsAt?: number }
   | { readonly name: 'active'; readonly since: number; readonly epoch: number }
-  /** Every request is answered with an error: going on would silently lose acknowledged writes. */
-  | { readonly name: 'failed'; readonly since: number; readonly cause: NetbusError }
+  /**
+   * Every request is answered with an error: going on would silently lose acknowledged writes. `returns`: the hold
+   * time is over, and the guest goes on as soon as the device is back.
+   */
+  | { readonly name: 'failed'; readonly since: number; readonly cause: NetbusError; readonly returns?: true }
   | { readonly name: 'closed' };
 
 export interface VirtualDeviceOptions {
@@ -36,6 +40,8 @@ export interface VirtualDeviceOptions {
   /** Most requests of the guest that are held at a time. */
   readonly depth: number;
   readonly openSession: OpenSession;
+  /** How long requests wait for a device that is away before they fail, in milliseconds; for ever where it is left out. */
+  readonly holdMs?: number | undefined;
   readonly clock: Clock;
   readonly onState: (state: VirtualDeviceState) => void;
 }
@@ -130,6 +136,7 @@ class Use {
   readonly #options: VirtualDeviceOptions;
   readonly #history: GuestHistory;
   readonly #owner: { become: (state: VirtualDeviceState) => void; closed: () => void };
+  readonly #hold: HoldTime;
   #connection: Connection | undefined;
   #stop: Stop | undefined;
   /** Wakes whoever waits: the device was lost (why), or the use was stopped. */
@@ -145,6 +152,7 @@ class Use {
     this.#options = options;
     this.#history = history;
     this.#owner = owner;
+    this.#hold = new HoldTime(options.holdMs, options.clock, (cause) => this.#giveUp(cause));
     this.slot = new Slot({
       profile,
       depth: options.depth,
@@ -164,7 +172,8 @@ class Use {
     let retryMs = RETRY_FIRST_MS;
     let cause: NetbusError | undefined;
     while (this.#stop === undefined) {
-      this.#owner.become({ name: 'connecting', since: clock.wallTime(), ...(cause && { cause }) });
+      this.#hold.waits(cause);
+      if (!this.#hold.over) this.#connecting(cause);
       const woken = this.#woken();
       let servedMs = 0;
       try {
@@ -198,16 +207,38 @@ class Use {
     if (this.#connection !== connection) return session.close();
     if (connection.ended !== undefined) throw connection.ended;
     const grant = await session.activate();
-    if (this.#connection !== connection || this.#stop !== undefined || connection.ended !== undefined) {
+    const isOver = () => this.#connection !== connection || this.#stop !== undefined || connection.ended !== undefined;
+    // What answers with errors meanwhile owes nobody anything after this.
+    if (!isOver() && this.#hold.over) await this.slot.remove(new AbortController().signal);
+    if (isOver()) {
       await grant.device.close();
+      if (this.#hold.over) this.#answerWithErrors();
       if (connection.ended !== undefined) throw connection.ended;
       return;
     }
+    this.#hold.end();
     this.#install(grant);
   }
 
+  #connecting(cause: NetbusError | undefined): void {
+    const { errorsAt } = this.#hold;
+    const since = this.#options.clock.wallTime();
+    this.#owner.become({ name: 'connecting', since, ...(cause && { cause }), ...(errorsAt !== undefined && { errorsAt }) });
+  }
+
+  /** The hold time is over: what is kept fails, and all that comes, until the device is back. What failed is not sent again. */
+  #giveUp(cause: NetbusError): void {
+    if (this.#stop !== undefined) return;
+    this.#answerWithErrors();
+    this.#owner.become({ name: 'failed', since: this.#options.clock.wallTime(), cause, returns: true });
+  }
+
+  #answerWithErrors(): void {
+    this.slot.install(new FailedDevice(this.slot.profile, this.#options.depth, DiskStatus.ioError));
+  }
+
   #install(grant: Grant): void {
-    const { clock, depth } = this.#options;
+    const { clock } = this.#options;
     const history = this.#history;
     const before = history.grant;
     history.grant = grant;
@@ -216,18 +247,26 @@ class Use {
     if (history.failure !== undefined) {
       void grant.device.close();
       this.#endSession();
-      this.slot.install(new FailedDevice(this.slot.profile, depth, DiskStatus.ioError));
-      this.#owner.become({ name: 'failed', since: clock.wallTime(), cause: history.failure });
+      this.#fail(history.failure);
       return;
     }
     this.slot.install(grant.device);
     this.#owner.become({ name: 'active', since: clock.wallTime(), epoch: grant.epoch });
   }
 
+  /** What is kept, and all that comes, is answered with an error: in this use and the guest's later ones. */
+  #fail(cause: NetbusError): void {
+    this.#history.failure = cause;
+    this.#hold.end();
+    // Once the hold time is over, errors are what it answers with already.
+    if (!this.slot.running) this.#answerWithErrors();
+    this.#owner.become({ name: 'failed', since: this.#options.clock.wallTime(), cause });
+  }
+
   /** Where a device is in the slot it may have said so itself; the slot listens to the first of the two, and tells once. */
   #sessionEnded(connection: Connection, cause: NetbusError): void {
     connection.ended = cause;
-    if (this.#connection === connection) this.slot.deviceLost(cause);
+    if (this.#connection === connection && !this.#hold.over) this.slot.deviceLost(cause);
   }
 
   /** Quiet at the guest's side: the lease goes back before the guest's side is told, within its bound. */
@@ -248,6 +287,7 @@ class Use {
 
   /** The last thing that the host of the device hears of this use. */
   async #finish(): Promise<void> {
+    this.#hold.end();
     const session = this.#connection?.session;
     if (this.#stop === 'give-back' && session !== undefined) {
       // Where that fails the lease stays with this host, which is safe; the next use asks for it again.
