@@ -7,6 +7,7 @@
  * | GET /v1/devices?details=true&withinMs=3000 | - | Devices: all exports as seen from here, of hosts that answer in time |
  * | GET /v1/events?since=TIME&limit=N&type=T&watch=true | - | EventHistory; with `watch` a line of JSON per event (src/api/events.ts) |
  * | POST /v1/exports | ExportRequest | ExportEntry |
+ * | POST /v1/exports/:name/reopen | - | ExportEntry |
  * | DELETE /v1/exports/:name | - | {} |
  * | POST /v1/attachments | AttachRequest | AttachmentEntry |
  * | DELETE /v1/attachments/:vm/:name?force=true | - | {} |
@@ -124,8 +125,27 @@ export interface AttachmentEntry {
   connected: boolean;
   /** Requests without a reply. */
   inFlight: number;
+  /** What it was told is written and no flush covers; left out where there is none: a device of this host, or read-only, or never used. */
+  writeLog?: WriteLogEntry | undefined;
   /** Over the last seconds; left out until two samples were taken. */
   rates?: AttachmentRates;
+}
+
+/** The write log of a device of another host. */
+export interface WriteLogEntry {
+  /** `sending`: the device's host forgot, and gets it again; `full`: the guest's writes wait for a flush. */
+  state: 'logging' | 'sending' | 'full';
+  usedBytes: number;
+  /** 0: there is none, and every write waits for stable storage. */
+  boundBytes: number;
+  /** ISO time of the oldest write that no flush covers. */
+  oldestUnflushed?: string;
+  /** Flushes of its own that succeeded, since the daemon started. */
+  backgroundFlushes: number;
+  /** What is wrong with it. */
+  reason?: string;
+  /** While it is sent again. */
+  sentBytes?: number;
 }
 
 /** What a guest did with a virtual device over the last seconds. */

@@ -312,7 +312,7 @@ test('mistakes of usage: 2, with a guess where there is one', async () => {
     [['expor'], /unknown command 'expor' \(Did you mean export\?\)/],
     [['ls', '--jso'], /unknown option '--jso' \(Did you mean --json\?\)/],
     [['ls', 'more'], /too many arguments/],
-    [['export', 'a'], /required option '--disk <path>'/],
+    [['export', 'a'], /--disk <path> and --allow <hosts> not specified/],
     [['export', 'a', '--disk', '/a', '--allow', 'm1,,m2'], /list of host names/],
     [['attach', 'm1', '--vm', 'v'], /"m1" is not of the form HOST\/NAME/],
     [['attach', 'm1/a/b', '--vm', 'v'], /not of the form HOST\/NAME/],

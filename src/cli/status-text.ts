@@ -75,7 +75,7 @@ function exportTable(exports: readonly ExportEntry[], nowMs: number, style: Styl
 
 function attachmentTable(attachments: readonly AttachmentEntry[], nowMs: number, style: Style): string {
   return formatTable(
-    ['ATTACHMENT', 'DEVICE', 'SIZE', 'ACCESS', 'STATE', 'SINCE', 'VM', 'IN FLIGHT', 'HOLD', 'SOCKET', 'REASON'],
+    ['ATTACHMENT', 'DEVICE', 'SIZE', 'ACCESS', 'STATE', 'SINCE', 'VM', 'IN FLIGHT', 'HOLD', 'WRITE LOG', 'SOCKET', 'REASON'],
     attachments.map((entry) => [
       style.bold(`${entry.vm}/${entry.name}`),
       entry.device,
@@ -86,11 +86,23 @@ function attachmentTable(attachments: readonly AttachmentEntry[], nowMs: number,
       entry.connected ? 'connected' : 'away',
       String(entry.inFlight),
       holdTime(entry.holdMs),
+      logUse(entry.writeLog, nowMs),
       entry.socket,
       entry.reason ?? '',
     ]),
     style,
   );
+}
+
+/** `12 MiB of 256 MiB, the oldest 3 s ago, 14 flushes`. */
+function logUse(writeLog: AttachmentEntry['writeLog'], nowMs: number): string {
+  if (writeLog === undefined) return '';
+  const { state, usedBytes, boundBytes, oldestUnflushed, backgroundFlushes, reason } = writeLog;
+  if (boundBytes === 0) return `none: ${reason}`;
+  const oldest = oldestUnflushed === undefined ? '' : `, the oldest ${span(oldestUnflushed, nowMs)} ago`;
+  const flushes = backgroundFlushes === 0 ? '' : `, ${backgroundFlushes} flushes`;
+  const trouble = reason === undefined ? '' : `; ${reason}`;
+  return `${formatBytes(usedBytes)} of ${formatBytes(boundBytes)}${state === 'logging' ? '' : ` (${state})`}${oldest}${flushes}${trouble}`;
 }
 
 function sessionTable(sessions: readonly SessionEntry[], nowMs: number, style: Style): string {

@@ -44,6 +44,14 @@ export class AttachmentEvents {
     this.#record('attachment.failed', `it has no socket: ${cause.message}`, { code: cause.code, reason: cause.message });
   }
 
+  logSent(size: string, bytes: number): void {
+    this.#record('write-log.sent', `the device's host had forgotten writes: ${size} were sent again and flushed`, { bytes });
+  }
+
+  logTrouble(reason: string): void {
+    this.#record('write-log.trouble', reason, { reason });
+  }
+
   connection(pid: number | undefined): void {
     if (pid === undefined) this.#record('vmm.disconnected', 'the VMM has gone');
     else this.#record('vmm.connected', `the VMM has connected (process ${pid})`, { pid });

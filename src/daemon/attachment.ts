@@ -14,11 +14,12 @@ import type { Log } from '../lib/log.ts';
 import { deviceId } from '../vmm/disk.ts';
 import { qemuArguments } from '../vmm/text/qemu.ts';
 import { AttachmentEvents } from './attachment-events.ts';
+import { AttachmentLog, type WriteLogChoice } from './attachment-log.ts';
 import type { DeviceHost } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
 import { GuestGuard } from './guest-guard.ts';
 import { bindFields } from './log.ts';
-import { checkDeviceSocketPath, deviceSocketPath, vmFolder } from './paths.ts';
+import { checkDeviceSocketPath, deviceSocketPath, vmFolder, writeLogPath } from './paths.ts';
 import type { StoredRecord } from './record.ts';
 import type { VirtualDeviceRecord } from './records.ts';
 import { Turns } from './turns.ts';
@@ -71,6 +72,8 @@ export interface AttachmentOptions {
   readonly host: string;
   readonly deviceHost: DeviceHost;
   readonly createFrontend: CreateFrontend;
+  /** For devices of other hosts; undefined: none. */
+  readonly writeLog?: WriteLogChoice | undefined;
   readonly clock: Clock;
   readonly log: Log;
   readonly events: EventRecorder;
@@ -81,6 +84,7 @@ export class Attachment {
   readonly #options: AttachmentOptions;
   readonly #device: VirtualDevice;
   readonly #guard: GuestGuard;
+  readonly #writeLog: AttachmentLog | undefined;
   readonly #turns = new Turns();
   readonly #closing = new AbortController();
   readonly #log: Log;
@@ -99,11 +103,18 @@ export class Attachment {
     this.#log = log;
     this.#since = clock.wallTime();
     this.#guard = new GuestGuard(record);
+    const { vm, name, profile, host, attachment } = record.value;
+    const open = deviceHost.openSession(attachment, this.#closing.signal);
+    // This host's own devices forget nothing that their guests outlive.
+    if (options.writeLog !== undefined && host !== options.host && !profile.readOnly) {
+      const path = writeLogPath(options.runDir, vm, name);
+      this.#writeLog = new AttachmentLog({ ...options.writeLog, record, path, clock, log, events: this.events });
+    }
     this.#device = new VirtualDevice({
       profile: record.value.profile,
       depth: record.value.depth,
       holdMs: record.value.holdMs,
-      openSession: this.#guard.guard(deviceHost.openSession(record.value.attachment, this.#closing.signal)),
+      openSession: this.#guard.guard(this.#writeLog?.wrap(open) ?? open),
       clock,
       onState: (state) => this.#become(state),
     });
@@ -115,6 +126,10 @@ export class Attachment {
 
   get connected(): boolean {
     return this.#frontend?.status().connected ?? false;
+  }
+
+  get writeLog(): AttachmentEntry['writeLog'] {
+    return this.#writeLog?.describe();
   }
 
   /** Of the guest's requests; undefined where there is no socket. */
@@ -145,6 +160,7 @@ export class Attachment {
     await this.#frontend?.close();
     this.#closing.abort();
     await this.#device.close();
+    this.#writeLog?.close();
     await this.#options.record.settled();
     if (this.#frontend !== undefined) await this.#removeFolder();
   }
@@ -173,9 +189,11 @@ export class Attachment {
     return this.#options.record.save();
   }
 
-  /** Removes the record. */
-  forget(): Promise<void> {
-    return this.#options.record.remove();
+  /** Removes the record, and what else there is of it. */
+  async forget(): Promise<void> {
+    await this.#options.record.remove();
+    this.#writeLog?.remove();
+    await this.#removeFolder();
   }
 
   describe(): AttachmentEntry {
@@ -198,6 +216,8 @@ export class Attachment {
       connected,
       inFlight,
     };
+    const { writeLog } = this;
+    if (writeLog !== undefined) entry.writeLog = writeLog;
     if (rest.holdMs !== undefined) entry.holdMs = rest.holdMs;
     if (state.name === 'active') entry.epoch = state.epoch;
     if (state.name === 'connecting' && state.errorsAt !== undefined) entry.errorsAt = new Date(state.errorsAt).toISOString();

@@ -5,6 +5,7 @@ import { NetbusError } from '../device/errors.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { Attachment, type CreateFrontend } from './attachment.ts';
+import type { WriteLogChoice } from './attachment-log.ts';
 import type { DeviceHost } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
 import { checkDeviceSocketPath } from './paths.ts';
@@ -24,6 +25,7 @@ export interface AttachmentsOptions {
   /** A host that is not in the cluster (any more) answers `unreachable`: a device of it waits, as for one that is down. */
   readonly deviceHost: (host: string) => DeviceHost;
   readonly createFrontend: CreateFrontend;
+  readonly writeLog?: WriteLogChoice;
   readonly clock: Clock;
   readonly log: Log;
   readonly events: EventRecorder;
@@ -170,9 +172,9 @@ export class Attachments {
   }
 
   #make(record: VirtualDeviceRecord, deviceHost: DeviceHost): Attachment {
-    const { host, runDir, records, createFrontend, clock, log, events } = this.#options;
+    const { records, ...rest } = this.#options;
     const stored = new StoredRecord(records, recordFile(record), record);
-    return new Attachment({ record: stored, runDir, host, deviceHost, createFrontend, clock, log, events });
+    return new Attachment({ ...rest, record: stored, deviceHost });
   }
 
   /** One change of an attachment at a time; a second one is refused, not queued. */

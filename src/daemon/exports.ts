@@ -14,7 +14,7 @@ import type { AttachToExport } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
 import { Export, type OpenExport } from './export.ts';
 import { describeExport, type ExportListing, listExport, userName } from './export-entry.ts';
-import { addedEvent, attachedEvent, grownEvent, removedEvent, sessionLostEvent } from './export-events.ts';
+import { addedEvent, attachedEvent, grownEvent, removedEvent, reopenedEvent, sessionLostEvent } from './export-events.ts';
 import { StoredRecord } from './record.ts';
 import type { AttachmentRecord, ExportRecord } from './records.ts';
 import { diskSerial } from './serial.ts';
@@ -115,6 +115,17 @@ export class Exports {
     await removed.close(new NetbusError('ended', `export ${name} was taken back`));
     this.#options.log.info({ export: name }, 'export removed');
     this.#options.events.record(removedEvent(removed.record));
+  }
+
+  /** Opens it anew, as another instance. Throws `not_found`, or `in_use` while it is being opened. */
+  async reopen(name: string): Promise<ExportEntry> {
+    const reopened = await this.#inTurn(name, async (target) => {
+      await target.reopen();
+      return target;
+    });
+    this.#options.log.warn({ export: name, state: reopened.state.name }, 'export opened anew');
+    this.#options.events.record(reopenedEvent(reopened.record));
+    return describeExport(reopened);
   }
 
   /**

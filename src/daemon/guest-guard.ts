@@ -83,6 +83,8 @@ export class GuestGuard {
 
   async #check(grant: Grant): Promise<void> {
     const before = this.#record.value.guest?.device ?? null;
+    // The write log knows better what may be lost.
+    if (grant.unflushed !== undefined) return;
     if (this.#seen || before === null || sameDevice(before, grant)) return;
     await grant.device.close();
     throw new NetbusError('device', OTHER_DEVICE);

@@ -137,6 +137,8 @@ class Use {
   readonly #history: GuestHistory;
   readonly #owner: { become: (state: VirtualDeviceState) => void; closed: () => void };
   readonly #hold: HoldTime;
+  /** What is in the slot answers with errors, and is no device of the session. */
+  #answersErrors = false;
   #connection: Connection | undefined;
   #stop: Stop | undefined;
   /** Wakes whoever waits: the device was lost (why), or the use was stopped. */
@@ -173,11 +175,12 @@ class Use {
     let cause: NetbusError | undefined;
     while (this.#stop === undefined) {
       this.#hold.waits(cause);
+      if (this.#hold.over && !this.slot.running) this.#answerWithErrors();
       if (!this.#hold.over) this.#connecting(cause);
       const woken = this.#woken();
       let servedMs = 0;
       try {
-        await this.#connect();
+        await this.#connect(woken);
         const installed = clock.now();
         cause = await woken;
         servedMs = clock.now() - installed;
@@ -198,7 +201,8 @@ class Use {
     this.#owner.become({ name: 'idle' });
   }
 
-  async #connect(): Promise<void> {
+  /** `woken`: the device is lost, or the use is stopped. */
+  async #connect(woken: Promise<NetbusError | undefined>): Promise<void> {
     const connection: Connection = {};
     this.#connection = connection;
     const session = await this.#options.openSession((cause) => this.#sessionEnded(connection, cause));
@@ -209,15 +213,17 @@ class Use {
     const grant = await session.activate();
     const isOver = () => this.#connection !== connection || this.#stop !== undefined || connection.ended !== undefined;
     // What answers with errors meanwhile owes nobody anything after this.
-    if (!isOver() && this.#hold.over) await this.slot.remove(new AbortController().signal);
+    if (!isOver() && this.#answersErrors) {
+      await this.slot.remove(new AbortController().signal);
+      this.#answersErrors = false;
+    }
     if (isOver()) {
       await grant.device.close();
-      if (this.#hold.over) this.#answerWithErrors();
+      if (this.#hold.over && !this.slot.running) this.#answerWithErrors();
       if (connection.ended !== undefined) throw connection.ended;
       return;
     }
-    this.#hold.end();
-    this.#install(grant);
+    await this.#install(grant, woken);
   }
 
   #connecting(cause: NetbusError | undefined): void {
@@ -229,21 +235,26 @@ class Use {
   /** The hold time is over: what is kept fails, and all that comes, until the device is back. What failed is not sent again. */
   #giveUp(cause: NetbusError): void {
     if (this.#stop !== undefined) return;
-    this.#answerWithErrors();
+    // A device that still sends again what its host forgot goes, and the next one begins where it was.
+    if (this.slot.running) this.slot.deviceLost(cause);
+    else this.#answerWithErrors();
     this.#owner.become({ name: 'failed', since: this.#options.clock.wallTime(), cause, returns: true });
   }
 
   #answerWithErrors(): void {
+    this.#answersErrors = true;
     this.slot.install(new FailedDevice(this.slot.profile, this.#options.depth, DiskStatus.ioError));
   }
 
-  #install(grant: Grant): void {
+  async #install(grant: Grant, woken: Promise<NetbusError | undefined>): Promise<void> {
     const { clock } = this.#options;
     const history = this.#history;
     const before = history.grant;
     history.grant = grant;
     const forgot = before !== undefined && (before.bootId !== grant.bootId || before.instance !== grant.instance);
-    if (forgot && history.replay.unflushed) history.failure = new NetbusError('device', UNFLUSHED_LOST);
+    if (grant.unflushed instanceof NetbusError) history.failure = grant.unflushed;
+    else if (grant.unflushed === undefined && forgot && history.replay.unflushed)
+      history.failure = new NetbusError('device', UNFLUSHED_LOST);
     if (history.failure !== undefined) {
       void grant.device.close();
       this.#endSession();
@@ -251,6 +262,12 @@ class Use {
       return;
     }
     this.slot.install(grant.device);
+    if (grant.ready !== undefined) {
+      const lost = await Promise.race([grant.ready, woken]);
+      if (lost !== undefined) throw lost;
+      if (this.#stop !== undefined) return;
+    }
+    this.#hold.end();
     this.#owner.become({ name: 'active', since: clock.wallTime(), epoch: grant.epoch });
   }
 
@@ -266,7 +283,7 @@ class Use {
   /** Where a device is in the slot it may have said so itself; the slot listens to the first of the two, and tells once. */
   #sessionEnded(connection: Connection, cause: NetbusError): void {
     connection.ended = cause;
-    if (this.#connection === connection && !this.#hold.over) this.slot.deviceLost(cause);
+    if (this.#connection === connection && !this.#answersErrors) this.slot.deviceLost(cause);
   }
 
   /** Quiet at the guest's side: the lease goes back before the guest's side is told, within its bound. */
