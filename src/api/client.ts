@@ -115,6 +115,11 @@ export class ControlClient {
     return this.#call('POST', '/v1/exports', body);
   }
 
+  /** Opens an export anew, as another instance. */
+  reopen(name: string): Promise<ExportEntry> {
+    return this.#call('POST', `/v1/exports/${encodeURIComponent(name)}/reopen`);
+  }
+
   unexport(name: string): Promise<void> {
     return this.#call('DELETE', `/v1/exports/${encodeURIComponent(name)}`);
   }

@@ -7,6 +7,7 @@
  * | GET /v1/devices?details=true&withinMs=3000 | - | Devices: all exports as seen from here, of hosts that answer in time |
  * | GET /v1/events?since=TIME&limit=N&type=T&watch=true | - | EventHistory; with `watch` a line of JSON per event (src/api/events.ts) |
  * | POST /v1/exports | ExportRequest | ExportEntry |
+ * | POST /v1/exports/:name/reopen | - | ExportEntry |
  * | DELETE /v1/exports/:name | - | {} |
  * | POST /v1/attachments | AttachRequest | AttachmentEntry |
  * | DELETE /v1/attachments/:vm/:name?force=true | - | {} |
@@ -34,6 +35,12 @@ export const nameSchema = z
   )
   .max(NAME_LENGTH_MAX);
 
+/** A longer hold time is `forever`. */
+export const HOLD_MS_MAX = 7 * 24 * 3_600_000;
+
+/** How long a guest waits for a device that is away, in milliseconds; 0 = not at all. */
+export const holdSchema = z.number().int().min(0).max(HOLD_MS_MAX);
+
 export const exportRequestSchema = z.strictObject({
   name: nameSchema,
   /** Absolute path of an image file or a block device. */
@@ -52,6 +59,8 @@ export const attachRequestSchema = z.strictObject({
   vm: nameSchema,
   /** What the VM calls it; the export's name by default. */
   name: nameSchema.optional(),
+  /** How long requests wait while the device is away, before they fail; for ever where it is left out. */
+  holdMs: holdSchema.optional(),
 });
 export type AttachRequest = z.input<typeof attachRequestSchema>;
 
@@ -84,6 +93,8 @@ export interface ExportUser {
   epoch: number;
   /** A session of it has the device. */
   active: boolean;
+  /** How long its guest waits while this host is away, in milliseconds; left out = for ever. */
+  holdMs?: number | undefined;
   /** ISO time since when that is so; left out where nothing changed since the daemon of the device's host started. */
   since?: string | undefined;
 }
@@ -107,12 +118,35 @@ export interface AttachmentEntry {
   since: string;
   reason?: string;
   epoch?: number;
+  /** How long requests wait while the device is away, in milliseconds, before they fail; left out = for ever. */
+  holdMs?: number;
+  /** ISO time: requests fail from then on, unless the device is back. */
+  errorsAt?: string;
   /** A VMM is connected to the socket. */
   connected: boolean;
   /** Requests without a reply. */
   inFlight: number;
+  /** What it was told is written and no flush covers; left out where there is none: a device of this host, or read-only, or never used. */
+  writeLog?: WriteLogEntry | undefined;
   /** Over the last seconds; left out until two samples were taken. */
   rates?: AttachmentRates;
+}
+
+/** The write log of a device of another host. */
+export interface WriteLogEntry {
+  /** `sending`: the device's host forgot, and gets it again; `full`: the guest's writes wait for a flush. */
+  state: 'logging' | 'sending' | 'full';
+  usedBytes: number;
+  /** 0: there is none, and every write waits for stable storage. */
+  boundBytes: number;
+  /** ISO time of the oldest write that no flush covers. */
+  oldestUnflushed?: string;
+  /** Flushes of its own that succeeded, since the daemon started. */
+  backgroundFlushes: number;
+  /** What is wrong with it. */
+  reason?: string;
+  /** While it is sent again. */
+  sentBytes?: number;
 }
 
 /** What a guest did with a virtual device over the last seconds. */
@@ -211,6 +245,9 @@ export interface WaitEntry {
   /** ISO time. */
   since: string;
   reason?: string;
+  /** What happens if it does not come, in words, and when (ISO time); left out where it is waited for ever. */
+  otherwise?: string;
+  otherwiseAt?: string;
 }
 
 export interface Status {

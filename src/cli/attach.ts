@@ -1,16 +1,18 @@
 /** `netbus attach`: gives a VM of this host a device, and says what its VMM needs for it, or plugs it into a running QEMU. */
-import { type Command, Option } from 'commander';
-import type { AttachmentEntry } from '../api/types.ts';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { type AttachmentEntry, HOLD_MS_MAX } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
 import { formatBytes, type Style } from '../lib/format.ts';
 import { deviceId } from '../vmm/disk.ts';
 import { VMM_FORMATS, type VmmFormat, vmmText } from '../vmm/text/index.ts';
 import { attachAndPlug } from './attach-qmp.ts';
 import { Context, splitPair } from './context.ts';
+import { parseSpan } from './since.ts';
 
 interface AttachOptions {
   vm: string;
   as?: string;
+  hold?: number;
   format: VmmFormat;
   qmp?: string;
   bus?: string;
@@ -26,6 +28,11 @@ export function addAttach(program: Command): void {
     .argument('<host/name>', 'the device, as `netbus ls` shows it')
     .requiredOption('--vm <vm>', 'name of the VM')
     .option('--as <name>', "what it is called in the VM (default: the export's name)")
+    .option(
+      '--hold <time>',
+      'how long its requests wait while the device is away, before they fail: forever, 0, or a time such as 60s (default: forever)',
+      hold,
+    )
     .addOption(new Option('--format <format>', 'whose text is printed').choices(VMM_FORMATS).default('qemu'))
     .addOption(new Option('--qmp <socket>', "the running QEMU's QMP socket: plug it in there").conflicts('format'))
     .option(
@@ -45,11 +52,11 @@ Examples:
     .action(async (device: string, options: AttachOptions, command: Command) => {
       const context = new Context(command);
       const [, exported] = splitPair(device, 'HOST/NAME');
-      const { vm, as: name, format, qmp, bus } = options;
+      const { vm, as: name, hold: holdMs, format, qmp, bus } = options;
       if (bus !== undefined && qmp === undefined && format !== 'qmp') {
         throw new NetbusError('usage', '--bus goes with --qmp or with --format qmp');
       }
-      const request = { device, vm, ...(name !== undefined && { name }) };
+      const request = { device, vm, ...(name !== undefined && { name }), ...(holdMs !== undefined && { holdMs }) };
       if (qmp !== undefined) {
         const id = deviceId(vm, name ?? exported);
         const { entry, plugged, warnings } = await attachAndPlug(context, request, {
@@ -69,6 +76,14 @@ Examples:
       const { text, parts } = vmmText(format, disk, { vm, ...(bus !== undefined && { bus }) });
       context.print({ ...entry, vmm: { format, ...parts } }, (style) => `${describe(entry, style)}${text}`);
     });
+}
+
+/** Milliseconds; undefined = for ever. */
+function hold(value: string): number | undefined {
+  if (value === 'forever') return undefined;
+  const milliseconds = value === '0' ? 0 : parseSpan(value);
+  if (milliseconds !== undefined && milliseconds <= HOLD_MS_MAX) return milliseconds;
+  throw new InvalidArgumentError('It is "forever", 0, or a time such as 60s, 15min or 2h, 7d at most.');
 }
 
 function describe(entry: AttachmentEntry, style: Style): string {

@@ -1,16 +1,18 @@
 /** `netbus export`: offers a disk of this host to other hosts. */
 import { resolve } from 'node:path';
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { ExportEntry } from '../api/types.ts';
+import { NetbusError } from '../device/errors.ts';
 import { formatBytes } from '../lib/format.ts';
 import { nearest } from '../lib/nearest.ts';
 import { Context } from './context.ts';
 
 interface ExportOptions {
-  disk: string;
+  disk?: string;
   readOnly?: true;
   direct?: true;
-  allow: string[];
+  allow?: string[];
+  reopen?: true;
 }
 
 export function addExport(program: Command): void {
@@ -19,27 +21,43 @@ export function addExport(program: Command): void {
     .summary('offer a disk of this host to other hosts')
     .description('Offers an image file or a block device of this host, under NAME, to the hosts that --allow names.')
     .argument('<name>', 'what the export is called; HOST/NAME on other hosts')
-    .requiredOption('--disk <path>', 'image file or block device; its size is a multiple of 512 bytes')
-    .requiredOption('--allow <hosts>', 'hosts that may use it, separated by commas; this one too, if it may', hostList)
+    .option('--disk <path>', 'image file or block device; its size is a multiple of 512 bytes')
+    .option('--allow <hosts>', 'hosts that may use it, separated by commas; this one too, if it may', hostList)
     .option('--read-only', 'nobody may write; several VMs may use it at once')
     .option('--direct', 'use O_DIRECT, past the page cache of this host')
+    .addOption(
+      new Option(
+        '--reopen',
+        'open an export that there is anew, after a flush had failed or the image was replaced; its VMs go on',
+      ).conflicts(['disk', 'allow', 'readOnly', 'direct']),
+    )
     .addHelpText(
       'after',
       `
 Examples:
   netbus export data --disk /srv/images/data.img --allow m2,m3
+  netbus export data --reopen
   netbus export tools --disk /dev/vg0/tools --read-only --allow m2
 `,
     )
     .action(async (name: string, options: ExportOptions, command: Command) => {
       const context = new Context(command);
-      const entry = await context.client.export({
-        name,
-        disk: resolve(options.disk),
-        readOnly: options.readOnly ?? false,
-        direct: options.direct ?? false,
-        allow: options.allow,
-      });
+      const { disk, allow, readOnly = false, direct = false, reopen } = options;
+      if (reopen) {
+        const entry = await context.client.reopen(name);
+        context.print(entry, () => `opened ${name} anew${trouble(entry)}\n`);
+        return;
+      }
+      if (disk === undefined || allow === undefined) {
+        const missing = [disk === undefined && '--disk <path>', allow === undefined && '--allow <hosts>']
+          .filter(Boolean)
+          .join(' and ');
+        throw new NetbusError(
+          'usage',
+          `${missing} not specified; type: netbus export <name> --disk <path> --allow <hosts>; see "netbus export --help"`,
+        );
+      }
+      const entry = await context.client.export({ name, disk: resolve(disk), readOnly, direct, allow });
       context.print(entry, () => describe(entry));
       context.warn(await unknownHosts(context, entry.allow));
     });
@@ -59,8 +77,11 @@ async function unknownHosts(context: Context, allow: readonly string[]): Promise
 
 function describe(entry: ExportEntry): string {
   const access = entry.readOnly ? 'read-only' : 'one VM at a time';
-  const trouble = entry.state === 'ready' ? '' : `; it is ${entry.state}${entry.reason ? `: ${entry.reason}` : ''}`;
-  return `exported ${entry.device} as ${entry.name}: ${formatBytes(entry.capacityBytes)}, ${access}, for ${entry.allow.join(', ')}${trouble}\n`;
+  return `exported ${entry.device} as ${entry.name}: ${formatBytes(entry.capacityBytes)}, ${access}, for ${entry.allow.join(', ')}${trouble(entry)}\n`;
+}
+
+function trouble({ state, reason }: ExportEntry): string {
+  return state === 'ready' ? '' : `; it is ${state}${reason ? `: ${reason}` : ''}`;
 }
 
 /** May be given several times, too. */

@@ -3,7 +3,7 @@ import { type Command, Option } from 'commander';
 import type { AwayHost, DeviceEntry, Devices, ExportUser } from '../api/types.ts';
 import { formatBytes, formatTable, type Style } from '../lib/format.ts';
 import { Context } from './context.ts';
-import { sinceWhen, span } from './words.ts';
+import { holdTime, sinceWhen, span } from './words.ts';
 
 type Form = 'wide' | 'name' | 'json';
 
@@ -98,10 +98,10 @@ function allowed(details: DeviceEntry['details']): string {
   return `${details.allow.join(',')}${more > 0 ? ` and ${more} more` : ''}`;
 }
 
-/** `m2:web/data in use since 14:03:12 (35 s)`. */
-function userOf({ host, vm, name, active, since }: ExportUser, nowMs: number): string {
+/** `m2:web/data in use since 14:03:12 (35 s), hold forever`. */
+function userOf({ host, vm, name, active, since, holdMs }: ExportUser, nowMs: number): string {
   const when = since === undefined ? '' : ` since ${sinceWhen(since, nowMs)}`;
-  return `${host}:${vm}/${name} ${active ? 'in use' : 'idle'}${when}`;
+  return `${host}:${vm}/${name} ${active ? 'in use' : 'idle'}${when}, hold ${holdTime(holdMs)}`;
 }
 
 /** A host that is away is told with when it was there. */

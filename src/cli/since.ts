@@ -1,4 +1,4 @@
-/** `--since`: a span back from now (`90s`, `15min`, `1h`, `2d`), or a time. */
+/** Times as people type them: a span (`90s`, `15min`, `1h`, `2d`), or for `--since` a time, too. */
 import { NetbusError } from '../device/errors.ts';
 
 const unitMs: Readonly<Record<string, number>> = {
@@ -10,10 +10,16 @@ const unitMs: Readonly<Record<string, number>> = {
   w: 604_800_000,
 };
 
+/** Milliseconds of a span; undefined where it is none. */
+export function parseSpan(text: string): number | undefined {
+  const span = /^(\d{1,9})\s*([a-z]+)$/.exec(text);
+  return span !== null && Object.hasOwn(unitMs, span[2]) ? Number(span[1]) * unitMs[span[2]] : undefined;
+}
+
 /** Milliseconds since 1970. A time without a zone is local; one without a day is of today. Throws `usage`. */
 export function parseSince(text: string, nowMs: number): number {
-  const span = /^(\d{1,9})\s*([a-z]+)$/.exec(text);
-  if (span !== null && Object.hasOwn(unitMs, span[2])) return Math.max(0, nowMs - Number(span[1]) * unitMs[span[2]]);
+  const spanMs = parseSpan(text);
+  if (spanMs !== undefined) return Math.max(0, nowMs - spanMs);
   const found = parseTime(text, new Date(nowMs));
   if (found !== undefined && !Number.isNaN(found)) return Math.max(0, found);
   throw new NetbusError(

@@ -2,7 +2,7 @@
 import type { AttachmentEntry, ExportEntry, LinkEntry, SessionEntry, Status, WaitEntry } from '../api/types.ts';
 import { formatBytes, formatSince, formatTable, type Style } from '../lib/format.ts';
 import { exportState } from './ls.ts';
-import { perSecond, quantiles, shortTime, sinceWhen, span } from './words.ts';
+import { holdTime, perSecond, quantiles, shortTime, sinceWhen, span } from './words.ts';
 
 /** What a daemon of an earlier release, which runs until it is restarted, may leave out of its answer. */
 function complete(answer: Status): Status {
@@ -31,8 +31,10 @@ netbus ${status.release}, pid ${status.pid}, up ${formatSince(status.startedAt, 
 }
 
 /** `web/data waits for m1 since 14:03:12 (35 s): m1 refused the connection`. */
-function waitLine({ about, subject, waitsFor, since, reason }: WaitEntry, nowMs: number): string {
-  const when = `since ${sinceWhen(since, nowMs)}${reason === undefined ? '' : `: ${reason}`}`;
+function waitLine({ about, subject, waitsFor, since, reason, otherwise, otherwiseAt }: WaitEntry, nowMs: number): string {
+  const what =
+    otherwise === undefined ? '' : `; otherwise ${otherwise}${otherwiseAt ? ` at ${shortTime(otherwiseAt, nowMs)}` : ''}`;
+  const when = `since ${sinceWhen(since, nowMs)}${what}${reason === undefined ? '' : `: ${reason}`}`;
   switch (about) {
     case 'attachment':
       return `${subject} waits for ${waitsFor} ${when}`;
@@ -80,7 +82,7 @@ function exportTable(exports: readonly ExportEntry[], nowMs: number, style: Styl
 
 function attachmentTable(attachments: readonly AttachmentEntry[], nowMs: number, style: Style): string {
   return formatTable(
-    ['ATTACHMENT', 'DEVICE', 'SIZE', 'ACCESS', 'STATE', 'SINCE', 'VM', 'IN FLIGHT', 'SOCKET', 'REASON'],
+    ['ATTACHMENT', 'DEVICE', 'SIZE', 'ACCESS', 'STATE', 'SINCE', 'VM', 'IN FLIGHT', 'HOLD', 'WRITE LOG', 'SOCKET', 'REASON'],
     attachments.map((entry) => [
       style.bold(`${entry.vm}/${entry.name}`),
       entry.device,
@@ -90,11 +92,24 @@ function attachmentTable(attachments: readonly AttachmentEntry[], nowMs: number,
       sinceWhen(entry.since, nowMs),
       entry.connected ? 'connected' : 'away',
       String(entry.inFlight),
+      holdTime(entry.holdMs),
+      logUse(entry.writeLog, nowMs),
       entry.socket,
       entry.reason ?? '',
     ]),
     style,
   );
+}
+
+/** `12 MiB of 256 MiB, the oldest 3 s ago, 14 flushes`. */
+function logUse(writeLog: AttachmentEntry['writeLog'], nowMs: number): string {
+  if (writeLog === undefined) return '';
+  const { state, usedBytes, boundBytes, oldestUnflushed, backgroundFlushes, reason } = writeLog;
+  if (boundBytes === 0) return `none: ${reason}`;
+  const oldest = oldestUnflushed === undefined ? '' : `, the oldest ${span(oldestUnflushed, nowMs)} ago`;
+  const flushes = backgroundFlushes === 0 ? '' : `, ${backgroundFlushes} flushes`;
+  const trouble = reason === undefined ? '' : `; ${reason}`;
+  return `${formatBytes(usedBytes)} of ${formatBytes(boundBytes)}${state === 'logging' ? '' : ` (${state})`}${oldest}${flushes}${trouble}`;
 }
 
 function sessionTable(sessions: readonly SessionEntry[], nowMs: number, style: Style): string {

@@ -57,7 +57,7 @@ test('ls -o name, wide and json', async () => {
   assert.match(wide.stdout, /^DEVICE +ADDRESS +CLASS +SIZE +BLOCK +ACCESS +SHARING +STATE +SINCE +IMAGE +ALLOWED +USED BY$/m);
   assert.match(
     wide.stdout,
-    /^m1\/data +10\.0\.0\.1:7443 +disk +10 GiB +4 KiB +read-write +exclusive +ready +.*\(2 min \d+ s\) +\(block device\) +m2,m3 and 32 more +m2:web\/data in use since .*\(1 min \d+ s\)$/m,
+    /^m1\/data +10\.0\.0\.1:7443 +disk +10 GiB +4 KiB +read-write +exclusive +ready +.*\(2 min \d+ s\) +\(block device\) +m2,m3 and 32 more +m2:web\/data in use since .*\(1 min \d+ s\), hold forever$/m,
   );
   assert.match(wide.stdout, /^m1\/t +this host +disk .* shared +waiting +/m);
   assert.match(wide.stderr, /^netbus: warning: m3: does not answer; last seen 1 min \d+ s ago\n$/);

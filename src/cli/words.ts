@@ -25,6 +25,12 @@ export function span(iso: string, nowMs: number): string {
   return Number.isNaN(seconds) ? '-' : seconds === 0 ? '0 s' : formatDuration(1000 * seconds);
 }
 
+/** How long a guest waits for a device that is away. */
+export function holdTime(holdMs: number | undefined): string {
+  if (holdMs === undefined) return 'forever';
+  return holdMs === 0 ? '0' : formatDuration(holdMs);
+}
+
 /** `1200/s, 4.7 MiB/s`. */
 export function perSecond(requests: number, bytes?: number): string {
   if (requests === 0) return '';

@@ -54,7 +54,7 @@ test('a device that was never there, one that fails, and a use that is new after
   events.became({ name: 'closed' });
   assert.deepEqual(texts(), [
     'attachment.waiting: its guest waits for the device: m1 refused the connection',
-    'attachment.failed: its guest gets errors: acknowledged writes may be lost',
+    'attachment.failed: its guest gets errors until the VM is started again: acknowledged writes may be lost',
     'session.opened: its guest has the device (epoch 9), after 5 ms',
     'session.closed: its guest uses it no more',
   ]);

@@ -44,6 +44,14 @@ export class AttachmentEvents {
     this.#record('attachment.failed', `it has no socket: ${cause.message}`, { code: cause.code, reason: cause.message });
   }
 
+  logSent(size: string, bytes: number): void {
+    this.#record('write-log.sent', `the device's host had forgotten writes: ${size} were sent again and flushed`, { bytes });
+  }
+
+  logTrouble(reason: string): void {
+    this.#record('write-log.trouble', reason, { reason });
+  }
+
   connection(pid: number | undefined): void {
     if (pid === undefined) this.#record('vmm.disconnected', 'the VMM has gone');
     else this.#record('vmm.connected', `the VMM has connected (process ${pid})`, { pid });
@@ -55,15 +63,17 @@ export class AttachmentEvents {
     this.#before = state;
     switch (state.name) {
       case 'connecting':
-        this.#connecting(before, state.cause);
+        this.#connecting(before, state.cause, state.errorsAt);
         break;
       case 'active':
         this.#active(state.epoch);
         break;
       case 'failed': {
         const { code, message } = state.cause;
-        this.#record('attachment.failed', `its guest gets errors: ${message}`, { code, reason: message });
-        this.#ended();
+        const until = state.returns ? 'until the device is back' : 'until the VM is started again';
+        this.#record('attachment.failed', `its guest gets errors ${until}: ${message}`, { code, reason: message });
+        // The hold time is over, and it is still waited for: what is told at the end is the whole time.
+        if (!state.returns) this.#ended();
         break;
       }
       case 'idle':
@@ -74,16 +84,18 @@ export class AttachmentEvents {
     }
   }
 
-  #connecting(before: VirtualDeviceState, cause: NetbusError | undefined): void {
+  #connecting(before: VirtualDeviceState, cause: NetbusError | undefined, errorsAt: number | undefined): void {
     this.#waitingSince ??= this.#clock.now();
     if (cause === undefined) return;
     const { code, message } = cause;
-    const details = { code, reason: message };
+    const at = errorsAt === undefined ? undefined : new Date(errorsAt).toISOString();
+    const details = { code, reason: message, ...(at !== undefined && { errorsAt: at }) };
+    const waits = `its guest waits for the device${at === undefined ? '' : `, until ${at}`}: ${message}`;
     if (before.name === 'active') {
       this.#isLost = true;
-      this.#record('session.lost', `its guest waits for the device: ${message}`, details);
+      this.#record('session.lost', waits, details);
     } else if (before.name !== 'connecting' || before.cause?.message !== message) {
-      this.#record('attachment.waiting', `its guest waits for the device: ${message}`, details);
+      this.#record('attachment.waiting', waits, details);
     }
   }
 

@@ -14,11 +14,12 @@ import type { Log } from '../lib/log.ts';
 import { deviceId } from '../vmm/disk.ts';
 import { qemuArguments } from '../vmm/text/qemu.ts';
 import { AttachmentEvents } from './attachment-events.ts';
+import { AttachmentLog, type WriteLogChoice } from './attachment-log.ts';
 import type { DeviceHost } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
 import { GuestGuard } from './guest-guard.ts';
 import { bindFields } from './log.ts';
-import { checkDeviceSocketPath, deviceSocketPath, vmFolder } from './paths.ts';
+import { checkDeviceSocketPath, deviceSocketPath, vmFolder, writeLogPath } from './paths.ts';
 import type { StoredRecord } from './record.ts';
 import type { VirtualDeviceRecord } from './records.ts';
 import { Turns } from './turns.ts';
@@ -78,6 +79,8 @@ export interface AttachmentOptions {
   readonly whyFenced?: (record: VirtualDeviceRecord) => string | undefined;
   /** Tells one VMM's process from all others: see GuestGuard. */
   readonly identifyProcess?: (pid: number) => string;
+  /** For devices of other hosts; undefined: none. */
+  readonly writeLog?: WriteLogChoice | undefined;
   readonly clock: Clock;
   readonly log: Log;
   readonly events: EventRecorder;
@@ -88,6 +91,7 @@ export class Attachment {
   readonly #options: AttachmentOptions;
   readonly #device: VirtualDevice;
   readonly #guard: GuestGuard;
+  readonly #writeLog: AttachmentLog | undefined;
   readonly #turns = new Turns();
   readonly #closing = new AbortController();
   readonly #log: Log;
@@ -106,11 +110,19 @@ export class Attachment {
     this.#log = log;
     this.#since = clock.wallTime();
     this.#guard = new GuestGuard(record, { identify: identifyProcess, whyFenced });
+    const { vm, name, profile, depth, holdMs, host, attachment, guest } = record.value;
+    const open = deviceHost.openSession(attachment, this.#closing.signal);
+    // This host's own devices forget nothing that their guests outlive.
+    if (options.writeLog !== undefined && host !== options.host && !profile.readOnly) {
+      const path = writeLogPath(options.runDir, vm, name);
+      this.#writeLog = new AttachmentLog({ ...options.writeLog, record, path, clock, log, events: this.events });
+    }
     this.#device = new VirtualDevice({
-      profile: record.value.profile,
-      depth: record.value.depth,
-      before: record.value.guest === null ? 'nothing' : 'unknown',
-      openSession: this.#guard.guard(deviceHost.openSession(record.value.attachment, this.#closing.signal)),
+      profile,
+      depth,
+      holdMs,
+      before: guest === null ? 'nothing' : 'unknown',
+      openSession: this.#guard.guard(this.#writeLog?.wrap(open) ?? open),
       clock,
       onState: (state) => this.#become(state),
     });
@@ -122,6 +134,10 @@ export class Attachment {
 
   get connected(): boolean {
     return this.#frontend?.status().connected ?? false;
+  }
+
+  get writeLog(): AttachmentEntry['writeLog'] {
+    return this.#writeLog?.describe();
   }
 
   /** Of the guest's requests; undefined where there is no socket. */
@@ -152,6 +168,7 @@ export class Attachment {
     await this.#frontend?.close();
     this.#closing.abort();
     await this.#device.close();
+    this.#writeLog?.close();
     await this.#options.record.settled();
     if (this.#frontend !== undefined) this.#removeFolder();
   }
@@ -180,9 +197,11 @@ export class Attachment {
     return this.#options.record.save();
   }
 
-  /** Removes the record. */
-  forget(): Promise<void> {
-    return this.#options.record.remove();
+  /** Removes the record, and what else there is of it. */
+  async forget(): Promise<void> {
+    await this.#options.record.remove();
+    this.#writeLog?.remove();
+    await this.#removeFolder();
   }
 
   describe(): AttachmentEntry {
@@ -205,9 +224,13 @@ export class Attachment {
       connected,
       inFlight,
     };
+    const { writeLog } = this;
+    if (writeLog !== undefined) entry.writeLog = writeLog;
+    if (rest.holdMs !== undefined) entry.holdMs = rest.holdMs;
     if (state.name === 'active') entry.epoch = state.epoch;
     const { fenced } = this.#guard;
     if (fenced !== undefined) return { ...entry, state: 'failed', reason: fenced };
+    if (state.name === 'connecting' && state.errorsAt !== undefined) entry.errorsAt = new Date(state.errorsAt).toISOString();
     if (this.#openFailure !== undefined) return { ...entry, state: 'failed', reason: this.#openFailure.message };
     const broken = rings.find(({ reason }) => reason !== undefined);
     if (broken !== undefined) entry.reason = `ring ${broken.index} is out of use: ${broken.reason}`;
@@ -280,16 +303,23 @@ export class Attachment {
         break;
       case 'connecting':
         if (state.cause !== undefined && !sameCause(before, state)) {
+          const { errorsAt } = state;
+          const fields = { ...this.#fields(), reason: state.cause.message };
           this.#log.warn(
-            { ...this.#fields(), reason: state.cause.message },
+            { ...fields, ...(errorsAt !== undefined && { errorsAt: new Date(errorsAt).toISOString() }) },
             'attachment waits for the device, and its guest with it',
           );
         }
         break;
-      case 'failed':
-        this.#log.error({ ...this.#fields(), reason: state.cause.message }, 'attachment failed: its guest gets errors');
+      case 'failed': {
+        const until = state.returns ? 'until the device is back' : 'until the VM is started again';
+        this.#log.error(
+          { ...this.#fields(), reason: state.cause.message },
+          `attachment failed: its guest gets errors ${until}`,
+        );
         if (state.cause.code === 'fenced') this.#keep(this.#guard.fence(state.cause.message));
         break;
+      }
       case 'idle':
         this.#log.info(this.#fields(), 'attachment idle');
         break;

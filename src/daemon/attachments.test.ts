@@ -176,6 +176,20 @@ describe('attachments', () => {
     await assertNothingLeft();
   });
 
+  test('the hold time is in the records of both sides, and acted on after a restart, too', async () => {
+    const entry = await attachments.attach({ device: 'm1/data', vm: 'web', holdMs: 60_000 });
+    assert.equal(entry.holdMs, 60_000);
+    await attachments.close();
+    await start();
+    assert.equal(attachments.entries()[0].holdMs, 60_000);
+    assert.equal((await m1.exports.entries())[0].attachments[0].holdMs, 60_000);
+    away = new NetbusError('unreachable', 'm1 is away');
+    await attachments.detach('web', 'data', true);
+    away = undefined;
+    await attachments.attach({ device: 'm1/data', vm: 'web' });
+    assert.equal((await m1.exports.entries())[0].attachments[0].holdMs, undefined);
+  });
+
   test('a restart brings the socket back, with the device’s host away', async () => {
     const before = await attachments.attach({ device: 'm1/data', vm: 'web' });
     await attachments.close();

@@ -5,6 +5,7 @@ import { NetbusError } from '../device/errors.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { Attachment, type CreateFrontend } from './attachment.ts';
+import type { WriteLogChoice } from './attachment-log.ts';
 import type { DeviceHost } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
 import { checkDeviceSocketPath } from './paths.ts';
@@ -32,6 +33,7 @@ export interface AttachmentsOptions {
   readonly whyFenced?: (record: VirtualDeviceRecord) => string | undefined;
   /** Where it is left out the system's processes are looked at. */
   readonly identifyProcess?: (pid: number) => string;
+  readonly writeLog?: WriteLogChoice;
   readonly clock: Clock;
   readonly log: Log;
   readonly events: EventRecorder;
@@ -79,7 +81,7 @@ export class Attachments {
   async attach(request: z.output<typeof attachRequestSchema>): Promise<AttachmentEntry> {
     const hosts = this.#options.hosts();
     const { host, exported } = parseDevice(request.device);
-    const { vm, name = exported } = request;
+    const { vm, name = exported, holdMs } = request;
     checkDeviceSocketPath(this.#options.runDir, vm, name);
     if (!hosts.includes(host)) {
       throw new NetbusError('not_found', `there is no host ${host}: the members are ${hosts.join(', ')}`);
@@ -97,7 +99,7 @@ export class Attachments {
           `VM ${vm} has a device ${name} already (${device}, at ${other.socket}): choose another name with --as`,
         );
       }
-      const made = await this.#attach(deviceHost, { vm, name, host, export: exported });
+      const made = await this.#attach(deviceHost, { vm, name, host, export: exported }, holdMs);
       this.#attachments.set(key, made);
       this.#options.log.info({ attachment: key, device: request.device, socket: made.socket }, 'attachment added');
       made.events.added();
@@ -153,14 +155,16 @@ export class Attachments {
   async #attach(
     deviceHost: DeviceHost,
     place: Pick<VirtualDeviceRecord, 'vm' | 'name' | 'host' | 'export'>,
+    holdMs: number | undefined,
   ): Promise<Attachment> {
     const { clock, log } = this.#options;
-    const created = await deviceHost.attach({ export: place.export, vm: place.vm, name: place.name });
+    const hold = holdMs === undefined ? {} : { holdMs };
+    const created = await deviceHost.attach({ export: place.export, vm: place.vm, name: place.name, ...hold });
     const createdAt = new Date(clock.wallTime()).toISOString();
     const membership = place.host === this.#options.host ? undefined : this.#options.membership?.();
     const attachment = this.#make(
       {
-        ...{ version: 1, ...place, ...created, guest: null, writeCache: null, createdAt },
+        ...{ version: 1, ...place, ...created, guest: null, writeCache: null, ...hold, createdAt },
         ...(membership !== undefined && { membership }),
       },
       deviceHost,

@@ -1,12 +1,12 @@
 /** What other hosts may ask of this one over the control link: docs/protocol.md, 7. The peer is who its certificate says. */
 import { z } from 'zod';
-import { nameSchema } from '../api/types.ts';
+import { holdSchema, nameSchema } from '../api/types.ts';
 import type { ControlHandlers } from '../bus/control-link.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Exports } from './exports.ts';
 
 const attachmentSchema = z.object({ attachment: z.uuid() });
-const createSchema = z.object({ export: nameSchema, vm: nameSchema, name: nameSchema });
+const createSchema = z.object({ export: nameSchema, vm: nameSchema, name: nameSchema, holdMs: holdSchema.optional() });
 const listSchema = z.object({ details: z.boolean().default(false) });
 const writeCacheSchema = z.object({ attachment: z.uuid(), enabled: z.boolean() });
 

@@ -11,6 +11,11 @@ import { BUSY_POLL_US_DEFAULT } from '../lib/busy-poll.ts';
 import { isNetbusName, NAME_CHARACTERS_MAX } from '../protocols/netbus/names.ts';
 import { CONFIG_BYTES_MAX, YamlText } from './yaml-text.ts';
 
+/** Several of the largest requests fit. */
+const WRITE_LOG_BYTES_MIN = 16 * 1024 * 1024;
+const WRITE_LOG_BYTES_DEFAULT = 256 * 1024 * 1024;
+const WRITE_LOG_BYTES_MAX = 4 * 1024 * 1024 * 1024;
+
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
 export type LogLevel = (typeof logLevels)[number];
 
@@ -38,6 +43,8 @@ export interface Config {
   readonly log: { readonly level: LogLevel };
   /** Longest time awake for one reply or one request of a guest, in microseconds; 0: never. */
   readonly busyPollUs: number;
+  /** Bytes of data of each attachment's write log. */
+  readonly writeLogBytes: number;
 }
 
 /** Clusters and hosts: their names are part of certificates. */
@@ -114,6 +121,14 @@ export const configSchema = z.strictObject({
     .describe(
       `longest time in microseconds that the daemon stays awake for one reply or one request, 0 to 1000; \`${BUSY_POLL_US_DEFAULT}\` by default`,
     ),
+  writeLogBytes: z
+    .int()
+    .min(WRITE_LOG_BYTES_MIN)
+    .max(WRITE_LOG_BYTES_MAX)
+    .default(WRITE_LOG_BYTES_DEFAULT)
+    .describe(
+      'most bytes of writes that no flush covers yet, kept in memory (in the run folder) for each device of another host, 16 MiB to 4 GiB; `268435456` by default',
+    ),
 });
 
 /** Reads and checks the file. Throws `config` with one line per mistake, `not_found` or `denied` where it cannot be read. */
@@ -128,7 +143,7 @@ export function parseConfig(file: string, text: string): Config {
   checkMembers(yaml, parsed);
   const folder = dirname(resolve(file));
   const path = (value: string) => resolve(folder, value);
-  const { cluster, host, listen, hosts, pki, runDir, stateDir, deviceGroup, log, busyPollUs } = parsed;
+  const { cluster, host, listen, hosts, pki, runDir, stateDir, deviceGroup, log, busyPollUs, writeLogBytes } = parsed;
   const certificate = path(pki.certificate ?? '/etc/netbus/pki/host.crt');
   return {
     file,
@@ -151,6 +166,7 @@ export function parseConfig(file: string, text: string): Config {
     deviceGroup,
     log,
     busyPollUs,
+    writeLogBytes,
   };
 }
 

@@ -55,6 +55,8 @@ export interface DaemonOptions {
   readonly clock: Clock;
   /** This program's version. */
   readonly release: string;
+  /** What tells this boot of the host from others; the kernel's by default. */
+  readonly bootId?: string;
 }
 
 export interface Daemon {
@@ -99,14 +101,14 @@ async function keepFailure(events: Events, stateDir: string, error: NetbusError)
 /** Whatever is opened is added to `closers` at once, and closed in the reverse order. */
 async function start(options: DaemonOptions, closers: Closers, events: Events): Promise<Pick<Daemon, 'socket' | 'reload'>> {
   const { config, log, clock, release } = options;
-  const { host, runDir, stateDir, busyPollUs } = config;
+  const { host, runDir, stateDir, busyPollUs, writeLogBytes } = config;
   const startedAt = new Date(clock.wallTime()).toISOString();
   const socket = controlSocketPath(runDir);
   // One that has expired stops nothing here: the devices of this host need no other one, and the issuing host renews its own.
   const identity = await loadIdentity(config.pki, clock, { expired: 'allowed' });
   checkIdentity(config, identity);
   const socketGroup = await deviceGroup(config);
-  const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
+  const bootId = options.bootId ?? (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
 
   closers.add('the state folder', await lockFolder(stateDir, 'state folder', STATE_FOLDER_MODE));
   closers.add('the events', () => events.close());
@@ -187,6 +189,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     createFrontend: (frontend) => createDiskFrontend({ ...frontend, busyPollUs }),
     membership: () => membership.numberOf(host),
     whyFenced: (record) => membership.whyFenced(record),
+    writeLog: { boundBytes: writeLogBytes, bootId },
     clock,
     log,
     events,

@@ -6,10 +6,18 @@ import type { OpenSession } from '../device/source.ts';
 import type { ExportListing } from './export-entry.ts';
 import type { CreatedAttachment, Exports } from './exports.ts';
 
+export interface AttachToExport {
+  readonly export: string;
+  readonly vm: string;
+  readonly name: string;
+  /** How long the guest waits for the device's host, in milliseconds; for ever where it is left out. */
+  readonly holdMs?: number | undefined;
+}
+
 /** Every call rejects with a NetbusError: `unreachable` or `timeout` where the host does not answer. */
 export interface DeviceHost {
   /** The same request again gives the same attachment. */
-  attach(request: { export: string; vm: string; name: string }): Promise<CreatedAttachment>;
+  attach(request: AttachToExport): Promise<CreatedAttachment>;
   /** Unknown is success. */
   detach(attachment: string): Promise<void>;
   grow(attachment: string): Promise<{ profile: Profile; grown: boolean }>;
@@ -33,7 +41,7 @@ export class LocalDeviceHost implements DeviceHost {
     this.#isolate = isolate;
   }
 
-  attach(request: { export: string; vm: string; name: string }): Promise<CreatedAttachment> {
+  attach(request: AttachToExport): Promise<CreatedAttachment> {
     return this.#exports.attach(this.#host, request);
   }
 

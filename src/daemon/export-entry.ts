@@ -34,7 +34,7 @@ export async function describeExport(target: Export): Promise<ExportEntry> {
     state: 'ready',
     since: new Date(target.since).toISOString(),
     backend: {},
-    attachments: target.attachments.map(({ id, host, vm, name, lease }) => {
+    attachments: target.attachments.map(({ id, host, vm, name, lease, holdMs }) => {
       const since = target.activeSince(id);
       const active = target.isActive(id);
       return {
@@ -43,6 +43,7 @@ export async function describeExport(target: Export): Promise<ExportEntry> {
         name,
         epoch: lease.epoch,
         active,
+        ...(holdMs !== undefined && { holdMs }),
         ...(since !== undefined && { since: new Date(since).toISOString() }),
       };
     }),

@@ -34,8 +34,13 @@ export function failureEvent({ name, disk }: ExportRecord, failure: DeviceFailur
 }
 
 export function flushFailedEvent({ name, disk }: ExportRecord): NewEvent {
-  const message = `${disk}: a flush failed, so acknowledged writes may be lost; every flush fails until the daemon has opened it anew`;
+  const message = `${disk}: a flush failed, so acknowledged writes may be lost; every flush fails until it is opened anew (netbus export ${name} --reopen)`;
   return { type: 'export.flush-failed', subject: name, message, details: { disk } };
+}
+
+export function reopenedEvent({ name, disk }: ExportRecord): NewEvent {
+  const message = `${disk} was opened anew: guests with writes that were not flushed send them again`;
+  return { type: 'export.reopened', subject: name, message, details: { disk } };
 }
 
 export function attachedEvent(record: AttachmentRecord, attached: boolean): NewEvent {

@@ -181,6 +181,28 @@ export class Export {
     return this.#options.record.remove();
   }
 
+  /**
+   * Ends all sessions and their I/O and opens it anew, as another instance: who has unflushed writes of the old one sends them again. Resolves when the first
+   * try has come to something. Throws `in_use` while it is being opened anyway.
+   */
+  async reopen(): Promise<void> {
+    const { name } = this.#state;
+    if (name === 'opening' || name === 'waiting' || name === 'closed') {
+      throw new NetbusError('in_use', `export ${this.name} is not open (${this.reason}): it is opened by itself`);
+    }
+    await this.#options.record.change((value) => ({ ...value, reopened: value.reopened + 1 }));
+    this.#cancelRetry();
+    await this.#opening;
+    this.#cancelRetry();
+    const state = this.#state;
+    const cause = new NetbusError('ended', `export ${this.name} is opened anew`);
+    await Promise.all([...this.#attached.values()].map(({ served }) => served?.end(cause)));
+    for (const attached of this.#attached.values()) attached.served = undefined;
+    this.#become({ name: 'opening' });
+    if (state.name === 'ready') await state.source.close();
+    await this.openInTime();
+  }
+
   /** Looks at the real thing again. Throws where it is gone or does not answer in time. */
   async refresh(): Promise<Profile> {
     if (this.#state.name !== 'ready') throw new NetbusError('device', `export ${this.name} is not ready: ${this.reason}`);
@@ -225,7 +247,7 @@ export class Export {
   /** The next opening is another instance. */
   async #countReopening(reopened: number): Promise<void> {
     try {
-      await this.#options.record.change((value) => ({ ...value, reopened }));
+      await this.#options.record.change((value) => ({ ...value, reopened: Math.max(reopened, value.reopened) }));
     } catch (thrown) {
       const fields = { export: this.name, reason: NetbusError.from(thrown).message };
       this.#options.log.error(

@@ -175,7 +175,7 @@ describe('exports', () => {
     assert.deepEqual(told(), [
       'export.disk-full data: /disks/data: write failed with ENOSPC',
       'export.device-error data: /disks/data: read failed with EIO',
-      'export.flush-failed data: /disks/data: a flush failed, so acknowledged writes may be lost; every flush fails until the daemon has opened it anew',
+      'export.flush-failed data: /disks/data: a flush failed, so acknowledged writes may be lost; every flush fails until it is opened anew (netbus export data --reopen)',
       'export.session-lost data: the session of m2:web/disk ended while it had the device: the connection was cut',
     ]);
     await session.quiesced();

@@ -10,10 +10,11 @@ import type { Profile } from '../device/profile.ts';
 import type { Session } from '../device/source.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
+import type { AttachToExport } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
 import { Export, type OpenExport } from './export.ts';
 import { describeExport, type ExportListing, listExport, userName } from './export-entry.ts';
-import { addedEvent, attachedEvent, grownEvent, removedEvent, sessionLostEvent } from './export-events.ts';
+import { addedEvent, attachedEvent, grownEvent, removedEvent, reopenedEvent, sessionLostEvent } from './export-events.ts';
 import { StoredRecord } from './record.ts';
 import type { AttachmentRecord, ExportRecord } from './records.ts';
 import { diskSerial } from './serial.ts';
@@ -116,16 +117,29 @@ export class Exports {
     this.#options.events.record(removedEvent(removed.record));
   }
 
+  /** Opens it anew, as another instance. Throws `not_found`, or `in_use` while it is being opened. */
+  async reopen(name: string): Promise<ExportEntry> {
+    const reopened = await this.#inTurn(name, async (target) => {
+      await target.reopen();
+      return target;
+    });
+    this.#options.log.warn({ export: name, state: reopened.state.name }, 'export opened anew');
+    this.#options.events.record(reopenedEvent(reopened.record));
+    return describeExport(reopened);
+  }
+
   /**
    * Attaches `host`'s VM to an export: freezes the profile and stores the record before it answers. The same (host, vm, name, export) again
    * gives the same record. Throws `not_found`, `denied`, `in_use`, `limit`, or `device` where the export is not ready.
    */
-  attach(host: string, request: { export: string; vm: string; name: string }): Promise<CreatedAttachment> {
+  attach(host: string, request: AttachToExport): Promise<CreatedAttachment> {
     return this.#inTurn(request.export, async (target) => {
       const { clock, attachments, log } = this.#options;
-      const { vm, name } = request;
+      const { vm, name, holdMs } = request;
       this.#checkAllowed(target, host);
       const same = target.attachments.find((other) => other.host === host && other.vm === vm && other.name === name);
+      // Attached anew after this host had not been told of the detach: the hold time is what the VM's side says now.
+      if (same !== undefined && same.holdMs !== holdMs) await target.change(same.id, (record) => withHold(record, holdMs));
       if (same !== undefined) return { attachment: same.id, profile: same.profile, depth: ATTACHMENT_DEPTH };
       const user = target.attachments[0];
       if (user !== undefined && !target.shared) {
@@ -151,6 +165,7 @@ export class Exports {
         name,
         profile,
         writeCache: null,
+        ...(holdMs !== undefined && { holdMs }),
         lease: { epoch: 0, holder: null },
         ...(membership !== undefined && { membership }),
         generation: 1,
@@ -348,6 +363,10 @@ export class Exports {
   #checkOpen(): void {
     if (this.#closed) throw new NetbusError('ended', `the daemon of host ${this.#options.host} is stopping`);
   }
+}
+
+function withHold({ holdMs: _, ...record }: AttachmentRecord, holdMs: number | undefined): AttachmentRecord {
+  return holdMs === undefined ? record : { ...record, holdMs };
 }
 
 function mayUse(target: Export, host: string): boolean {

@@ -108,7 +108,8 @@ export class GuestGuard {
 
   async #check(grant: Grant): Promise<void> {
     const before = this.#record.value.guest?.device ?? null;
-    if (this.#seen || sameDevice(before, grant)) return;
+    // The write log knows better what may be lost.
+    if (grant.unflushed !== undefined || this.#seen || sameDevice(before, grant)) return;
     const { bootId, instance } = grant;
     try {
       if (before !== null) throw new NetbusError('device', OTHER_DEVICE);

@@ -1,6 +1,6 @@
 /** `/metrics`: what the daemon knows, put into Prometheus' words when somebody asks. Nothing is counted twice. */
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
-import type { LinkEntry } from '../api/types.ts';
+import type { LinkEntry, WriteLogEntry } from '../api/types.ts';
 import type { VirtualDeviceState } from '../device/virtual-device.ts';
 import { type DiskStatistics, DURATION_BOUNDS_SECONDS, diskOperations } from '../frontends/vhost-user/disk-statistics.ts';
 import type { ExportState } from './export.ts';
@@ -14,6 +14,7 @@ const LOOP_DELAY_SAMPLE_MS = 1_000;
 export interface MeasuredAttachment {
   readonly record: { readonly vm: string; readonly name: string };
   readonly state: VirtualDeviceState;
+  readonly writeLog: WriteLogEntry | undefined;
   readonly statistics: DiskStatistics | undefined;
 }
 
@@ -70,6 +71,22 @@ export class Metrics {
         }
       },
     });
+    const ofLogs = (name: string, help: string, pick: (writeLog: WriteLogEntry) => number) =>
+      new Gauge({
+        name,
+        help,
+        labelNames: ['attachment'],
+        registers,
+        collect() {
+          this.reset();
+          for (const { record, writeLog } of measured.attachments()) {
+            if (writeLog !== undefined) this.set({ attachment: `${record.vm}/${record.name}` }, pick(writeLog));
+          }
+        },
+      });
+    ofLogs('netbus_write_log_used_bytes', 'Writes that no flush covers yet.', ({ usedBytes }) => usedBytes);
+    ofLogs('netbus_write_log_bound_bytes', 'Most of them; at it writes wait for a flush.', ({ boundBytes }) => boundBytes);
+    ofLogs('netbus_write_log_flushes', 'Flushes in the background, since the start.', (entry) => entry.backgroundFlushes);
     new Gauge({
       name: 'netbus_export_state',
       help: 'The state that an export is in: 1 for that one, 0 for the others.',

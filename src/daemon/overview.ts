@@ -2,6 +2,7 @@
 import type { AttachmentEntry, ExportEntry, LinkEntry, SessionEntry, Status, WaitEntry } from '../api/types.ts';
 import type { ExportedSessionInfo } from '../bus/exporter.ts';
 import type { Clock } from '../lib/clock.ts';
+import { formatBytes } from '../lib/format.ts';
 import type { Attachment } from './attachment.ts';
 import type { Rates } from './rates.ts';
 import type { AttachmentRecord } from './records.ts';
@@ -82,13 +83,33 @@ export function findWaits(
   attachments: readonly AttachmentEntry[],
 ): WaitEntry[] {
   const waits: WaitEntry[] = [];
-  const add = (about: WaitEntry['about'], subject: string, waitsFor: string, since: string, reason: string | undefined) =>
-    waits.push({ about, subject, waitsFor, since, ...(reason !== undefined && { reason }) });
-  for (const { vm, name, device, state, since, reason, connected } of attachments) {
+  const add = (
+    about: WaitEntry['about'],
+    subject: string,
+    waitsFor: string,
+    since: string,
+    reason: string | undefined,
+    more: Pick<WaitEntry, 'otherwise' | 'otherwiseAt'> = {},
+  ) => waits.push({ about, subject, waitsFor, since, ...(reason !== undefined && { reason }), ...more });
+  for (const { vm, name, device, state, since, reason, connected, errorsAt, writeLog } of attachments) {
     const subject = `${vm}/${name}`;
     const [deviceHost, exported] = device.split('/');
-    if (state === 'connecting') {
-      add('attachment', subject, deviceHost === host ? `export ${exported}` : deviceHost, since, reason);
+    if (state === 'active' && writeLog?.state === 'full') {
+      add(
+        'attachment',
+        subject,
+        `a flush on ${deviceHost}, its write log is full`,
+        writeLog.oldestUnflushed ?? since,
+        writeLog.reason,
+      );
+    }
+    if (state === 'connecting' && writeLog?.state === 'sending' && reason === undefined) {
+      const sent = `${formatBytes(writeLog.sentBytes ?? 0)} of ${formatBytes(writeLog.usedBytes)} are sent`;
+      add('attachment', subject, `${deviceHost} to take its write log again`, since, sent);
+    } else if (state === 'connecting') {
+      add('attachment', subject, deviceHost === host ? `export ${exported}` : deviceHost, since, reason, {
+        ...(errorsAt !== undefined && { otherwise: 'its guest gets errors', otherwiseAt: errorsAt }),
+      });
     } else if (connected && state !== 'failed' && reason !== undefined) {
       // A ring that takes nothing more: only the guest's driver can make it a new one.
       add('attachment', subject, `a reset of VM ${vm}`, since, reason);

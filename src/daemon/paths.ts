@@ -18,6 +18,11 @@ export function deviceSocketPath(runDir: string, vm: string, name: string): stri
   return join(vmFolder(runDir, vm), `${name}.sock`);
 }
 
+/** What a guest was told is written and no flush covers, beside its socket: it ends with this host. */
+export function writeLogPath(runDir: string, vm: string, name: string): string {
+  return join(vmFolder(runDir, vm), `${name}.log`);
+}
+
 /** Throws `usage` where the path is too long for a socket, and says what to shorten. */
 export function checkDeviceSocketPath(runDir: string, vm: string, name: string): void {
   const parts = { 'the run folder': runDir, "the VM's name": vm, "the virtual device's name (--as NAME)": name };

@@ -1,6 +1,6 @@
 /** What is on stable storage: one file per export, per attachment at the device's host, per virtual device at the VM's host. */
 import { z } from 'zod';
-import { nameSchema } from '../api/types.ts';
+import { holdSchema, nameSchema } from '../api/types.ts';
 import { profileSchema } from '../device/profile.ts';
 import { leftStates } from '../frontends/vhost-user/left-requests.ts';
 
@@ -36,6 +36,8 @@ export const attachmentRecordSchema = z.strictObject({
   profile: profileSchema,
   /** The driver's choice by SET_CONFIG; null = it made none. */
   writeCache: z.boolean().nullable(),
+  /** How long its guest waits for this host, in milliseconds; left out = for ever. The VM's host acts on it. */
+  holdMs: holdSchema.optional(),
   /** The membership under which that host attached: an attachment of an earlier one is nobody's. Left out where the cluster has no member list. */
   membership: z.string().max(64).optional(),
   lease: z.strictObject({ epoch: z.number().int().min(0), holder: nameSchema.nullable() }),
@@ -73,6 +75,8 @@ export const virtualDeviceRecordSchema = z.strictObject({
   membership: z.string().max(64).optional(),
   /** Why it is nobody's any more: the guest gets errors until it is detached. Left out while that is not so. */
   fenced: z.string().max(2000).optional(),
+  /** How long requests wait for a device that is away before they fail, in milliseconds; left out = for ever. */
+  holdMs: holdSchema.optional(),
   createdAt: timeSchema,
 });
 export type VirtualDeviceRecord = Readonly<z.infer<typeof virtualDeviceRecordSchema>>;

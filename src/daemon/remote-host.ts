@@ -1,12 +1,12 @@
 /** A host far away that has a device: calls on the control link, and a session of its own per attachment: docs/protocol.md, 4 and 7. */
 import { z } from 'zod';
-import { nameSchema } from '../api/types.ts';
+import { holdSchema, nameSchema } from '../api/types.ts';
 import type { Bus } from '../bus/bus.ts';
 import type { Target } from '../bus/dial.ts';
 import { NetbusError } from '../device/errors.ts';
 import { type Profile, profileSchema } from '../device/profile.ts';
 import type { OpenSession } from '../device/source.ts';
-import type { DeviceHost } from './device-host.ts';
+import type { AttachToExport, DeviceHost } from './device-host.ts';
 import type { ExportListing } from './export-entry.ts';
 import type { CreatedAttachment } from './exports.ts';
 
@@ -27,6 +27,7 @@ const detailsSchema = z.object({
         name: nameSchema,
         epoch: z.number(),
         active: z.boolean(),
+        holdMs: holdSchema.optional(),
         since: z.iso.datetime().optional(),
       }),
     )
@@ -61,7 +62,7 @@ export class RemoteDeviceHost implements DeviceHost {
     this.#targetOf = targetOf;
   }
 
-  attach(request: { export: string; vm: string; name: string }): Promise<CreatedAttachment> {
+  attach(request: AttachToExport): Promise<CreatedAttachment> {
     return this.#ask('attachment.create', request, createdSchema);
   }
 

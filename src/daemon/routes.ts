@@ -55,6 +55,7 @@ export function createRoutes(options: RoutesOptions): Hono {
   app.get('/v1/probe', async (context) => context.json({ members: await options.probe() }));
 
   app.post('/v1/exports', async (context) => context.json(await exports.add(await body(context, exportRequestSchema))));
+  app.post('/v1/exports/:name/reopen', async (context) => context.json(await exports.reopen(context.req.param('name'))));
   app.delete('/v1/exports/:name', async (context) => {
     await exports.remove(context.req.param('name'));
     return context.json({});

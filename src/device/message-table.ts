@@ -3,6 +3,9 @@ import { SegmentList } from './segments.ts';
 /** Most rows of a table: requests in flight of one attachment. */
 export const TABLE_ROWS_MAX = 4096;
 
+/** Rows behind those of a table's owner, for the requests of a filter's own. */
+export const SPARE_ROWS = 16;
+
 /**
  * The messages that one side has lent to the other, as columns. A message is a row; a row's number is its id for as long as
  * it is lent. The owner fills a row, pushes its number, and leaves it alone until the reply comes back (or until `push`
@@ -26,18 +29,29 @@ export class MessageTable {
   /** Sparse until a row is used for the first time, so that an idle attachment costs little. */
   readonly #segments: (SegmentList | undefined)[];
 
-  constructor(capacity: number) {
-    if (!Number.isInteger(capacity) || capacity < 1 || capacity > TABLE_ROWS_MAX) {
+  /** `base`: see `extended`. */
+  constructor(capacity: number, base?: MessageTable) {
+    const most = base === undefined ? TABLE_ROWS_MAX : TABLE_ROWS_MAX + SPARE_ROWS;
+    if (!Number.isInteger(capacity) || capacity < 1 || capacity > most) {
       throw new RangeError(`a message table has 1 to ${TABLE_ROWS_MAX} rows, not ${capacity}`);
     }
+    const rows = base === undefined ? capacity + SPARE_ROWS : capacity;
     this.capacity = capacity;
-    this.kind = new Uint8Array(capacity);
-    this.flags = new Uint16Array(capacity);
-    this.argument = new Float64Array(capacity);
-    this.extent = new Float64Array(capacity);
-    this.outLength = new Float64Array(capacity);
-    this.inLength = new Float64Array(capacity);
-    this.#segments = new Array(capacity).fill(undefined);
+    this.kind = new Uint8Array(base?.kind.buffer ?? new ArrayBuffer(rows), 0, capacity);
+    this.flags = new Uint16Array(base?.flags.buffer ?? new ArrayBuffer(2 * rows), 0, capacity);
+    this.argument = new Float64Array(base?.argument.buffer ?? new ArrayBuffer(8 * rows), 0, capacity);
+    this.extent = new Float64Array(base?.extent.buffer ?? new ArrayBuffer(8 * rows), 0, capacity);
+    this.outLength = new Float64Array(base?.outLength.buffer ?? new ArrayBuffer(8 * rows), 0, capacity);
+    this.inLength = new Float64Array(base?.inLength.buffer ?? new ArrayBuffer(8 * rows), 0, capacity);
+    this.#segments = base === undefined ? new Array(rows).fill(undefined) : base.#segments;
+  }
+
+  /**
+   * The same rows and SPARE_ROWS more behind them: what a filter shows the device below, so that the guest's requests go on as they are,
+   * and its own travel beside them. For one filter in a chain.
+   */
+  extended(): MessageTable {
+    return new MessageTable(this.capacity + SPARE_ROWS, this);
   }
 
   /** The payload's places: out part first, then in part. */

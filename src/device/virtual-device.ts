@@ -10,6 +10,7 @@ import { DiskStatus } from './disk.ts';
 import { DiskReplay } from './disk-replay.ts';
 import { NetbusError } from './errors.ts';
 import { FailedDevice } from './failed-device.ts';
+import { HoldTime } from './hold-time.ts';
 import type { Profile } from './profile.ts';
 import { Slot } from './slot.ts';
 import type { Grant, OpenSession, Session, Source } from './source.ts';
@@ -25,11 +26,14 @@ const UNFLUSHED_LOST =
 export type VirtualDeviceState =
   /** The guest does not use it. */
   | { readonly name: 'idle' }
-  /** Asking the device's host; `cause` says why it is not there yet, after a first failure. */
-  | { readonly name: 'connecting'; readonly since: number; readonly cause?: NetbusError }
+  /** Asking the device's host; `cause` says why it is not there yet, after a first failure. `errorsAt`: when the hold time ends. */
+  | { readonly name: 'connecting'; readonly since: number; readonly cause?: NetbusError; readonly errorsAt?: number }
   | { readonly name: 'active'; readonly since: number; readonly epoch: number }
-  /** Every request is answered with an error: going on would silently lose acknowledged writes, or this host was fenced. */
-  | { readonly name: 'failed'; readonly since: number; readonly cause: NetbusError }
+  /**
+   * Every request is answered with an error: going on would silently lose acknowledged writes, or this host was fenced. `returns`: the hold
+   * time is over, and the guest goes on as soon as the device is back.
+   */
+  | { readonly name: 'failed'; readonly since: number; readonly cause: NetbusError; readonly returns?: true }
   | { readonly name: 'closed' };
 
 export interface VirtualDeviceOptions {
@@ -39,6 +43,8 @@ export interface VirtualDeviceOptions {
   /** What was written and not flushed before this object was made: `unknown` where an earlier daemon served a guest; `nothing` by default. */
   readonly before?: 'nothing' | 'unknown';
   readonly openSession: OpenSession;
+  /** How long requests wait for a device that is away before they fail, in milliseconds; for ever where it is left out. */
+  readonly holdMs?: number | undefined;
   readonly clock: Clock;
   readonly onState: (state: VirtualDeviceState) => void;
 }
@@ -138,6 +144,9 @@ class Use {
   readonly #options: VirtualDeviceOptions;
   readonly #history: GuestHistory;
   readonly #owner: { become: (state: VirtualDeviceState) => void; closed: () => void };
+  readonly #hold: HoldTime;
+  /** What is in the slot answers with errors, and is no device of the session. */
+  #answersErrors = false;
   #connection: Connection | undefined;
   #stop: Stop | undefined;
   /** Wakes whoever waits: the device was lost (why), or the use was stopped. */
@@ -153,6 +162,7 @@ class Use {
     this.#options = options;
     this.#history = history;
     this.#owner = owner;
+    this.#hold = new HoldTime(options.holdMs, options.clock, (cause) => this.#giveUp(cause));
     this.slot = new Slot({
       profile,
       depth: options.depth,
@@ -172,11 +182,13 @@ class Use {
     let retryMs = RETRY_FIRST_MS;
     let cause: NetbusError | undefined;
     while (this.#stop === undefined) {
-      this.#owner.become({ name: 'connecting', since: clock.wallTime(), ...(cause && { cause }) });
+      this.#hold.waits(cause);
+      if (this.#hold.over && !this.slot.running) this.#answerWithErrors();
+      if (!this.#hold.over) this.#connecting(cause);
       const woken = this.#woken();
       let servedMs = 0;
       try {
-        await this.#connect();
+        await this.#connect(woken);
         const installed = clock.now();
         cause = await woken;
         servedMs = clock.now() - installed;
@@ -204,7 +216,8 @@ class Use {
     this.#owner.become({ name: 'idle' });
   }
 
-  async #connect(): Promise<void> {
+  /** `woken`: the device is lost, or the use is stopped. */
+  async #connect(woken: Promise<NetbusError | undefined>): Promise<void> {
     const connection: Connection = {};
     this.#connection = connection;
     const session = await this.#options.openSession((cause) => this.#sessionEnded(connection, cause));
@@ -213,21 +226,50 @@ class Use {
     if (this.#connection !== connection) return session.close();
     if (connection.ended !== undefined) throw connection.ended;
     const grant = await session.activate();
-    if (this.#connection !== connection || this.#stop !== undefined || connection.ended !== undefined) {
+    const isOver = () => this.#connection !== connection || this.#stop !== undefined || connection.ended !== undefined;
+    // What answers with errors meanwhile owes nobody anything after this.
+    if (!isOver() && this.#answersErrors) {
+      await this.slot.remove(new AbortController().signal);
+      this.#answersErrors = false;
+    }
+    if (isOver()) {
       await grant.device.close();
+      if (this.#hold.over && !this.slot.running) this.#answerWithErrors();
       if (connection.ended !== undefined) throw connection.ended;
       return;
     }
-    this.#install(grant);
+    await this.#install(grant, woken);
   }
 
-  #install(grant: Grant): void {
+  #connecting(cause: NetbusError | undefined): void {
+    const { errorsAt } = this.#hold;
+    const since = this.#options.clock.wallTime();
+    this.#owner.become({ name: 'connecting', since, ...(cause && { cause }), ...(errorsAt !== undefined && { errorsAt }) });
+  }
+
+  /** The hold time is over: what is kept fails, and all that comes, until the device is back. What failed is not sent again. */
+  #giveUp(cause: NetbusError): void {
+    if (this.#stop !== undefined) return;
+    // A device that still sends again what its host forgot goes, and the next one begins where it was.
+    if (this.slot.running) this.slot.deviceLost(cause);
+    else this.#answerWithErrors();
+    this.#owner.become({ name: 'failed', since: this.#options.clock.wallTime(), cause, returns: true });
+  }
+
+  #answerWithErrors(): void {
+    this.#answersErrors = true;
+    this.slot.install(new FailedDevice(this.slot.profile, this.#options.depth, DiskStatus.ioError));
+  }
+
+  async #install(grant: Grant, woken: Promise<NetbusError | undefined>): Promise<void> {
     const { clock } = this.#options;
     const history = this.#history;
     const before = history.grant;
     history.grant = grant;
     const forgot = before !== undefined && (before.bootId !== grant.bootId || before.instance !== grant.instance);
-    if (forgot && history.replay.unflushed) history.failure = new NetbusError('device', UNFLUSHED_LOST);
+    if (grant.unflushed instanceof NetbusError) history.failure = grant.unflushed;
+    else if (grant.unflushed === undefined && forgot && history.replay.unflushed)
+      history.failure = new NetbusError('device', UNFLUSHED_LOST);
     if (history.failure !== undefined) {
       void grant.device.close();
       this.#endSession();
@@ -235,21 +277,28 @@ class Use {
       return;
     }
     this.slot.install(grant.device);
+    if (grant.ready !== undefined) {
+      const lost = await Promise.race([grant.ready, woken]);
+      if (lost !== undefined) throw lost;
+      if (this.#stop !== undefined) return;
+    }
+    this.#hold.end();
     this.#owner.become({ name: 'active', since: clock.wallTime(), epoch: grant.epoch });
   }
 
   /** What is kept, and all that comes, is answered with an error: in this use and the guest's later ones. */
   #fail(cause: NetbusError): void {
-    const { clock, depth } = this.#options;
     this.#history.failure = cause;
-    this.slot.install(new FailedDevice(this.slot.profile, depth, DiskStatus.ioError));
-    this.#owner.become({ name: 'failed', since: clock.wallTime(), cause });
+    this.#hold.end();
+    // Once the hold time is over, errors are what it answers with already.
+    if (!this.slot.running) this.#answerWithErrors();
+    this.#owner.become({ name: 'failed', since: this.#options.clock.wallTime(), cause });
   }
 
   /** Where a device is in the slot it may have said so itself; the slot listens to the first of the two, and tells once. */
   #sessionEnded(connection: Connection, cause: NetbusError): void {
     connection.ended = cause;
-    if (this.#connection === connection) this.slot.deviceLost(cause);
+    if (this.#connection === connection && !this.#answersErrors) this.slot.deviceLost(cause);
   }
 
   /** Quiet at the guest's side: the lease goes back before the guest's side is told, within its bound. */
@@ -270,6 +319,7 @@ class Use {
 
   /** The last thing that the host of the device hears of this use. */
   async #finish(): Promise<void> {
+    this.#hold.end();
     const session = this.#connection?.session;
     if (this.#stop === 'give-back' && session !== undefined) {
       // Where that fails the lease stays with this host, which is safe; the next use asks for it again.

@@ -1,6 +1,27 @@
 import { native } from '../../native/index.ts';
 import type { SegmentList } from '../device/segments.ts';
 
+/** Copies `length` bytes out of segments in regions of the addon, beginning `skip` bytes into them, to a place of the region `target`. */
+export function copyFromSegments(
+  target: number,
+  targetOffset: number,
+  source: SegmentList,
+  skip: number,
+  length: number,
+): void {
+  for (let i = 0; i < source.count && length > 0; i++) {
+    if (skip >= source.lengths[i]) {
+      skip -= source.lengths[i];
+      continue;
+    }
+    const take = Math.min(length, source.lengths[i] - skip);
+    native.copyRegion(target, targetOffset, source.regions[i]!.handle, source.offsets[i] + skip, take);
+    targetOffset += take;
+    length -= take;
+    skip = 0;
+  }
+}
+
 /**
  * Copies `length` bytes between segments in regions of the addon, beginning `targetSkip` and `sourceSkip` bytes into them. Makes no view and
  * no other object. Returns the bytes copied: fewer where one of the two ends first.

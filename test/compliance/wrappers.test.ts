@@ -1,4 +1,8 @@
 /** The devices of the contract itself, above the null disk and above one that can be made to hang. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { NativeRegion } from '../../native/region.ts';
 import { openNullSource } from '../../src/backends/null/null.ts';
 import { DiskStatus } from '../../src/device/disk.ts';
 import { DiskReplay } from '../../src/device/disk-replay.ts';
@@ -7,6 +11,7 @@ import { FailedDevice } from '../../src/device/failed-device.ts';
 import { Lease } from '../../src/device/lease.ts';
 import { Slot } from '../../src/device/slot.ts';
 import { VirtualDevice } from '../../src/device/virtual-device.ts';
+import { WriteLog } from '../../src/filters/write-log/write-log.ts';
 import { ManualClock } from '../../src/lib/clock.ts';
 import { HeldDevice } from '../support/held-device.ts';
 import { MemoryRegion } from '../support/memory-region.ts';
@@ -101,4 +106,26 @@ deviceCompliance('virtual device', () => {
     onState: () => {},
   });
   return { ...fixture, device: virtual.open(), event: () => inner.changeCapacity(16 * MIB), dispose: () => virtual.close() };
+});
+
+deviceCompliance('write log', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'netbus-log-'));
+  const clock = new ManualClock();
+  const path = join(folder, 'log');
+  const log = new WriteLog({ path, boundBytes: 8 * MIB, owner: 'test', clock, onSent: () => {}, onTrouble: () => {} }, true);
+  const { inner, ...fixture } = held();
+  const memory = NativeRegion.allocate(8 * MIB);
+  const { device } = log.admit({ epoch: 1, bootId: 'boot', instance: 'one', device: inner }, null);
+  return {
+    ...fixture,
+    region: memory,
+    device,
+    lose: () => inner.lose(new NetbusError('ended', 'the test lost it')),
+    event: () => inner.changeCapacity(16 * MIB),
+    dispose: async () => {
+      log.close();
+      memory.release();
+      rmSync(folder, { recursive: true });
+    },
+  };
 });

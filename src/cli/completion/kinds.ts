@@ -34,6 +34,7 @@ const PLACEHOLDERS: Readonly<Record<string, Value>> = {
 /** Where a placeholder means something else: a name that is to be taken, and one that is to be made up. */
 const EXCEPTIONS: Readonly<Record<string, Value>> = {
   'unexport name': { type: 'names', kind: 'export' },
+  'attach --hold': { type: 'choices', choices: ['forever', '60s', '0'] },
   'invite host': FREE,
   'init --host': FREE,
 };

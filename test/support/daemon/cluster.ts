@@ -35,9 +35,11 @@ export class ClusterHost {
     return join(this.folder, 'netbus.yaml');
   }
 
-  async start(): Promise<void> {
+  /** `bootId`: another one stands for a reboot of the host. */
+  async start(bootId?: string): Promise<void> {
     const log = recordLog(this.lines);
-    this.#daemon = await startDaemon({ config: loadConfig(this.config), log, clock: systemClock, release: '0.0.0' });
+    const boot = bootId === undefined ? {} : { bootId };
+    this.#daemon = await startDaemon({ config: loadConfig(this.config), log, clock: systemClock, release: '0.0.0', ...boot });
   }
 
   async stop(): Promise<void> {

@@ -1,0 +1,78 @@
+/** The requests that bring a device's host what it forgot: the content of the log, in the order of the disk, in few large requests. */
+import { DiskKind } from '../../device/disk.ts';
+import type { MessageTable } from '../../device/message-table.ts';
+import { DISK_SECTOR_BYTES } from '../../device/profile.ts';
+import { type LogBlocks, SECTORS_PER_BLOCK } from './log-blocks.ts';
+import { LOG_BLOCK_BYTES } from './log-file.ts';
+
+/** Most bytes of one request; as many blocks fit the places of one message. */
+const RESEND_BYTES_MAX = 1024 * 1024;
+
+export class Resend {
+  readonly #blocks: LogBlocks;
+  readonly #numbers: Float64Array;
+  #at = 0;
+  /** The first sector of the present block that was not sent. */
+  #sector = 0;
+
+  constructor(blocks: LogBlocks) {
+    this.#blocks = blocks;
+    this.#numbers = blocks.blocks();
+  }
+
+  /** Blocks that have been put into requests, and all of them. */
+  get sent(): number {
+    return this.#at;
+  }
+
+  get total(): number {
+    return this.#numbers.length;
+  }
+
+  /** Fills a row with the next request; false where all is in requests. The payload is in the log, and is lent until the reply. */
+  fill(table: MessageTable, row: number): boolean {
+    const segments = table.segments(row);
+    segments.clear();
+    let position = -1;
+    let extent = 0;
+    let zero = false;
+    while (this.#at < this.#numbers.length && extent < RESEND_BYTES_MAX) {
+      const block = this.#numbers[this.#at];
+      const entry = this.#blocks.entry(block);
+      const sectors = this.#blocks.sectors(entry);
+      const first = nextSector(sectors, this.#sector, 1);
+      if (first === SECTORS_PER_BLOCK) {
+        this.#at++;
+        this.#sector = 0;
+        continue;
+      }
+      const from = block * LOG_BLOCK_BYTES + first * DISK_SECTOR_BYTES;
+      if (position < 0) {
+        position = from;
+        zero = this.#blocks.isZero(entry);
+      } else if (from !== position + extent || zero !== this.#blocks.isZero(entry)) {
+        break;
+      }
+      const end = nextSector(sectors, first, 0);
+      const length = (end - first) * DISK_SECTOR_BYTES;
+      if (!zero) segments.add(this.#blocks.file.region, this.#blocks.dataOffset(entry) + first * DISK_SECTOR_BYTES, length);
+      extent += length;
+      this.#sector = end;
+    }
+    if (position < 0) return false;
+    table.kind[row] = zero ? DiskKind.writeZeroes : DiskKind.write;
+    table.flags[row] = 0;
+    table.argument[row] = position;
+    table.extent[row] = extent;
+    table.outLength[row] = zero ? 0 : extent;
+    table.inLength[row] = 0;
+    return true;
+  }
+}
+
+/** The first sector from `from` on whose bit is `bit`; the number of sectors where there is none. */
+function nextSector(sectors: number, from: number, bit: 0 | 1): number {
+  let sector = from;
+  while (sector < SECTORS_PER_BLOCK && ((sectors >> sector) & 1) !== bit) sector++;
+  return sector;
+}
