@@ -13,8 +13,10 @@ import { endRunning, runCheck, runTestFile } from './test-file.mjs';
 import { Summary } from './test-summary.mjs';
 
 const FOLDERS = ['src', 'native', 'test', 'bench', 'scripts'];
-/** Files below these start guests or daemons and want the machine for themselves. */
-const ONE_AT_A_TIME = ['test/faults/', 'test/guest/', 'test/interop/', 'test/cli/', 'test/demo/', 'test/packaging/'];
+/** Files below these start guests or daemons, or take their time, and want the machine for themselves. */
+const ONE_AT_A_TIME = [
+  ...['test/simulation/', 'test/faults/', 'test/guest/', 'test/interop/', 'test/cli/', 'test/demo/', 'test/packaging/'],
+];
 const UNIT_FILES_AT_A_TIME = 2;
 /** After these times a file's process is killed and counts as failed, in milliseconds. */
 const UNIT_FILE_MS_MAX = 120_000;
