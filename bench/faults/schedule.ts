@@ -71,7 +71,9 @@ function plan(kind: FaultKind, first: boolean, random: SeededRandom, longSilence
   const [least, most] = DURATION_MS[kind];
   const atMs = first ? 0 : random.below(OVERLAP_MS);
   const usualMs = least + random.below(most - least + 1);
-  const long = longSilences && kind === 'half-open' && random.below(100) < LONG_SILENCE_PERCENT;
+  // Drawn in any case, so that a seed means the same faults with and without.
+  const rare = random.below(100) < LONG_SILENCE_PERCENT;
+  const long = longSilences && kind === 'half-open' && rare;
   return { kind, atMs, durationMs: long ? LONG_SILENCE_MS : usualMs, dice: random.below(1_000_000) / 1_000_000 };
 }
 
