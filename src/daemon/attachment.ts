@@ -2,7 +2,7 @@
  * A virtual device of a VM on this host: its record, the socket that the VMM plugs into, and the virtual device behind it. All that the guest
  * sees comes from the record, so it can be there while the device's host is away.
  */
-import { chmod, mkdir, rmdir } from 'node:fs/promises';
+import { chmod, mkdir, rm, rmdir } from 'node:fs/promises';
 import type { AttachmentEntry, GrowResult } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Source } from '../device/source.ts';
@@ -18,7 +18,7 @@ import type { DeviceHost } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
 import { GuestGuard } from './guest-guard.ts';
 import { bindFields } from './log.ts';
-import { checkDeviceSocketPath, deviceSocketPath, vmFolder } from './paths.ts';
+import { checkDeviceSocketPath, deviceSocketPath, inflightPath, vmFolder } from './paths.ts';
 import type { StoredRecord } from './record.ts';
 import type { VirtualDeviceRecord } from './records.ts';
 import { Turns } from './turns.ts';
@@ -49,6 +49,7 @@ export interface Frontend {
 
 export interface FrontendOptions {
   readonly path: string;
+  readonly inflightPath: string;
   readonly mode: number;
   readonly source: Source;
   readonly depth: number;
@@ -172,9 +173,12 @@ export class Attachment {
     return this.#options.record.save();
   }
 
-  /** Removes the record. */
-  forget(): Promise<void> {
-    return this.#options.record.remove();
+  /** Removes the record, and what was kept for a VMM that comes back. */
+  async forget(): Promise<void> {
+    const { vm, name } = this.record;
+    await this.#options.record.remove();
+    await rm(inflightPath(this.#options.runDir, vm, name), { force: true }).catch(() => undefined);
+    await this.#removeFolder();
   }
 
   describe(): AttachmentEntry {
@@ -216,6 +220,7 @@ export class Attachment {
     try {
       this.#frontend = createFrontend({
         path,
+        inflightPath: inflightPath(runDir, vm, name),
         mode: SOCKET_MODE,
         source: this.#device,
         depth,
@@ -312,7 +317,7 @@ export class Attachment {
     }
   }
 
-  /** The frontend removed its socket; other devices of the VM may be there. */
+  /** The frontend removed its socket; other devices of the VM may be there, and the in-flight region of this one. */
   async #removeFolder(): Promise<void> {
     await rmdir(vmFolder(this.#options.runDir, this.record.vm)).catch(() => undefined);
   }

@@ -1,0 +1,433 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { DATA_START, ModelGuest } from '../../../test/fuzz/model-guest.ts';
+import { type SeededRandom, seededRandom } from '../../../test/support/random.ts';
+import { NetbusError } from '../../device/errors.ts';
+import { Chain, InflightQueue, inflightBytes, type SplitQueue } from './index.ts';
+
+/** What the driver waits for is numbered in the order in which it was offered. */
+type Awaited = Map<number, number>;
+
+type Plain = Uint8Array<ArrayBuffer> | Uint16Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
+/** The arrays behind the proxies. */
+const watched = new WeakMap<Plain, Plain>();
+
+/**
+ * A guest and a device that is killed after any single store. The device is the real queue with the real region; the driver knows what it
+ * waits for. After each store a copy of rings and region is recovered: that must give exactly what the driver waits for, oldest first.
+ */
+class KilledDevice {
+  readonly guest: ModelGuest;
+  readonly region: ArrayBuffer;
+  readonly awaited: Awaited = new Map();
+  readonly #inflight: new (
+    window: ArrayBuffer,
+    size: number,
+  ) => InflightQueue;
+  readonly #random: SeededRandom;
+  readonly #chain = new Chain();
+  readonly #taken: { head: number; at: number }[] = [];
+  readonly size: number;
+  #offered = 0;
+  #checking = true;
+  cuts = 0;
+
+  constructor(size: number, base: number, random: SeededRandom, inflight = InflightQueue) {
+    this.#inflight = inflight;
+    this.#random = random;
+    this.size = size;
+    this.region = new ArrayBuffer(inflightBytes(size));
+    this.guest = new ModelGuest(size, { base, inflight: this.#watchedInflight() });
+    for (let head = 0; head < size; head++) this.guest.describe(head, { address: DATA_START, length: 16, flags: 0, next: 0 });
+  }
+
+  run(steps: number): void {
+    const { store } = Atomics;
+    // What goes through a watched array must reach the array itself.
+    const atomic = (array: Uint16Array<ArrayBuffer>, at: number, value: number) => {
+      const stored = store(watched.get(array) ?? array, at, value);
+      this.#stored();
+      return stored;
+    };
+    Object.assign(Atomics, { store: atomic });
+    this.#checking = false;
+    try {
+      this.guest.queue.begin();
+      for (let step = 0; step < steps; step++) this.#step();
+    } finally {
+      Object.assign(Atomics, { store });
+    }
+  }
+
+  /** The device's own view of the region: all that it stores, atomically or not, is told. */
+  #watchedInflight(): InflightQueue {
+    const plain = { Uint8Array, Uint16Array, Uint32Array };
+    const watch = (array: Plain) => {
+      const proxy = new Proxy(array, {
+        get: (target, key) => target[key as unknown as number],
+        set: (target, key, value: number) => {
+          target[key as unknown as number] = value;
+          this.#stored();
+          return true;
+        },
+      });
+      watched.set(proxy, array);
+      return proxy;
+    };
+    const watching = (type: object) =>
+      new Proxy(type, { construct: (target, given) => watch(Reflect.construct(target as typeof Uint8Array, given) as Plain) });
+    Object.assign(globalThis, {
+      Uint8Array: watching(Uint8Array),
+      Uint16Array: watching(Uint16Array),
+      Uint32Array: watching(Uint32Array),
+    });
+    try {
+      return new this.#inflight(this.region, this.size);
+    } finally {
+      Object.assign(globalThis, plain);
+    }
+  }
+
+  #stored(): void {
+    if (this.#checking) return;
+    this.#checking = true;
+    this.#check();
+    this.#checking = false;
+  }
+
+  #step(): void {
+    const { queue } = this.guest;
+    switch (this.#random.below(7)) {
+      case 0:
+      case 1:
+        this.#offer();
+        break;
+      case 2:
+      case 3:
+        for (let most = this.#random.below(4); most >= 0 && queue.take(this.#chain); most--) {
+          this.#taken.push({ head: this.#chain.head, at: queue.takenAt });
+        }
+        if (this.#random.below(4) === 0 && this.#taken.at(-1)?.at === ((queue.nextAvailable - 1) & 0xffff)) {
+          queue.untake(this.#taken.pop()!.head);
+        }
+        break;
+      case 4:
+        for (let most = this.#random.below(4); most >= 0 && this.#taken.length > 0; most--) {
+          queue.put(this.#taken.splice(this.#random.below(this.#taken.length), 1)[0].head, 0);
+        }
+        if (this.#random.below(4) > 0) queue.publish();
+        break;
+      case 5:
+        for (let used = this.guest.takeUsed(); used !== undefined; used = this.guest.takeUsed()) this.awaited.delete(used[0]);
+        break;
+      case 6:
+        if (this.#random.below(4) === 0) this.#kill();
+    }
+    assert.equal(queue.fault, undefined);
+  }
+
+  #offer(): void {
+    const free = Array.from({ length: this.guest.size }, (_, head) => head).filter((head) => !this.awaited.has(head));
+    for (let most = this.#random.below(4); most >= 0 && free.length > 0; most--) {
+      const [head] = free.splice(this.#random.below(free.length), 1);
+      this.awaited.set(head, this.#offered++);
+      this.guest.offer(head);
+    }
+    this.guest.publish();
+  }
+
+  #kill(): void {
+    this.#taken.length = 0;
+    this.guest.queue = this.guest.recoveredQueue(this.#watchedInflight(), false);
+    this.guest.queue.begin();
+  }
+
+  /** A cut here: what would a device that comes back take? */
+  #check(): void {
+    this.cuts++;
+    const queue = this.guest.recoveredQueue(new this.#inflight(this.region.slice(0), this.guest.size), true);
+    queue.begin();
+    const expected = [...this.#unanswered().values()].sort((a, b) => a - b);
+    assert.deepEqual(
+      takeAll(queue).map((head) => this.awaited.get(head)),
+      expected,
+    );
+  }
+
+  /** What the driver waits for, less what is in the used ring and not seen yet. */
+  #unanswered(): Awaited {
+    const { used, usedIndex, size } = this.guest;
+    const unanswered = new Map(this.awaited);
+    const end = used.getUint16(2, true);
+    for (let at = usedIndex; at !== end; at = (at + 1) & 0xffff) unanswered.delete(used.getUint32(4 + 8 * (at % size), true));
+    return unanswered;
+  }
+}
+
+function takeAll(queue: SplitQueue): number[] {
+  const heads: number[] = [];
+  const chain = new Chain();
+  while (queue.take(chain)) heads.push(chain.head);
+  assert.equal(queue.fault, undefined);
+  return heads;
+}
+
+const schedule = fc.record({
+  seed: fc.integer(),
+  exponent: fc.integer({ min: 0, max: 4 }),
+  base: fc.integer({ min: 0, max: 0xffff }),
+});
+
+function play(
+  { seed, exponent, base }: { seed: number; exponent: number; base: number },
+  inflight?: typeof InflightQueue,
+): number {
+  const device = new KilledDevice(2 ** exponent, base, seededRandom(seed), inflight);
+  device.run(60);
+  return device.cuts;
+}
+
+test('a kill after any store: exactly what has no answer is taken again, once, in order', (t) => {
+  let cuts = 0;
+  fc.assert(
+    fc.property(schedule, (each) => {
+      cuts += play(each);
+    }),
+    { numRuns: 120 },
+  );
+  t.diagnostic(`${cuts} cuts`);
+  assert.ok(cuts > 3_000);
+});
+
+/** Regions that do not keep to the order. */
+const broken: [string, typeof InflightQueue][] = [
+  [
+    'marks nothing',
+    class extends InflightQueue {
+      override mark(): void {}
+    },
+  ],
+  [
+    'does not link its batch',
+    class extends InflightQueue {
+      override link(): void {}
+    },
+  ],
+  [
+    'clears before the driver sees the answer',
+    class extends InflightQueue {
+      override link(head: number): void {
+        super.link(head);
+        this.clear(head);
+      }
+    },
+  ],
+  [
+    'does not follow the used index',
+    class extends InflightQueue {
+      override settle(): void {}
+    },
+  ],
+  [
+    'counts from the start after each kill',
+    class extends InflightQueue {
+      override begin(finding: Parameters<InflightQueue['begin']>[0], usedIndex: number): void {
+        super.begin(finding.name === 'in-use' ? { ...finding, lastCounter: 0 } : finding, usedIndex);
+      }
+    },
+  ],
+];
+
+/** Wrong requests, or a region that the queue does not believe; not a mistake of this file. */
+const isFinding = (error: unknown) => error instanceof assert.AssertionError || error instanceof NetbusError;
+
+for (const [what, inflight] of broken) {
+  test(`the check above catches a region that ${what}`, () => {
+    assert.throws(() => {
+      for (let seed = 0; seed < 300; seed++) play({ seed, exponent: 3, base: 65_530 }, inflight);
+    }, isFinding);
+  });
+}
+
+/** A ring of four with heads 2 and 0 in flight, 1 answered, 3 on offer. */
+function working(): { guest: ModelGuest; region: ArrayBuffer } {
+  const region = new ArrayBuffer(inflightBytes(4));
+  const guest = new ModelGuest(4, { base: 7, inflight: new InflightQueue(region, 4) });
+  for (let head = 0; head < 4; head++) guest.describe(head, { address: DATA_START, length: 16, flags: 0, next: 0 });
+  const chain = new Chain();
+  guest.queue.begin();
+  for (const head of [2, 1, 0]) guest.offer(head);
+  guest.publish();
+  while (guest.queue.take(chain));
+  guest.queue.put(1, 0);
+  guest.queue.publish();
+  guest.offer(3);
+  guest.publish();
+  return { guest, region };
+}
+
+test('the layout is that of the specification', () => {
+  const { region } = working();
+  const view = new DataView(region);
+  assert.equal(region.byteLength, 128);
+  // features, version, desc_num, last_batch_head, used_idx
+  assert.equal(view.getBigUint64(0, true), 0n);
+  assert.deepEqual(
+    [8, 10, 12, 14].map((at) => view.getUint16(at, true)),
+    [1, 4, 1, 8],
+  );
+  assert.deepEqual(
+    [0, 1, 2, 3].map((head) => view.getUint8(16 + 16 * head)),
+    [1, 0, 1, 0],
+  );
+  assert.deepEqual(
+    [2, 1, 0].map((head) => view.getBigUint64(24 + 16 * head, true)),
+    [1n, 2n, 3n],
+  );
+});
+
+test('what is in flight comes first, whatever base the front-end says, and a driver may not offer it again', () => {
+  const { guest, region } = working();
+  const queue = guest.recoveredQueue(new InflightQueue(region, 4), false);
+  assert.deepEqual(
+    [queue.recovered, queue.waitingAgain, queue.inFlight, queue.nextAvailable, queue.pending()],
+    [true, 2, 2, 10, 3],
+  );
+  queue.begin();
+  assert.deepEqual(takeAll(queue), [2, 0, 3]);
+  guest.offer(2);
+  guest.publish();
+  assert.equal(queue.take(new Chain()), false);
+  assert.match(queue.fault!, /head 2: made available again before it was used/);
+});
+
+test('a chain that cannot be read again is a fault, and stays in flight', () => {
+  const { guest, region } = working();
+  guest.describe(2, { address: 0, length: 16, flags: 0, next: 0 });
+  const queue = guest.recoveredQueue(new InflightQueue(region, 4), false);
+  queue.begin();
+  assert.equal(queue.take(new Chain()), false);
+  assert.match(queue.fault!, /outside guest memory/);
+  assert.equal(guest.recoveredQueue(new InflightQueue(region, 4), true).waitingAgain, 2);
+});
+
+test("a head is the driver's own again once it can see the answer, not before", () => {
+  const guest = new ModelGuest(4, { inflight: new InflightQueue(new ArrayBuffer(inflightBytes(4)), 4) });
+  guest.describe(0, { address: DATA_START, length: 16, flags: 0, next: 0 });
+  guest.queue.begin();
+  guest.offer(0);
+  guest.offer(0);
+  guest.publish();
+  assert.ok(guest.queue.take(new Chain()));
+  guest.queue.put(0, 0);
+  assert.equal(guest.queue.take(new Chain()), false);
+  assert.match(guest.queue.fault!, /before it was used/);
+});
+
+/** Examines a ring of four that stands at (used, available) with what `change` made of a region in use. */
+function examine(change: (view: DataView) => void, start: Partial<Parameters<InflightQueue['examine']>[0]> = {}) {
+  const { region } = working();
+  change(new DataView(region));
+  const found = new InflightQueue(region, 4).examine({ size: 4, base: 8, usedIndex: 8, availableIndex: 11, ...start });
+  return found.name === 'mismatch' ? found.reason : found.name;
+}
+
+test('a region that cannot be right is not believed', () => {
+  assert.equal(
+    examine(() => {}),
+    'in-use',
+  );
+  assert.match(
+    examine((view) => view.setUint16(8, 9, true)),
+    /version 9/,
+  );
+  assert.match(
+    examine((view) => view.setUint16(10, 5, true)),
+    /says that it has 5 entries/,
+  );
+  assert.match(
+    examine((view) => view.setUint16(14, 9, true)),
+    /knows 9 answers, the driver has 8/,
+  );
+  assert.match(
+    examine((view) => {
+      view.setUint16(14, 7, true);
+      view.setUint16(12, 4, true);
+    }),
+    /knows 7 answers/,
+  );
+  assert.match(
+    examine((view) => view.setUint32(28, 0xffffffff, true)),
+    /beyond 2\^53/,
+  );
+  assert.match(
+    examine(() => {}, { availableIndex: 9 }),
+    /notes 2 requests, the driver of 4 entries waits for 1/,
+  );
+  assert.match(
+    examine(() => {}, { availableIndex: 13 }),
+    /waits for 5/,
+  );
+  assert.match(
+    examine(() => {}, { size: 2 }),
+    /notes head 2, the ring has 2 entries/,
+  );
+  assert.match(
+    examine(() => {}, { size: 8 }),
+    /room for 4 entries and the ring has 8/,
+  );
+});
+
+test('a driver that begins anew is told apart from one that goes on', () => {
+  // Its VMM let the region go: the usual case.
+  assert.equal(
+    examine((view) => view.setUint16(8, 0, true)),
+    'new',
+  );
+  assert.equal(
+    examine((view) => view.setUint16(8, 0, true), { base: 0, usedIndex: 0, availableIndex: 3 }),
+    'new',
+  );
+  // It kept the region.
+  assert.equal(
+    examine(() => {}, { base: 0, usedIndex: 0, availableIndex: 3 }),
+    'new',
+  );
+  // The first requests of a driver, none of them answered.
+  assert.equal(
+    examine((view) => view.setUint16(14, 0, true), { base: 0, usedIndex: 0, availableIndex: 3 }),
+    'in-use',
+  );
+  // New, and its ring not: what is between is nobody's.
+  assert.match(
+    examine((view) => view.setUint16(8, 0, true), { base: 10 }),
+    /go on from entry 10 while its driver has 8 answers/,
+  );
+});
+
+test('whatever is in the region, looking at it ends, and what it gives is in the ring', () => {
+  fc.assert(
+    fc.property(
+      fc.uint8Array({ minLength: 128, maxLength: 128 }),
+      fc.nat(0xffff),
+      fc.nat(8),
+      fc.boolean(),
+      (bytes, used, ahead, sane) => {
+        const view = new DataView(bytes.buffer);
+        if (sane) {
+          const header = [1, 4, bytes[12] % 4, used - (bytes[14] % 5)];
+          for (const [i, value] of header.entries()) view.setUint16(8 + 2 * i, value, true);
+        }
+        const start = { size: 4, base: used, usedIndex: used, availableIndex: (used + ahead) & 0xffff };
+        const region = new InflightQueue(bytes.buffer, 4);
+        const found = region.examine(start);
+        if (found.name !== 'in-use') return;
+        assert.ok(found.heads.length <= ahead && found.heads.every((head) => head < 4));
+        region.begin(found, used);
+        assert.deepEqual(new InflightQueue(bytes.buffer, 4).examine(start), { ...found, lastBatch: [] });
+      },
+    ),
+    { numRuns: 2_000 },
+  );
+});
