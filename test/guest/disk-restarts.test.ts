@@ -29,7 +29,7 @@ async function whileWorking(happens: () => Promise<void>): Promise<void> {
   const work = guest.succeed(fio);
   // Told by `await work`; here it must only not count as nobody's.
   work.catch(() => undefined);
-  await cluster.waitForAttachment('m2', 'io/raw', ({ inFlight }) => inFlight > 0);
+  await cluster.waitForAttachment('m2', 'io/raw', ({ inFlight }) => inFlight > 0, 60_000);
   await happens();
   await work;
 }
