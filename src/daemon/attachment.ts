@@ -2,7 +2,7 @@
  * A virtual device of a VM on this host: its record, the socket that the VMM plugs into, and the virtual device behind it. All that the guest
  * sees comes from the record, so it can be there while the device's host is away.
  */
-import { chmodSync, chownSync, mkdirSync, rmdirSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, rmdirSync, rmSync } from 'node:fs';
 import type { AttachmentEntry, GrowResult } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Source } from '../device/source.ts';
@@ -19,7 +19,7 @@ import type { DeviceHost } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
 import { GuestGuard } from './guest-guard.ts';
 import { bindFields } from './log.ts';
-import { checkDeviceSocketPath, deviceSocketPath, vmFolder, writeLogPath } from './paths.ts';
+import { checkDeviceSocketPath, deviceSocketPath, inflightPath, vmFolder, writeLogPath } from './paths.ts';
 import type { StoredRecord } from './record.ts';
 import type { VirtualDeviceRecord } from './records.ts';
 import { Turns } from './turns.ts';
@@ -52,6 +52,7 @@ export interface Frontend {
 
 export interface FrontendOptions {
   readonly path: string;
+  readonly inflightPath: string;
   readonly mode: number;
   readonly source: Source;
   readonly depth: number;
@@ -197,10 +198,12 @@ export class Attachment {
     return this.#options.record.save();
   }
 
-  /** Removes the record, and what else there is of it. */
+  /** Removes the record, and what was kept for a VMM that comes back. */
   async forget(): Promise<void> {
+    const { vm, name } = this.record;
     await this.#options.record.remove();
     this.#writeLog?.remove();
+    rmSync(inflightPath(this.#options.runDir, vm, name), { force: true });
     await this.#removeFolder();
   }
 
@@ -251,6 +254,7 @@ export class Attachment {
     try {
       this.#frontend = createFrontend({
         path,
+        inflightPath: inflightPath(runDir, vm, name),
         mode: SOCKET_MODE,
         source: this.#device,
         depth,
@@ -372,7 +376,7 @@ export class Attachment {
     }
   }
 
-  /** The frontend removed its socket; other devices of the VM may be there. */
+  /** The frontend removed its socket; other devices of the VM may be there, and what is kept for this one. */
   #removeFolder(): void {
     try {
       rmdirSync(vmFolder(this.#options.runDir, this.record.vm));

@@ -23,6 +23,11 @@ export function writeLogPath(runDir: string, vm: string, name: string): string {
   return join(vmFolder(runDir, vm), `${name}.log`);
 }
 
+/** Which requests of the guest are in flight: outlives the daemon, and dies with the host. */
+export function inflightPath(runDir: string, vm: string, name: string): string {
+  return join(vmFolder(runDir, vm), `${name}.inflight`);
+}
+
 /** Throws `usage` where the path is too long for a socket, and says what to shorten. */
 export function checkDeviceSocketPath(runDir: string, vm: string, name: string): void {
   const parts = { 'the run folder': runDir, "the VM's name": vm, "the virtual device's name (--as NAME)": name };

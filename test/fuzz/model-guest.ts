@@ -7,6 +7,7 @@ import {
   availableBytes,
   descriptorBytes,
   type GuestRegion,
+  type InflightQueue,
   SplitQueue,
   usedBytes,
 } from '../../src/protocols/virtqueue/index.ts';
@@ -66,7 +67,8 @@ export class ModelGuest {
   readonly table: BufferRegion;
   readonly data: readonly BufferRegion[];
   readonly map: AddressMap;
-  readonly queue: SplitQueue;
+  /** The device's side; another one after a kill. */
+  queue: SplitQueue;
   readonly available: DataView;
   readonly used: DataView;
   readonly #eventIndex: boolean;
@@ -74,8 +76,11 @@ export class ModelGuest {
   #publishedIndex: number;
   #usedIndex: number;
 
-  constructor(size: number, options: { indirect?: boolean; eventIndex?: boolean; base?: number } = {}) {
-    const { indirect = true, eventIndex = true, base = 0 } = options;
+  constructor(
+    size: number,
+    options: { indirect?: boolean; eventIndex?: boolean; base?: number; inflight?: InflightQueue } = {},
+  ) {
+    const { indirect = true, eventIndex = true, base = 0, inflight } = options;
     this.size = size;
     this.#eventIndex = eventIndex;
     this.table = new BufferRegion(1, descriptorBytes(size));
@@ -95,7 +100,23 @@ export class ModelGuest {
     this.available.setUint16(2, base, true);
     this.used.setUint16(2, base, true);
     const memory = { map: this.map, descriptors: { region: this.table, offset: 0 }, available, used };
-    this.queue = new SplitQueue({ index: 0, size, base, indirect, eventIndex, memory });
+    this.queue = new SplitQueue({ index: 0, size, base, indirect, eventIndex, inflight, memory });
+  }
+
+  /** What the driver has seen of the used ring. */
+  get usedIndex(): number {
+    return this.#usedIndex;
+  }
+
+  /**
+   * The device as it is after a kill: a queue that knows the rings and the region alone. Its base is what QEMU 7.2 knows, the used index.
+   * `copy` leaves this guest's rings alone.
+   */
+  recoveredQueue(inflight: InflightQueue, copy: boolean): SplitQueue {
+    const [available, used] = [this.available, this.used].map(({ buffer }) => (copy ? buffer.slice(0) : buffer) as ArrayBuffer);
+    const memory = { map: this.map, descriptors: { region: this.table, offset: 0 }, available, used };
+    const base = this.used.getUint16(2, true);
+    return new SplitQueue({ index: 0, size: this.size, base, indirect: true, eventIndex: true, inflight, memory });
   }
 
   describe(index: number, { address, length, flags, next }: Descriptor): void {

@@ -35,7 +35,12 @@ function message(random: SeededRandom, vm: VhostUserFrontend): FrontendMessage {
     return { guestAddress, userAddress: userAddress + bend, size: sizeBytes + bend, mmapOffset: fileOffset };
   };
   const hasFd = random.below(5) > 0;
-  const inflight = { mmapSize: place(), mmapOffset: 0, queues: 2, queueSize: 128 };
+  const inflight = {
+    mmapSize: random.below(3) === 0 ? random.below(9000) : place(),
+    mmapOffset: random.below(9) === 0 ? 4096 : 0,
+    queues: random.below(9) === 0 ? random.below(65536) : 1 + random.below(2),
+    queueSize: random.below(5) === 0 ? random.below(65536) : 64 << random.below(3),
+  };
   const window = { offset: random.below(60), flags: random.below(2), data: random.bytes(random.below(70)) };
   const queue = vm.queues[index % 2];
   const addresses = {
@@ -53,7 +58,7 @@ function message(random: SeededRandom, vm: VhostUserFrontend): FrontendMessage {
     { name: 'resetOwner' },
     { name: 'getQueueNum' },
     { name: 'setFeatures', features: random.below(9) === 0 ? BigInt(random.below(2 ** 31)) : featureBits(9, 28, 29, 32) },
-    { name: 'setProtocolFeatures', features: random.below(9) === 0 ? 1n << 12n : featureBits(0, 3, 5, 9, 15) },
+    { name: 'setProtocolFeatures', features: random.below(9) === 0 ? 1n << 13n : featureBits(0, 3, 5, 9, 12, 15) },
     { name: 'setMemTable', regions: [regionOf(0), regionOf(1)].slice(random.below(3)) },
     { name: 'addMemReg', region: regionOf(random.below(2)) },
     { name: 'remMemReg', region: regionOf(random.below(2)) },
@@ -130,6 +135,7 @@ test(`vhost-user, a hostile VMM (seed ${seed})`, { timeout: (seconds + 30) * 100
   let ended = 0;
   const frontend = createDiskFrontend({
     path,
+    inflightPath: join(folder, 'disk.inflight'),
     source: disk,
     depth: 16,
     clock: systemClock,

@@ -29,7 +29,14 @@ function serve(name: string, disk: MemoryDisk): { frontend: DiskFrontend; socket
   const complaints: string[] = [];
   const complain = (_fields: object, message: string) => void complaints.push(message);
   const log = { debug() {}, info() {}, warn: complain, error: complain };
-  const frontend = createDiskFrontend({ path: socket, source: disk, depth: 256, clock: systemClock, log });
+  const frontend = createDiskFrontend({
+    path: socket,
+    inflightPath: `${socket}.inflight`,
+    source: disk,
+    depth: 256,
+    clock: systemClock,
+    log,
+  });
   cleanup.add(socket, () => frontend.close());
   return { frontend, socket, complaints };
 }

@@ -22,6 +22,8 @@ export class Channel {
   readonly #assembler = new MessageAssembler();
   /** A reply that the socket had no room for. Nothing is read meanwhile, so there is never a second one. */
   #unsent: Uint8Array | undefined;
+  /** Descriptors that go with its first byte. */
+  #unsentFds: number[] = [];
   #busy = false;
   #closed = false;
 
@@ -37,9 +39,13 @@ export class Channel {
     this.#event(0);
   }
 
-  /** Sends a message without descriptors. What does not fit goes out later, before anything else is read. */
-  send(bytes: Uint8Array): void {
-    if (this.#closed) return;
+  /** Sends a message, with a descriptor that is the channel's from now on. What does not fit goes out later, before anything else is read. */
+  send(bytes: Uint8Array, fd?: number): void {
+    if (fd !== undefined) this.#unsentFds.push(fd);
+    if (this.#closed) {
+      this.#closeUnsent();
+      return;
+    }
     this.#unsent = this.#unsent === undefined ? bytes : Buffer.concat([this.#unsent, bytes]);
     this.#flush();
   }
@@ -50,6 +56,11 @@ export class Channel {
     native.unwatch(this.#watch);
     native.close(this.#fd);
     for (const fd of this.#assembler.takeDescriptors()) native.close(fd);
+    this.#closeUnsent();
+  }
+
+  #closeUnsent(): void {
+    for (const fd of this.#unsentFds.splice(0)) native.close(fd);
   }
 
   #event(error: number): void {
@@ -103,11 +114,12 @@ export class Channel {
 
   #flush(): void {
     const bytes = this.#unsent!;
-    const sent = native.sendMessage(this.#fd, bytes, 0, bytes.length, []);
+    const sent = native.sendMessage(this.#fd, bytes, 0, bytes.length, this.#unsentFds);
     if (sent < 0 && sent !== -EAGAIN && sent !== -EINTR) {
       this.#end(new NetbusError('ended', `the front-end takes no replies (errno ${-sent})`));
       return;
     }
+    if (sent > 0) this.#closeUnsent();
     this.#unsent = sent >= bytes.length ? undefined : bytes.subarray(Math.max(sent, 0));
     this.#rewatch();
   }

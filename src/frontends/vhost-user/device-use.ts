@@ -73,6 +73,7 @@ export class DeviceUse {
 
   ringStarted(ring: Ring): void {
     this.#options.left.start(ring.index, ring.queue!);
+    ring.queue!.begin();
     this.#waitLeftMs = this.#options.quiesceMsMax;
     switch (this.#state.name) {
       case 'idle':
@@ -124,6 +125,7 @@ export class DeviceUse {
     const kept = this.#kept;
     this.#kept = [];
     for (const row of kept) this.#options.left.add(this.#rows.ring[row], this.#rows.followsUsed(row));
+    for (const ring of this.#options.rings) if (ring.queue?.waitingAgain) this.#options.left.add(ring.index, false);
     // The device may use guest memory until it is closed.
     this.#closed = this.#closed.then(() => {
       for (const row of kept) this.#rows.release(row);
@@ -179,11 +181,12 @@ export class DeviceUse {
 
   /**
    * A ring has started, or the device is new: what was cut off goes first, in order. Only where the ring goes on from where it had
-   * stopped, by its own index and by the guest's used index; any other start is a new life of the guest, for which it never was.
+   * stopped, by its own index and by the guest's used index; any other start is a new life of the guest, for which it never was. Where there
+   * is an in-flight region, that says what was cut off, and the queue gives it again by itself.
    */
   #adopt(ring: Ring): void {
     const queue = ring.queue!;
-    const goesOn = ring.goesOn(queue);
+    const goesOn = !queue.tracked && ring.goesOn(queue);
     const rest: number[] = [];
     for (const row of this.#kept) {
       if (this.#rows.ring[row] !== ring.index) rest.push(row);

@@ -24,6 +24,8 @@ export interface DiskFrontendOptions {
   readonly path: string;
   /** Permissions of the socket; SOCKET_MODE by default. */
   readonly mode?: number;
+  /** Of the file in which requests in flight are noted; on tmpfs, in a directory that exists. It stays when the frontend is closed. */
+  readonly inflightPath: string;
   readonly source: Source;
   /** Most requests of the guest that are held at a time. */
   readonly depth: number;
@@ -64,6 +66,8 @@ export interface DiskFrontendStatus {
   readonly featureBits?: string;
   readonly protocolFeatureBits?: string;
   readonly memoryRegions?: number;
+  /** The VMM keeps a region of what is in flight: this process may be killed at any time. */
+  readonly tracked?: boolean;
   readonly rings?: readonly RingStatus[];
 }
 
@@ -130,6 +134,7 @@ export class DiskFrontend {
       featureBits: `0x${session.features.toString(16)}`,
       protocolFeatureBits: `0x${session.protocolFeatures.toString(16)}`,
       memoryRegions: session.memoryRegions,
+      tracked: session.tracked,
       rings: session.rings.map(({ index, state, enabled, size }) => ({
         index,
         state: state.name,
@@ -198,6 +203,7 @@ export class DiskFrontend {
       fd,
       queues: source.profile.queues,
       log,
+      inflightPath: this.#options.inflightPath,
       makeModel: model,
       onEnding: () => this.#listener.pause(true),
       onEnded: () => this.#ended(),

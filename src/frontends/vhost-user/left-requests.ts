@@ -1,7 +1,7 @@
 /**
  * What connections leave behind: requests that were taken from a ring and have no answer. A front-end that comes back for the same guest knows of none
  * of them: it goes on from the used index (QEMU 7.2), which repeats requests that are done and forgets others, unless they were finished in
- * order. As long as there is no in-flight region to say more, such a ring is not served: a guest that waits is better off than one whose data is
+ * order. An in-flight region says which they are. Without one, such a ring is not served: a guest that waits is better off than one whose data is
  * wrong. The way out is a driver that starts anew, as after a reset of the VM.
  */
 import { NetbusError } from '../../device/errors.ts';
@@ -40,10 +40,10 @@ export class LeftRequests {
   /** Called before the first entry is taken. Throws `device` where the ring must not be served. */
   start(ring: number, queue: SplitQueue): void {
     const isNew = queue.nextAvailable === 0 && queue.usedIndex === 0;
-    if (!isNew && !this.#canGoOn(this.#rings[ring], queue)) {
+    if (!queue.recovered && !isNew && !this.#canGoOn(this.#rings[ring], queue)) {
       throw new NetbusError(
         'device',
-        'requests of this guest were cut off, and which ones are done is not known: the guest waits, so that nothing is done twice, until the VM is reset',
+        'requests of this guest were cut off, and without an in-flight region of its VMM it is not known which ones are done: the guest waits, so that nothing is done twice, until the VM is reset',
       );
     }
     this.#rings[ring] = 'nothing';

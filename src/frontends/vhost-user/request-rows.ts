@@ -1,10 +1,7 @@
 import { FreeRows, MessageTable } from '../../device/message-table.ts';
-import type { Chain, GuestRegion, SplitQueue } from '../../protocols/virtqueue/index.ts';
+import { type Chain, type GuestRegion, type SplitQueue, TAKEN_AGAIN } from '../../protocols/virtqueue/index.ts';
 import type { MemoryGeneration } from './memory.ts';
 import type { Ring } from './ring.ts';
-
-/** A row that was put back from an earlier queue has no place in the available ring of this one. */
-const NO_POSITION = -1;
 
 /** The requests of one guest: the rows that the device sees, and beside each where its chain came from. */
 export class RequestRows {
@@ -17,6 +14,7 @@ export class RequestRows {
   /** Rows of each ring that have no answer. */
   readonly inFlight: Uint32Array;
   readonly #queue: (SplitQueue | undefined)[];
+  /** In the available ring of the queue; a row of an earlier queue has none. */
   readonly #position: Int32Array;
   readonly #statusRegion: (GuestRegion | undefined)[];
   readonly #statusOffset: Float64Array;
@@ -51,7 +49,7 @@ export class RequestRows {
     this.startedMs[row] = nowMs;
     this.inFlight[ring.index]++;
     this.#queue[row] = queue;
-    this.#position[row] = (queue.nextAvailable - 1) & 0xffff;
+    this.#position[row] = queue.takenAt;
     this.#statusRegion[row] = chain.region(part);
     this.#statusOffset[row] = chain.writableOffset(part, chain.writableBytes - 1);
     ring.generation!.retain();
@@ -89,7 +87,7 @@ export class RequestRows {
   /** Whether the row is among the entries that a front-end takes again that goes on from the used index, and nothing else is among them. */
   followsUsed(row: number): boolean {
     const position = this.#position[row];
-    if (position === NO_POSITION) return false;
+    if (position === TAKEN_AGAIN) return false;
     return ((position - this.#queue[row]!.usedIndex) & 0xffff) < this.inFlight[this.ring[row]];
   }
 
@@ -100,7 +98,7 @@ export class RequestRows {
   /** The row's chain goes on in a queue that stands where the one that it was taken from had stopped. */
   moveTo(row: number, queue: SplitQueue): void {
     this.#queue[row] = queue;
-    this.#position[row] = NO_POSITION;
+    this.#position[row] = TAKEN_AGAIN;
     queue.resume(this.head[row]);
   }
 }

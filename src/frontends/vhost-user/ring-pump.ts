@@ -10,7 +10,7 @@ import type { Device } from '../../device/device.ts';
 import type { BusyPoll } from '../../lib/busy-poll.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
-import { Chain, type SplitQueue } from '../../protocols/virtqueue/index.ts';
+import { Chain, type SplitQueue, TAKEN_AGAIN } from '../../protocols/virtqueue/index.ts';
 import type { RequestRows } from './request-rows.ts';
 import type { Ring } from './ring.ts';
 
@@ -199,7 +199,7 @@ export class RingPump {
     const chain = this.#chain;
     const fault = reader.fault(chain);
     if (fault !== undefined) {
-      queue.untake(chain.head);
+      if (queue.takenAt !== TAKEN_AGAIN) queue.untake(chain.head);
       queue.fail(`head ${chain.head}: ${fault}`);
       return;
     }

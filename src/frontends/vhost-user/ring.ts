@@ -9,6 +9,7 @@ import {
   availableBytes,
   DESCRIPTORS_ALIGN,
   descriptorBytes,
+  type InflightQueue,
   isQueueSize,
   QUEUE_SIZE_MAX,
   type QueueMemory,
@@ -110,6 +111,11 @@ export class Ring {
     this.#errFd = fd;
   }
 
+  /** As if the driver had kicked: a kick that an earlier process took does not come again. */
+  kick(): void {
+    native.signalEvent(this.#kickFd);
+  }
+
   /** Interrupts the driver. */
   call(): void {
     if (this.#callFd !== NONE) native.signalEvent(this.#callFd);
@@ -117,15 +123,18 @@ export class Ring {
 
   /**
    * Makes the queue, or waits where memory does not have it yet (undefined). Throws a `protocol` error where what the front-end said
-   * about it is incomplete or wrong.
+   * about it is incomplete or wrong, `device` where the in-flight region contradicts it.
    */
-  start(generation: MemoryGeneration, features: { indirect: boolean; eventIndex: boolean }): SplitQueue | undefined {
+  start(
+    generation: MemoryGeneration,
+    options: { indirect: boolean; eventIndex: boolean; inflight: InflightQueue | undefined },
+  ): SplitQueue | undefined {
     const memory = locateQueue(this, generation);
     if (memory === undefined) {
       this.state = { name: 'waiting' };
       return undefined;
     }
-    const queue = new SplitQueue({ index: this.index, size: this.size, base: this.base, ...features, memory });
+    const queue = new SplitQueue({ index: this.index, size: this.size, base: this.base, ...options, memory });
     this.#hold(generation);
     this.#mapped = true;
     this.state = { name: 'running', queue };

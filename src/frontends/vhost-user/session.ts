@@ -1,6 +1,6 @@
 /**
  * One VMM on the socket: the vhost-user protocol in the back-end's role, for any class of device. The class is a DeviceModel; what a message
- * says about memory and rings is handled here.
+ * says about memory and rings is for the RingSet.
  */
 import { native } from '../../../native/index.ts';
 import { NetbusError } from '../../device/errors.ts';
@@ -12,52 +12,29 @@ import {
   encodeBackendMessage,
   encodeReply,
   type FrontendMessage,
-  featureBits,
-  hasFeature,
   ProtocolFeature,
   type RawMessage,
   type Reply,
   Request,
-  type RequestName,
   requestTitle,
   VirtioFeature,
 } from '../../protocols/vhost-user/index.ts';
 import { Channel } from './channel.ts';
 import { Descriptors } from './descriptors.ts';
 import type { DeviceModel } from './device-model.ts';
-import { GuestMemory, MEMORY_SLOTS_MAX } from './memory.ts';
-import { Ring } from './ring.ts';
-import { refused, ringOf, setRing } from './ring-messages.ts';
-
-/** What every class offers beside its own. */
-const TRANSPORT_FEATURES = featureBits(
-  VirtioFeature.indirectDescriptors,
-  VirtioFeature.eventIndex,
-  VirtioFeature.vhostUserProtocolFeatures,
-  VirtioFeature.version1,
-);
-
-const PROTOCOL_FEATURES = featureBits(
-  ProtocolFeature.mq,
-  ProtocolFeature.replyAck,
-  ProtocolFeature.backendReq,
-  ProtocolFeature.config,
-  ProtocolFeature.configureMemSlots,
-);
-
-/** Messages that only a negotiated protocol feature allows. Those with an answer of their own are answered all the same. */
-const featureOfMessage: Partial<Record<RequestName, number>> = {
-  addMemReg: ProtocolFeature.configureMemSlots,
-  remMemReg: ProtocolFeature.configureMemSlots,
-  setConfig: ProtocolFeature.config,
-  setBackendReqFd: ProtocolFeature.backendReq,
-};
+import { MEMORY_SLOTS_MAX } from './memory.ts';
+import { Negotiation } from './negotiation.ts';
+import type { Ring } from './ring.ts';
+import { refused } from './ring-messages.ts';
+import { RingSet } from './ring-set.ts';
 
 export interface SessionOptions<Model extends DeviceModel> {
   /** The connection; the session owns it. */
   readonly fd: number;
   readonly queues: number;
   readonly log: Log;
+  /** Where the file of an in-flight region is made. */
+  readonly inflightPath: string;
   readonly makeModel: (rings: readonly Ring[]) => Model;
   /** The VMM has gone, or was sent away; what it leaves behind is being put in order. */
   readonly onEnding: () => void;
@@ -65,32 +42,34 @@ export interface SessionOptions<Model extends DeviceModel> {
   readonly onEnded: () => void;
 }
 
-/** What a handler says: a reply, that it is done, or that it leaves the message alone. */
-type Outcome = Reply | 'done' | 'ignored';
+/** What a handler says: a reply (with a descriptor that is given away), that it is done, or that it leaves the message alone. */
+type Outcome = Reply | (Reply & { readonly fd: number }) | 'done' | 'ignored';
 
 export class Session<Model extends DeviceModel = DeviceModel> {
-  readonly rings: readonly Ring[];
   readonly model: Model;
   readonly #options: SessionOptions<Model>;
   readonly #log: Log;
   readonly #channel: Channel;
-  readonly #memory = new GuestMemory();
-  readonly #offered: bigint;
-  #features = 0n;
-  #protocolFeatures = 0n;
+  readonly #negotiation: Negotiation;
+  readonly #rings: RingSet;
   #backendFd = -1;
   #ending: Promise<void> | undefined;
 
   constructor(options: SessionOptions<Model>) {
     this.#options = options;
     this.#log = options.log;
-    this.rings = Array.from({ length: options.queues }, (_, index) => new Ring(index, (ring) => this.#kicked(ring)));
-    this.model = options.makeModel(this.rings);
-    this.#offered = this.model.features | TRANSPORT_FEATURES;
+    this.#rings = new RingSet(options);
+    this.model = options.makeModel(this.#rings.all);
+    this.#negotiation = new Negotiation(this.model.features);
+    this.#rings.use(this.model, this.#negotiation);
     this.#channel = new Channel(options.fd, {
       message: (message) => this.#message(message),
       ended: (cause) => void this.end(cause),
     });
+  }
+
+  get rings(): readonly Ring[] {
+    return this.#rings.all;
   }
 
   get ending(): boolean {
@@ -98,15 +77,20 @@ export class Session<Model extends DeviceModel = DeviceModel> {
   }
 
   get features(): bigint {
-    return this.#features;
+    return this.#negotiation.features;
   }
 
   get protocolFeatures(): bigint {
-    return this.#protocolFeatures;
+    return this.#negotiation.protocolFeatures;
+  }
+
+  /** The VMM keeps a region of what is in flight. */
+  get tracked(): boolean {
+    return this.#rings.tracked;
   }
 
   get memoryRegions(): number {
-    return this.#memory.current.slots.length;
+    return this.#rings.memory.current.slots.length;
   }
 
   /** Looks whether the VMM is still there. */
@@ -132,11 +116,11 @@ export class Session<Model extends DeviceModel = DeviceModel> {
     if (cause === undefined) this.#log.info({}, 'the VMM has disconnected');
     else this.#log.warn({ code: cause.code }, `the connection of the VMM ends: ${cause.message}`);
     this.#options.onEnding();
+    this.#rings.ignoreKicks();
     // The socket goes last: a VMM that sees it close takes the used rings as they are then.
     await this.model.end();
     this.#channel.close();
-    for (const ring of this.rings) ring.close();
-    this.#memory.close();
+    this.#rings.close();
     if (this.#backendFd >= 0) native.close(this.#backendFd);
     this.#backendFd = -1;
     this.#options.onEnded();
@@ -152,11 +136,11 @@ export class Session<Model extends DeviceModel = DeviceModel> {
       return undefined;
     }
     // Only what can be told need not end the connection: otherwise the VMM would go on as if it had been heard.
-    const canAck = () => header.needReply && hasFeature(this.#protocolFeatures, ProtocolFeature.replyAck);
+    const canAck = () => header.needReply && this.#negotiation.hasProtocol(ProtocolFeature.replyAck);
     const ack = (value: bigint) => this.#channel.send(encodeReply({ name: 'u64', request: header.request, value }));
     const answer = (outcome: Outcome) => {
       if (outcome === 'ignored') this.#log.warn({ message: title }, `${title} was not negotiated and is ignored`);
-      if (typeof outcome === 'object') this.#channel.send(encodeReply(outcome));
+      if (typeof outcome === 'object') this.#channel.send(encodeReply(outcome), 'fd' in outcome ? outcome.fd : undefined);
       else if (canAck()) ack(outcome === 'done' ? Ack.done : Ack.failed);
     };
     const refuse = (thrown: unknown) => {
@@ -170,7 +154,7 @@ export class Session<Model extends DeviceModel = DeviceModel> {
       const message = this.#decode({ header, payload, fds });
       if (message === undefined) return undefined;
       this.#log.debug({ message: title, needReply: header.needReply }, title);
-      if (message.name === 'getVringBase') return this.#stopRing(message.index).then(answer, refuse);
+      if (message.name === 'getVringBase') return this.#rings.stop(message.index).then(answer, refuse);
       answer(this.#handle(message, descriptors));
     } catch (error) {
       refuse(error);
@@ -191,13 +175,12 @@ export class Session<Model extends DeviceModel = DeviceModel> {
   }
 
   #handle(message: FrontendMessage, descriptors: Descriptors): Outcome {
-    const needed = message.name === 'unsupported' ? undefined : featureOfMessage[message.name];
-    if (needed !== undefined && !hasFeature(this.#protocolFeatures, needed)) return 'ignored';
+    if (message.name !== 'unsupported' && !this.#negotiation.allows(message.name)) return 'ignored';
     switch (message.name) {
       case 'getFeatures':
-        return u64(Request.getFeatures, this.#offered);
+        return u64(Request.getFeatures, this.#negotiation.offeredFeatures);
       case 'getProtocolFeatures':
-        return u64(Request.getProtocolFeatures, PROTOCOL_FEATURES);
+        return u64(Request.getProtocolFeatures, this.#negotiation.offeredProtocolFeatures);
       case 'getQueueNum':
         return u64(Request.getQueueNum, BigInt(this.rings.length));
       case 'getMaxMemSlots':
@@ -205,20 +188,23 @@ export class Session<Model extends DeviceModel = DeviceModel> {
       case 'setFeatures':
         return this.#setFeatures(message.features);
       case 'setProtocolFeatures':
-        this.#protocolFeatures = subset(message.features, PROTOCOL_FEATURES, 'SET_PROTOCOL_FEATURES');
+        this.#negotiation.acceptProtocol(message.features);
         return 'done';
       case 'setOwner':
       case 'resetOwner': // Deprecated: says nothing that GET_VRING_BASE does not say.
         return 'done';
       case 'setMemTable':
-        this.#memory.replace(message.regions, descriptors.all);
-        return this.#memoryChanged();
+        this.#rings.memory.replace(message.regions, descriptors.all);
+        this.#rings.memoryChanged();
+        return 'done';
       case 'addMemReg':
-        this.#memory.add(message.region, descriptors.all[0]);
-        return this.#memoryChanged();
+        this.#rings.memory.add(message.region, descriptors.all[0]);
+        this.#rings.memoryChanged();
+        return 'done';
       case 'remMemReg':
-        this.#memory.remove(message.region);
-        return this.#memoryChanged();
+        this.#rings.memory.remove(message.region);
+        this.#rings.memoryChanged();
+        return 'done';
       case 'getConfig': {
         const { offset, flags, data } = message.window;
         const space = new Uint8Array(CONFIG_BYTES_MAX);
@@ -235,6 +221,14 @@ export class Session<Model extends DeviceModel = DeviceModel> {
         this.#backendFd = descriptors.take();
         native.setNonBlocking(this.#backendFd);
         return 'done';
+      case 'getInflightFd': {
+        const { fd, description } = this.#rings.makeInflight(message.inflight);
+        const reply = { name: message.name, inflight: description };
+        return fd === undefined ? reply : { ...reply, fd };
+      }
+      case 'setInflightFd':
+        this.#rings.useInflight(descriptors.all[0], message.inflight);
+        return 'done';
       case 'setVringNum':
       case 'setVringBase':
       case 'setVringAddr':
@@ -242,9 +236,7 @@ export class Session<Model extends DeviceModel = DeviceModel> {
       case 'setVringKick':
       case 'setVringCall':
       case 'setVringErr':
-        setRing(this.#ring(ringOf(message)), message, descriptors);
-        // A ring that was disabled may have something to take.
-        if (message.name === 'setVringEnable' && message.enabled) this.model.wake();
+        this.#rings.set(message, descriptors);
         return 'done';
       default:
         return unsupportedAnswer(message);
@@ -252,68 +244,12 @@ export class Session<Model extends DeviceModel = DeviceModel> {
   }
 
   #setFeatures(features: bigint): Outcome {
-    this.#features = subset(features, this.#offered, 'SET_FEATURES');
+    this.#negotiation.accept(features);
     // Without bit 30 there is no SET_VRING_ENABLE; a ring that is enabled is never disabled here.
-    if (!hasFeature(features, VirtioFeature.vhostUserProtocolFeatures)) for (const ring of this.rings) ring.enabled = true;
+    if (!this.#negotiation.has(VirtioFeature.vhostUserProtocolFeatures)) for (const ring of this.rings) ring.enabled = true;
     this.model.featuresAccepted(features);
     this.model.wake();
     return 'done';
-  }
-
-  #memoryChanged(): Outcome {
-    for (const ring of this.rings) {
-      ring.remap(this.#memory.current);
-      if (ring.state.name === 'waiting') this.#startRing(ring);
-    }
-    this.model.wake();
-    return 'done';
-  }
-
-  // --- rings ----------------------------------------------------------------------------------------------------------
-
-  #ring(index: number): Ring {
-    const ring = this.rings[index];
-    if (ring === undefined) throw refused(`there is no ring ${index}: this device has ${this.rings.length}`);
-    return ring;
-  }
-
-  /** The first kick starts a ring. */
-  #kicked(ring: Ring): void {
-    if (this.ending) return;
-    if (ring.state.name === 'stopped' || ring.state.name === 'waiting') this.#startRing(ring);
-    else this.model.wake();
-  }
-
-  #startRing(ring: Ring): void {
-    const { index, base, enabled } = ring;
-    try {
-      const queue = ring.start(this.#memory.current, {
-        indirect: hasFeature(this.#features, VirtioFeature.indirectDescriptors),
-        eventIndex: hasFeature(this.#features, VirtioFeature.eventIndex),
-      });
-      if (queue === undefined) {
-        this.#log.warn({ ring: index }, `ring ${index} is not inside one region of guest memory and waits for one`);
-        return;
-      }
-      this.#log.info({ ring: index, size: queue.size, base, enabled }, `ring ${index} has started`);
-      this.model.ringStarted(ring);
-    } catch (thrown) {
-      const { message } = NetbusError.from(thrown);
-      this.#log.warn({ ring: index }, `ring ${index} cannot start: ${message}`);
-      ring.break(message);
-    }
-  }
-
-  async #stopRing(index: number): Promise<Reply> {
-    const ring = this.#ring(index);
-    const wasStarted = ring.queue !== undefined;
-    ring.beginStop();
-    if (wasStarted) {
-      await this.model.stopRing(ring);
-      ring.endStop();
-      this.#log.info({ ring: index, base: ring.base }, `ring ${index} has stopped`);
-    }
-    return { name: 'getVringBase', index, base: ring.base };
   }
 }
 
@@ -326,8 +262,6 @@ function unsupportedAnswer(message: FrontendMessage): Outcome {
   switch (message.name) {
     case 'setLogBase':
       return u64(Request.setLogBase, Ack.done);
-    case 'getInflightFd': // A size of 0 says that there is no such region.
-      return { name: 'getInflightFd', inflight: { ...message.inflight, mmapSize: 0, mmapOffset: 0 } };
     case 'getStatus':
       return u64(Request.getStatus, 0n);
     case 'checkDeviceState':
@@ -335,10 +269,4 @@ function unsupportedAnswer(message: FrontendMessage): Outcome {
     default:
       return 'ignored';
   }
-}
-
-function subset(features: bigint, offered: bigint, title: string): bigint {
-  const extra = features & ~offered;
-  if (extra !== 0n) throw refused(`${title} has bits that were not offered: 0x${extra.toString(16)}`);
-  return features;
 }

@@ -1,4 +1,5 @@
 /** Split virtqueues from the device's side, over an abstract guest memory. No I/O. */
 export { CHAIN_DESCRIPTORS_MAX, Chain } from './chain.ts';
+export { InflightQueue, inflightBytes } from './inflight.ts';
 export { AddressMap, type GuestRegion, type MemoryRange } from './memory.ts';
 export * from './split-queue.ts';

@@ -5,7 +5,9 @@
  * Indexes count modulo 2^16. Those that both sides look at are accessed with Atomics: sequentially consistent, so that storing an index
  * and then loading the other side's event has the full fence between them that notification needs (2.7.7, 2.7.10).
  */
+import { NetbusError } from '../../device/errors.ts';
 import { CHAIN_DESCRIPTORS_MAX, type Chain } from './chain.ts';
+import type { InflightFinding, InflightQueue } from './inflight.ts';
 import type { AddressMap, GuestRegion } from './memory.ts';
 
 /** Largest queue: QEMU's own limit, and a bound on the descriptors that one look at the queue can meet. */
@@ -56,7 +58,12 @@ export interface SplitQueueOptions {
   readonly indirect: boolean;
   readonly eventIndex: boolean;
   readonly memory: QueueMemory;
+  /** Where the front-end keeps a region for it: notes what is in flight, and what was before. */
+  readonly inflight?: InflightQueue | undefined;
 }
+
+/** `takenAt` of a chain that is taken again: it has no place in the available ring any more. */
+export const TAKEN_AGAIN = -1;
 
 export class SplitQueue {
   readonly index: number;
@@ -64,8 +71,15 @@ export class SplitQueue {
   readonly #indirect: boolean;
   readonly #eventIndex: boolean;
   readonly #mask: number;
-  /** Per head: the device has it. A driver that makes it available again meanwhile is broken. */
+  readonly #inflight: InflightQueue | undefined;
+  readonly #finding: InflightFinding | undefined;
+  /** Per head: taken, and not shown to the driver as used. A driver that makes it available again meanwhile is broken. */
   readonly #inFlight: Uint8Array;
+  /** Heads of the used entries that were put and not yet published, each at its place in the ring. */
+  readonly #unpublished: Uint16Array;
+  /** Heads that an earlier queue took and left unanswered, in order, and how many of them were taken again. */
+  readonly #again: readonly number[];
+  #againTaken = 0;
   #inFlightCount = 0;
   #map!: AddressMap;
   #table!: GuestRegion;
@@ -75,6 +89,7 @@ export class SplitQueue {
   #used32!: Uint32Array;
   /** Next available entry to take. */
   #nextAvailable: number;
+  #takenAt = TAKEN_AGAIN;
   /** Next used entry to write, and the index that the driver has seen. */
   #nextUsed = 0;
   #published = 0;
@@ -82,7 +97,7 @@ export class SplitQueue {
   #called = -1;
   #fault: string | undefined;
 
-  /** Throws a RangeError for a size that is none: the caller has checked it. */
+  /** Throws a RangeError for a size that is none: the caller has checked it; `device` where the in-flight region contradicts the rings. */
   constructor(options: SplitQueueOptions) {
     if (!isQueueSize(options.size)) throw new RangeError(`a queue cannot have ${options.size} entries`);
     this.index = options.index;
@@ -91,10 +106,38 @@ export class SplitQueue {
     this.#indirect = options.indirect;
     this.#eventIndex = options.eventIndex;
     this.#inFlight = new Uint8Array(options.size);
+    this.#unpublished = new Uint16Array(options.size);
     this.#nextAvailable = options.base;
     this.remap(options.memory);
     this.#nextUsed = Atomics.load(this.#used16, 1);
     this.#published = this.#nextUsed;
+    this.#inflight = options.inflight;
+    this.#finding = this.#examine(options.base);
+    this.#again = this.#finding?.name === 'in-use' ? this.#finding.heads : [];
+    if (!this.recovered) return;
+    // Front-ends disagree about the base after a lost connection: the region knows.
+    this.#nextAvailable = (this.#nextUsed + this.#again.length) & 0xffff;
+    for (const head of this.#again) this.resume(head);
+  }
+
+  /** The in-flight region knows what an earlier queue left unanswered, perhaps nothing. */
+  get recovered(): boolean {
+    return this.#finding?.name === 'in-use';
+  }
+
+  /** What is in flight is noted in a region. */
+  get tracked(): boolean {
+    return this.#inflight !== undefined;
+  }
+
+  /** Chains of an earlier queue that are still to be taken again. */
+  get waitingAgain(): number {
+    return this.#again.length - this.#againTaken;
+  }
+
+  /** The queue is going to be served. Once, before the first `take`. */
+  begin(): void {
+    if (this.#finding !== undefined) this.#inflight!.begin(this.#finding, this.#nextUsed);
   }
 
   /** The same queue at another place: the memory table changed. */
@@ -131,9 +174,18 @@ export class SplitQueue {
     this.#fault ??= `queue ${this.index}, ${reason}`;
   }
 
-  /** Entries that wait to be taken. */
+  /** Where in the available ring the chain that was taken last has its entry, or TAKEN_AGAIN. */
+  get takenAt(): number {
+    return this.#takenAt;
+  }
+
+  /** Entries that wait to be taken, again or for the first time. */
   pending(): number {
     if (this.#fault !== undefined) return 0;
+    return this.waitingAgain + this.#pendingNew();
+  }
+
+  #pendingNew(): number {
     const index = Atomics.load(this.#available, 1);
     const count = (index - this.#nextAvailable) & 0xffff;
     if (count > this.size) {
@@ -146,6 +198,7 @@ export class SplitQueue {
   /** Takes the next chain. False where there is none, or where the driver did something wrong: see `fault`. */
   take(chain: Chain): boolean {
     if (this.pending() === 0) return false;
+    if (this.#againTaken < this.#again.length) return this.#takeAgain(chain);
     const head = this.#available[2 + (this.#nextAvailable & this.#mask)];
     if (head >= this.size) {
       this.fail(`available entry ${this.#nextAvailable & this.#mask}: head ${head} is not in the queue of ${this.size}`);
@@ -158,12 +211,23 @@ export class SplitQueue {
     if (!this.#walk(head, chain)) return false;
     this.#inFlight[head] = 1;
     this.#inFlightCount++;
+    this.#inflight?.mark(head);
+    this.#takenAt = this.#nextAvailable;
     this.#nextAvailable = (this.#nextAvailable + 1) & 0xffff;
     return true;
   }
 
-  /** Gives the chain that was taken last back to the available ring, as if it had not been looked at. In reverse order of taking. */
+  /** The chain is read anew from guest memory, where it is until it is answered. */
+  #takeAgain(chain: Chain): boolean {
+    if (!this.#walk(this.#again[this.#againTaken], chain)) return false;
+    this.#againTaken++;
+    this.#takenAt = TAKEN_AGAIN;
+    return true;
+  }
+
+  /** Gives the chain that was taken last back to the available ring, as if it had not been looked at. In reverse order of taking; not TAKEN_AGAIN. */
   untake(head: number): void {
+    this.#inflight?.clear(head);
     this.#inFlight[head] = 0;
     this.#inFlightCount--;
     this.#nextAvailable = (this.#nextAvailable - 1) & 0xffff;
@@ -177,11 +241,13 @@ export class SplitQueue {
 
   /** Puts a chain into the used ring; the driver sees it after `publish`. `length` is the count of bytes written into it. */
   put(head: number, length: number): void {
-    const entry = 1 + 2 * (this.#nextUsed & this.#mask);
+    const place = this.#nextUsed & this.#mask;
+    const entry = 1 + 2 * place;
     this.#used32[entry] = head;
     this.#used32[entry + 1] = length;
+    this.#unpublished[place] = head;
+    this.#inflight?.link(head);
     this.#nextUsed = (this.#nextUsed + 1) & 0xffff;
-    this.#inFlight[head] = 0;
     this.#inFlightCount--;
   }
 
@@ -190,12 +256,23 @@ export class SplitQueue {
     const index = this.#nextUsed;
     if (index === this.#published) return false;
     Atomics.store(this.#used16, 1, index);
-    this.#published = index;
+    this.#settle(index);
     if (!this.#eventIndex) return (Atomics.load(this.#available, 0) & NO_INTERRUPT) === 0;
     const event = Atomics.load(this.#available, 2 + this.size);
     const called = this.#called;
     this.#called = index;
     return called === -1 || passed(event, index, called);
+  }
+
+  /** The driver has them: their heads are its own again. */
+  #settle(index: number): void {
+    for (let used = this.#published; used !== index; used = (used + 1) & 0xffff) {
+      const head = this.#unpublished[used & this.#mask];
+      this.#inFlight[head] = 0;
+      this.#inflight?.clear(head);
+    }
+    this.#inflight?.settle(index);
+    this.#published = index;
   }
 
   /** No kicks, please, while the queue is being emptied anyway. With EVENT_IDX there is nothing to say: the event is in the past. */
@@ -208,6 +285,18 @@ export class SplitQueue {
     if (this.#eventIndex) Atomics.store(this.#used16, 2 + 4 * this.size, this.#nextAvailable);
     else Atomics.store(this.#used16, 0, 0);
     return this.pending() === 0;
+  }
+
+  #examine(base: number): InflightFinding | undefined {
+    const availableIndex = Atomics.load(this.#available, 1);
+    const finding = this.#inflight?.examine({ size: this.size, base, usedIndex: this.#nextUsed, availableIndex });
+    if (finding?.name === 'mismatch') {
+      throw new NetbusError(
+        'device',
+        `the in-flight region and the ring do not fit together (${finding.reason}): the guest waits, so that nothing is done twice, until the VM is reset`,
+      );
+    }
+    return finding;
   }
 
   /** Reads the descriptors from `head` on into `chain`; false after a fault. */

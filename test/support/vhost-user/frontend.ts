@@ -57,6 +57,8 @@ export interface FrontendOptions {
    * `reconnect`, as a guest's do.
    */
   reconnects?: boolean;
+  /** Queues that the in-flight region is asked for; all by default. */
+  inflightQueues?: number;
 }
 
 const QUEUE_SIZE = 128;
@@ -230,7 +232,10 @@ export class VhostUserFrontend {
     return reply.base;
   }
 
-  /** The guest resets the device and its driver starts anew, with other features if given. What was in flight is rejected. */
+  /**
+   * The guest resets the device and its driver starts anew, with other features if given. What was in flight is rejected, and the in-flight
+   * region let go, as QEMU does.
+   */
   async restart(features?: bigint): Promise<void> {
     for (const index of this.queues.keys()) {
       await this.enableRing(index, false);
@@ -238,6 +243,7 @@ export class VhostUserFrontend {
       this.drivers[index].reset();
       this.#bases[index] = 0;
     }
+    this.forgetInflight();
     if (features !== undefined) this.#options.features = features;
     for (const step of this.#driverStart().filter(({ name }) => name !== 'addMemReg')) await step.run();
   }
@@ -256,6 +262,11 @@ export class VhostUserFrontend {
 
   // --- the end ---------------------------------------------------------------------------------------------------------
 
+  /** Other protocol features from the next connection on. */
+  agreeTo(protocolFeatures: bigint): void {
+    this.#options.protocolFeatures = protocolFeatures;
+  }
+
   /** Closes the socket, as a VMM that dies. Memory and queues stay, requests stay pending: `reconnect` goes on, `close` ends. */
   disconnect(): void {
     this.control.close();
@@ -269,8 +280,14 @@ export class VhostUserFrontend {
     this.disconnect();
     for (const driver of this.drivers) driver.end(new Error('the front-end was closed'));
     for (const queue of this.queues) queue.close();
-    if (this.negotiated.inflight !== undefined) native.close(this.negotiated.inflight.fd);
+    this.forgetInflight();
     this.memory.close();
+  }
+
+  /** Lets the in-flight region go, as QEMU does when the guest resets the device: it asks for a new one when the driver starts. */
+  forgetInflight(): void {
+    if (this.negotiated.inflight !== undefined) native.close(this.negotiated.inflight.fd);
+    this.negotiated.inflight = undefined;
   }
 
   #creation(): Step[] {
@@ -290,6 +307,7 @@ export class VhostUserFrontend {
       protocolFeatures: this.#options.protocolFeatures ?? FRONTEND_PROTOCOL_FEATURES,
       queues: this.queues.length,
       queueSize: this.#options.queueSize ?? QUEUE_SIZE,
+      inflightQueues: this.#options.inflightQueues ?? this.queues.length,
     };
   }
 

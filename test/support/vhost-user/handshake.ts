@@ -52,6 +52,8 @@ export interface HandshakeOptions {
   /** Rings to set up. */
   queues: number;
   queueSize: number;
+  /** Queues that the in-flight region is asked for. */
+  inflightQueues: number;
 }
 
 /** What the two sides agreed on, filled in by the steps. */
@@ -180,13 +182,15 @@ async function addMemoryRegions(control: ControlChannel, memory: GuestMemory): P
 
 /** The first time the back-end makes the region; from then on, also on a new connection, it gets the same one back. */
 async function shareInflight(control: ControlChannel, options: HandshakeOptions, result: Negotiated): Promise<void> {
-  const { queues, queueSize } = options;
+  const { inflightQueues: queues, queueSize } = options;
   if (result.inflight === undefined) {
     const { reply, fds } = await control.ask({
       name: 'getInflightFd',
       inflight: { mmapSize: 0, mmapOffset: 0, queues, queueSize },
     });
-    if (reply.name !== 'getInflightFd' || fds.length !== 1) throw new Error('the back-end refused GET_INFLIGHT_FD');
+    if (reply.name !== 'getInflightFd') throw new Error('the back-end refused GET_INFLIGHT_FD');
+    if (reply.inflight.mmapSize === 0) return; // It has none: so the disk works without.
+    if (fds.length !== 1) throw new Error(`GET_INFLIGHT_FD was answered with ${fds.length} descriptors`);
     result.inflight = { region: { ...reply.inflight, queues, queueSize }, fd: fds[0] };
   }
   await control.tell({ name: 'setInflightFd', inflight: result.inflight.region }, [result.inflight.fd]);
