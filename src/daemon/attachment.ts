@@ -203,8 +203,12 @@ export class Attachment {
     const { vm, name } = this.record;
     await this.#options.record.remove();
     this.#writeLog?.remove();
-    rmSync(inflightPath(this.#options.runDir, vm, name), { force: true });
-    await this.#removeFolder();
+    try {
+      rmSync(inflightPath(this.#options.runDir, vm, name), { force: true });
+    } catch {
+      // There is no folder that it could be in.
+    }
+    this.#removeFolder();
   }
 
   describe(): AttachmentEntry {

@@ -6,7 +6,9 @@ import { afterEach, beforeEach, describe, test } from 'node:test';
 import { native } from '../../native/index.ts';
 import { Cluster, type ClusterHost } from '../../test/support/daemon/cluster.ts';
 import { VhostUserFrontend } from '../../test/support/vhost-user/frontend.ts';
+import { FRONTEND_PROTOCOL_FEATURES } from '../../test/support/vhost-user/handshake.ts';
 import { waitFor } from '../../test/support/wait.ts';
+import { featureBits, ProtocolFeature } from '../protocols/vhost-user/numbers.ts';
 
 const IMAGE_BYTES = 8 * 1024 * 1024;
 const pattern = (seed: number) => Uint8Array.from({ length: 4096 }, (_, i) => (i * 7 + seed) & 0xff);
@@ -132,33 +134,42 @@ describe('two daemons', () => {
     vm.close();
   });
 
-  test('a guest whose daemon died in the middle is not served until its driver starts anew', { timeout: 20_000 }, async () => {
-    const { socket } = await m2.client.attach({ device: 'm1/data', vm: 'web' });
-    const vm = await VhostUserFrontend.connect(socket, { reconnects: true });
-    await vm.write(0, pattern(6));
-    const record = join(m2.folder, 'state', 'virtual-devices', 'web~data.json');
-    const atItsDeath = readFileSync(record);
-    const restart = async () => {
-      await m2.stop();
-      writeFileSync(record, atItsDeath);
-      await m2.start();
-    };
-    await restart();
-    await vm.reconnect();
-    // Nothing is unanswered, so it goes on.
-    await waitFor('the ring', async () => (await m2.client.status()).attachments[0].state === 'active');
-    assert.deepEqual(await vm.read(0, 4096), pattern(6));
-    await restart();
-    const late = vm.read(0, 4096).catch((error: Error) => error);
-    await vm.reconnect();
-    await waitFor('the refusal', () =>
-      m2.lines.some(({ message }) => /ring 0 cannot start: requests of this guest/.test(message)),
-    );
-    await vm.restart();
-    assert.ok((await late) instanceof Error);
-    assert.deepEqual(await vm.read(0, 4096), pattern(6));
-    vm.close();
-  });
+  for (const tracked of [true, false]) {
+    const what = tracked ? 'goes on where its VMM keeps an in-flight region' : 'is not served until its driver starts anew';
+    test(`a guest whose daemon died in the middle ${what}`, { timeout: 20_000 }, async () => {
+      const { socket } = await m2.client.attach({ device: 'm1/data', vm: 'web' });
+      const vm = await VhostUserFrontend.connect(socket, {
+        reconnects: true,
+        ...(!tracked && { protocolFeatures: FRONTEND_PROTOCOL_FEATURES & ~featureBits(ProtocolFeature.inflightShmfd) }),
+      });
+      await vm.write(0, pattern(6));
+      const record = join(m2.folder, 'state', 'virtual-devices', 'web~data.json');
+      const atItsDeath = readFileSync(record);
+      const restart = async () => {
+        await m2.stop();
+        writeFileSync(record, atItsDeath);
+        await m2.start();
+      };
+      await restart();
+      await vm.reconnect();
+      // Nothing is unanswered, so it goes on.
+      await waitFor('the ring', async () => (await m2.client.status()).attachments[0].state === 'active');
+      assert.deepEqual(await vm.read(0, 4096), pattern(6));
+      await restart();
+      const late = vm.read(0, 4096).catch((error: Error) => error);
+      await vm.reconnect();
+      if (!tracked) {
+        await waitFor('the refusal', () =>
+          m2.lines.some(({ message }) => /ring 0 cannot start: requests of this guest/.test(message)),
+        );
+        await vm.restart();
+        assert.ok((await late) instanceof Error);
+      }
+      assert.deepEqual(await vm.read(0, 4096), pattern(6));
+      if (tracked) assert.deepEqual(await late, pattern(6));
+      vm.close();
+    });
+  }
 
   test('growing reaches the guest', { timeout: 20_000 }, async () => {
     const { socket } = await m2.client.attach({ device: 'm1/data', vm: 'web' });
@@ -225,9 +236,9 @@ describe('two daemons', () => {
     }
     assert.deepEqual(openFiles(), before);
     assert.equal(native.regionCount(), regions);
-    // What the VM had not flushed stays for the next daemon, until the attachment goes.
+    // What the VM had not flushed, and what was in flight, stays for the next daemon, until the attachment goes.
     assert.deepEqual(readdirSync(join(m2.folder, 'run')).sort(), ['lock', 'web']);
-    assert.deepEqual(readdirSync(join(m2.folder, 'run', 'web')), ['data.log']);
+    assert.deepEqual(readdirSync(join(m2.folder, 'run', 'web')).sort(), ['data.inflight', 'data.log']);
   });
 });
 
