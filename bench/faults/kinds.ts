@@ -17,8 +17,8 @@ export const faultKinds = [
 export type FaultKind = (typeof faultKinds)[number];
 
 /**
- * What the campaign of `npm test` is made of: kinds that are a pause for the guest, at any moment. To be extended by `kill-vm-side`
- * with the in-flight region, and by `device-host-power-loss`, whose machine boots for long, by those who have the time.
+ * What the campaign of `npm test` is made of: kinds that are a pause for the guest, at any moment. `kill-vm-side` has a test of its
+ * own with a guest (test/guest/disk-kills.test.ts); the machine of `device-host-power-loss` boots for long: `npm run bench -- faults` has both.
  */
 export const testedKinds: readonly FaultKind[] = [
   'cut',

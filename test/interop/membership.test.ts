@@ -102,7 +102,7 @@ test('an evicted host loses its session at once, and what it had is free', async
   await guest.flush();
   assertFails(await cluster.netbus('m1', 'attach', 'm2/data', '--vm', 'other'), 4, /is attached to m3:web\/data/);
 
-  assertFails(await cluster.netbus('m1', 'evict', 'm3'), 2, /say --yes/);
+  assertFails(await cluster.netbus('m1', 'evict', 'm3'), 2, /type "netbus evict m3 --yes"/);
   assertFails(await cluster.netbus('m1', 'evict', 'm9', '--yes'), 3, /m9/);
   const result = await cluster.ask<EvictResult>('m1', 'evict', 'm3', '--yes');
   assert.deepEqual(result, { host: 'm3', told: ['m2'], untold: [] });

@@ -34,7 +34,8 @@ after(async () => {
 /** `netbus ARGV` on a terminal. Behind it the exit status is shown, and whether the terminal is set as it was. */
 class Typed extends Pty {
   constructor(argv: readonly string[], noColor = false) {
-    const colour = noColor ? 'NO_COLOR=1' : '-u NO_COLOR';
+    // Node takes the terminal of a CI for one without colours.
+    const colour = noColor ? 'NO_COLOR=1' : '-u NO_COLOR -u CI';
     const command = [...netbusProgram(), ...argv].map(shellQuote).join(' ');
     // Ctrl-C is for the whole foreground, and the shell has to see the program's end.
     const script = `trap : INT; a=$(stty -g); env ${colour} ${command}; s=$?; [ "$a" = "$(stty -g)" ] && t=restored; echo "<$s $t>"`;
