@@ -18,8 +18,8 @@ const PROGRAM = fileURLToPath(new URL('../../dist/netbus.js', import.meta.url));
 const SOURCE = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 
 /** Each kind once or twice, within this time on a machine that has some to give. */
-const FAULTS = 12;
-const CAMPAIGN_MS_MAX = 35_000;
+const FAULTS = 10;
+const CAMPAIGN_MS_MAX = 30_000;
 const BACK_MS_MAX = 60_000;
 /** Nobody comes back in time here, whatever the time is. */
 const BROKEN_BACK_MS_MAX = 5_000;

@@ -44,7 +44,7 @@ describe('hosts as namespaces', { skip }, () => {
     assert.deepEqual(alive(namespaces), []);
     assert.equal(existsSync(m1.folder), false);
     assert.ok(!readFileSync('/proc/mounts', 'utf8').includes(dirname(m1.folder)));
-    assert.equal(server.ended, true);
+    await server.exited;
   });
 
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGKILL'] as const) {
