@@ -3,7 +3,7 @@
  * runs as it was built. Its network is that of a namespace host, whose port leads to it. What it had not flushed dies with it.
  */
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, realpathSync, statSync, writeFileSync } from 'node:fs';
+import { copyFileSync, cpSync, mkdirSync, realpathSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import type { Cleanup } from '../support/cleanup.ts';
 import type { Host } from '../support/hosts.ts';
@@ -15,7 +15,7 @@ import { makeEmptyDisk } from './root-disk.ts';
 export interface DeviceHostOptions {
   readonly host: Host;
   readonly cleanup: Cleanup;
-  /** The built program (dist/netbus.js); the addon stands beside it. */
+  /** The built program (dist/netbus.js); its chunks and the addon stand beside it. */
   readonly program: string;
   /** Files for /srv/etc by their names there: netbus.yaml, certificates. */
   readonly files: ReadonlyMap<string, string>;
@@ -132,7 +132,8 @@ export class DeviceHost {
     mkdirSync(join(tree, 'lib'), { recursive: true });
     const node = realpathSync(process.execPath);
     copyFileSync(node, join(tree, 'node'));
-    for (const file of ['netbus.js', 'netbus.node']) copyFileSync(join(dirname(program), file), join(tree, file));
+    for (const name of ['netbus.js', 'chunks', 'netbus.node'])
+      cpSync(join(dirname(program), name), join(tree, name), { recursive: true });
     for (const [, library] of execFileSync('ldd', [node], { encoding: 'utf8' }).matchAll(/=> (\/\S+) \(/g)) {
       copyFileSync(library!, join(tree, 'lib', basename(library!)));
     }
