@@ -112,8 +112,8 @@ export async function withFrontend(
   }
   assert.equal(disk.openNow, 0, 'a device was left open');
   assert.equal(native.regionCount(), regions, 'guest memory was left mapped');
-  // A socket of the VMM's side is closed a turn after its `close`.
-  await waitFor('all descriptors to be closed', () => openDescriptors() === descriptors);
+  // A socket of the VMM's side is closed a turn after its `close`. Fewer than before: the program that loads the tests has closed one of its own.
+  await waitFor('all descriptors to be closed', () => openDescriptors() <= descriptors);
   assert.equal(existsSync(path), false);
 }
 
