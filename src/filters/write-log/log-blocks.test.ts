@@ -15,7 +15,8 @@ const BOUND_BYTES = 64 * LOG_BLOCK_BYTES;
 
 type Step =
   | { readonly do: 'write' | 'zero' | 'drop'; readonly sector: number; readonly sectors: number; readonly byte: number }
-  | { readonly do: 'flush'; readonly back: number };
+  | { readonly do: 'flush'; readonly back: number }
+  | { readonly do: 'release'; readonly count: number };
 
 const step: fc.Arbitrary<Step> = fc.oneof(
   {
@@ -28,6 +29,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     }),
   },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('flush' as const), back: fc.nat(4) }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('release' as const), count: fc.nat(3) }) },
 );
 
 /** Per sector: the byte that the log has for it, with the acknowledgement that its block had last. */
@@ -52,6 +54,10 @@ describe('log blocks', () => {
   const options = (path: string) => ({ path, owner: 'm2 web/data', boundBytes: BOUND_BYTES });
 
   function apply(blocks: LogBlocks, model: Model, action: Step): void {
+    if (action.do === 'release') {
+      blocks.release(action.count);
+      return;
+    }
     if (action.do === 'flush') {
       const through = Math.max(0, blocks.sequence - action.back);
       blocks.flushed(through);
@@ -84,8 +90,9 @@ describe('log blocks', () => {
 
   function content(blocks: LogBlocks): (number | undefined)[] {
     const found: (number | undefined)[] = new Array(DISK_SECTORS).fill(undefined);
-    for (const block of blocks.blocks()) {
+    for (let block = 0; block < DISK_SECTORS / SECTORS_PER_BLOCK; block++) {
       const entry = blocks.entry(block);
+      if (entry < 0) continue;
       for (let i = 0; i < SECTORS_PER_BLOCK; i++) {
         if (((blocks.sectors(entry) >> i) & 1) === 0) continue;
         const bytes = blocks.file.region.bytes(blocks.dataOffset(entry) + i * DISK_SECTOR_BYTES, DISK_SECTOR_BYTES);
@@ -178,6 +185,22 @@ describe('log blocks', () => {
       }),
       { numRuns: 40 },
     );
+  });
+
+  test('what a flush covers is gone at once, and taken back in pieces', () => {
+    const path = join(folder, 'pieces');
+    const blocks = new LogBlocks(LogFile.create(options(path)), 0);
+    assert.ok(blocks.hasRoom(8));
+    blocks.writeZeroes(0, 8 * LOG_BLOCK_BYTES, 0);
+    blocks.flushed(6);
+    assert.deepEqual([blocks.used, blocks.entry(0), blocks.releasing], [8, -1, true]);
+    blocks.release(2);
+    assert.deepEqual([blocks.used, blocks.releasing], [6, true]);
+    assert.ok(blocks.hasRoom(62), 'all but the two that no flush covers');
+    assert.deepEqual([blocks.used, blocks.releasing], [2, false]);
+    assert.deepEqual([...blocks.blocks()], [6, 7]);
+    blocks.file.close();
+    rmSync(path);
   });
 
   test('any damaged byte of an entry is found, and so is a file that is cut, of somebody else, or no log at all', () => {

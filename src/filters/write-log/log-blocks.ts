@@ -43,9 +43,14 @@ export class LogBlocks {
     this.#load(now);
   }
 
-  /** Entries in use. */
+  /** Entries in use, those included that a flush covers and `release` has not taken back yet. */
   get used(): number {
     return this.#entryOf.size;
+  }
+
+  /** Whether `release` has something to take back. */
+  get releasing(): boolean {
+    return this.#oldest >= 0 && this.#isFlushed(this.#oldest);
   }
 
   /** Of the last acknowledgement. */
@@ -60,6 +65,7 @@ export class LogBlocks {
 
   /** Whether so many entries are free, or can be made. */
   hasRoom(count: number): boolean {
+    if (this.#freeCount < count) this.release(count - this.#freeCount);
     while (this.#freeCount < count) if (!this.#grow()) return false;
     return true;
   }
@@ -104,25 +110,30 @@ export class LogBlocks {
     else for (const block of this.#entryOf.keys()) if (block >= first && block <= last) this.#dropIn(block, position, extent);
   }
 
-  /** A flush that was sent when `sequence` was the last one has succeeded. */
+  /** A flush that was sent when `sequence` was the last one has succeeded: what it covers is no longer there, and `release` makes it free. */
   flushed(sequence: number): void {
-    const { file } = this;
-    if (sequence <= file.flushedThrough) return;
-    file.flushedThrough = sequence;
-    while (this.#oldest >= 0 && file.sequence(this.#oldest) <= sequence) {
+    if (sequence > this.file.flushedThrough) this.file.flushedThrough = sequence;
+  }
+
+  /** Takes back at most `count` entries that a flush covers: in pieces, because a flush may cover very many. */
+  release(count: number): void {
+    for (let left = count; left > 0 && this.releasing; left--) {
       const entry = this.#oldest;
-      this.#entryOf.delete(file.block(entry));
+      this.#entryOf.delete(this.file.block(entry));
       this.#unlink(entry);
     }
   }
 
-  /** The blocks in use, by their position on the disk. */
+  /** The blocks that no flush covers, by their position on the disk. */
   blocks(): Float64Array {
+    this.release(this.used);
     return Float64Array.from(this.#entryOf.keys()).sort();
   }
 
+  /** Of a block that no flush covers; -1 where there is none. */
   entry(block: number): number {
-    return this.#entryOf.get(block) ?? -1;
+    const entry = this.#entryOf.get(block);
+    return entry === undefined || this.#isFlushed(entry) ? -1 : entry;
   }
 
   /** One bit for each sector that the entry has. */
@@ -155,8 +166,8 @@ export class LogBlocks {
     if (this.#freeCount === 0) throw new Error('the write log was not asked for room');
     const entry = this.#free[--this.#freeCount];
     this.#times[entry] = now;
-    const old = this.#entryOf.get(block);
-    if (old !== undefined && length < LOG_BLOCK_BYTES && (this.sectors(old) & ~sectorMask(start, length)) !== 0) {
+    const old = this.entry(block);
+    if (old >= 0 && length < LOG_BLOCK_BYTES && (this.sectors(old) & ~sectorMask(start, length)) !== 0) {
       const { handle } = this.file.region;
       if (this.isZero(old)) this.#clear(entry, 0, LOG_BLOCK_BYTES);
       else native.copyRegion(handle, this.dataOffset(entry), handle, this.dataOffset(old), LOG_BLOCK_BYTES);
@@ -167,7 +178,7 @@ export class LogBlocks {
   #commit(entry: number, block: number, sectors: number, flag: number): void {
     const { file } = this;
     const old = this.#entryOf.get(block);
-    const all = old === undefined ? sectors : sectors | this.sectors(old);
+    const all = old === undefined || this.#isFlushed(old) ? sectors : sectors | this.sectors(old);
     const sequence = ++this.#sequence;
     file.setBlock(entry, block);
     file.setWord(entry, wordOf(entry, block, sequence, all | flag));
@@ -177,9 +188,13 @@ export class LogBlocks {
     if (old !== undefined) this.#remove(old);
   }
 
+  #isFlushed(entry: number): boolean {
+    return this.file.sequence(entry) <= this.file.flushedThrough;
+  }
+
   #dropIn(block: number, position: number, extent: number): void {
-    const entry = this.#entryOf.get(block);
-    if (entry === undefined) return;
+    const entry = this.entry(block);
+    if (entry < 0) return;
     const start = Math.max(0, position - block * LOG_BLOCK_BYTES);
     const end = Math.min(LOG_BLOCK_BYTES, position + extent - block * LOG_BLOCK_BYTES);
     const { file } = this;

@@ -9,6 +9,7 @@ import { NetbusError } from '../../device/errors.ts';
 import { type MessageTable, SPARE_ROWS } from '../../device/message-table.ts';
 import type { Profile } from '../../device/profile.ts';
 import { InFlightWrites } from './in-flight-writes.ts';
+import type { LogBlocks } from './log-blocks.ts';
 import { LOG_BLOCK_BYTES } from './log-file.ts';
 import { Resend } from './resend.ts';
 import type { WriteLog } from './write-log.ts';
@@ -17,6 +18,9 @@ import type { WriteLog } from './write-log.ts';
 const ZEROES_LOGGED_BYTES_MAX = 4 * 1024 * 1024;
 /** A flush of its own that failed is tried again. */
 const FLUSH_RETRY_MS = 2_000;
+
+/** About half a millisecond. */
+const ENTRIES_RELEASED_AT_ONCE_MAX = 1024;
 
 type State =
   /** The device's host forgot: the log is sent, then flushed. */
@@ -223,9 +227,15 @@ export class LoggedDevice implements Device {
       this.#lost(this.#log.fail());
       return;
     }
-    if (this.#state === 'open' && blocks !== undefined && blocks.used >= blocks.capacity / 2) this.#wantFlush();
+    if (this.#state === 'open' && blocks !== undefined) this.#tidy(blocks);
     if (given.count > 0) guest.reply(given);
     this.#goOn();
+  }
+
+  /** Takes back what a flush covers, a piece at a time, and wants a flush when more than half of the log is not covered. */
+  #tidy(blocks: LogBlocks): void {
+    blocks.release(ENTRIES_RELEASED_AT_ONCE_MAX);
+    if (!blocks.releasing && blocks.used > blocks.capacity / 2) this.#wantFlush();
   }
 
   /** The log has it before the guest hears of it. */

@@ -131,6 +131,7 @@ export class WriteLog {
 
   status(): WriteLogStatus {
     const blocks = this.#blocks;
+    blocks?.release(blocks.used);
     const device = this.#device;
     const oldestTime = blocks?.oldestTime;
     const reason = this.#trouble;
