@@ -80,12 +80,11 @@ describe('log blocks', () => {
     } else if (action.do === 'zero') blocks.writeZeroes(position, extent, 0);
     else blocks.drop(position, extent);
     const byte = action.do === 'write' ? action.byte : action.do === 'zero' ? 0 : undefined;
-    for (let sector = action.sector; sector < action.sector + sectors; sector++) {
-      const block = Math.floor(sector / SECTORS_PER_BLOCK);
-      model.bytes[sector] = byte;
-      if (byte !== undefined && (sector === action.sector || sector % SECTORS_PER_BLOCK === 0))
-        model.blockSequence[block] = ++sequence;
-    }
+    for (let sector = action.sector; sector < action.sector + sectors; sector++) model.bytes[sector] = byte;
+    if (byte === undefined) return;
+    // The last block is acknowledged first.
+    const [first, last] = [action.sector, action.sector + sectors - 1].map((sector) => Math.floor(sector / SECTORS_PER_BLOCK));
+    for (let block = last; block >= first; block--) model.blockSequence[block] = ++sequence;
   }
 
   function content(blocks: LogBlocks): (number | undefined)[] {
@@ -193,12 +192,12 @@ describe('log blocks', () => {
     assert.ok(blocks.hasRoom(8));
     blocks.writeZeroes(0, 8 * LOG_BLOCK_BYTES, 0);
     blocks.flushed(6);
-    assert.deepEqual([blocks.used, blocks.entry(0), blocks.releasing], [8, -1, true]);
+    assert.deepEqual([blocks.used, blocks.entry(7), blocks.releasing], [8, -1, true]);
     blocks.release(2);
     assert.deepEqual([blocks.used, blocks.releasing], [6, true]);
     assert.ok(blocks.hasRoom(62), 'all but the two that no flush covers');
     assert.deepEqual([blocks.used, blocks.releasing], [2, false]);
-    assert.deepEqual([...blocks.blocks()], [6, 7]);
+    assert.deepEqual([...blocks.blocks()], [0, 1]);
     blocks.file.close();
     rmSync(path);
   });

@@ -77,28 +77,35 @@ export class LogBlocks {
 
   /** A write was acknowledged: `extent` bytes at `position`, from `source`. Room was made before. */
   write(position: number, extent: number, source: SegmentList, now: number): void {
-    for (let done = 0; done < extent; ) {
-      const from = position + done;
-      const start = from % LOG_BLOCK_BYTES;
-      const length = Math.min(LOG_BLOCK_BYTES - start, extent - done);
-      const entry = this.#begin((from - start) / LOG_BLOCK_BYTES, start, length, now);
-      copyFromSegments(this.file.region.handle, this.dataOffset(entry) + start, source, done, length);
-      this.#commit(entry, (from - start) / LOG_BLOCK_BYTES, sectorMask(start, length), 0);
+    const first = Math.floor(position / LOG_BLOCK_BYTES);
+    const last = Math.floor((position + extent - 1) / LOG_BLOCK_BYTES);
+    this.#keepAround(first, last, position, extent);
+    const { handle } = this.file.region;
+    let start = position - first * LOG_BLOCK_BYTES;
+    for (let block = first, done = 0; block <= last; start = 0) {
+      const entry = this.#freeEntry(block - first);
+      let end = block + 1;
+      while (end <= last && this.#freeEntry(end - first) === entry + end - block) end++;
+      const length = Math.min((end - block) * LOG_BLOCK_BYTES - start, extent - done);
+      copyFromSegments(handle, this.dataOffset(entry) + start, source, done, length);
       done += length;
+      block = end;
     }
+    this.#commit(first, last, position, extent, 0, now);
   }
 
   /** As `write`, of zeroes. */
   writeZeroes(position: number, extent: number, now: number): void {
-    for (let done = 0; done < extent; ) {
-      const from = position + done;
-      const start = from % LOG_BLOCK_BYTES;
-      const length = Math.min(LOG_BLOCK_BYTES - start, extent - done);
-      const entry = this.#begin((from - start) / LOG_BLOCK_BYTES, start, length, now);
-      if (length < LOG_BLOCK_BYTES) this.#clear(entry, start, length);
-      this.#commit(entry, (from - start) / LOG_BLOCK_BYTES, sectorMask(start, length), length < LOG_BLOCK_BYTES ? 0 : ZERO);
-      done += length;
+    const first = Math.floor(position / LOG_BLOCK_BYTES);
+    const last = Math.floor((position + extent - 1) / LOG_BLOCK_BYTES);
+    this.#keepAround(first, last, position, extent);
+    // Of a block that is zeroes throughout the data is not looked at.
+    for (const block of first === last ? [first] : [first, last]) {
+      const start = startIn(block, position);
+      const end = endIn(block, position + extent);
+      if (end - start < LOG_BLOCK_BYTES) this.#clear(this.#freeEntry(block - first), start, end - start);
     }
+    this.#commit(first, last, position, extent, ZERO, now);
   }
 
   /** What was written there before must not be sent again: a durable write or a discard came after it. */
@@ -161,31 +168,48 @@ export class LogBlocks {
     return true;
   }
 
-  /** A free entry for new content of the block, with what of the old one stays. */
-  #begin(block: number, start: number, length: number, now: number): number {
-    if (this.#freeCount === 0) throw new Error('the write log was not asked for room');
-    const entry = this.#free[--this.#freeCount];
-    this.#times[entry] = now;
-    const old = this.entry(block);
-    if (old >= 0 && length < LOG_BLOCK_BYTES && (this.sectors(old) & ~sectorMask(start, length)) !== 0) {
-      const { handle } = this.file.region;
-      if (this.isZero(old)) this.#clear(entry, 0, LOG_BLOCK_BYTES);
-      else native.copyRegion(handle, this.dataOffset(entry), handle, this.dataOffset(old), LOG_BLOCK_BYTES);
-    }
-    return entry;
+  /** The entry that block `n` of a request gets: those on top of the stack of free ones, so that what was together stays together. */
+  #freeEntry(n: number): number {
+    return this.#free[this.#freeCount - 1 - n];
   }
 
-  #commit(entry: number, block: number, sectors: number, flag: number): void {
+  /** What the log has of the first and the last block of a request, beside the request. */
+  #keepAround(first: number, last: number, position: number, extent: number): void {
+    if (this.#freeCount <= last - first) throw new Error('the write log was not asked for room');
+    this.#keep(first, this.#freeEntry(0), position, extent);
+    if (last !== first) this.#keep(last, this.#freeEntry(last - first), position, extent);
+  }
+
+  #keep(block: number, entry: number, position: number, extent: number): void {
+    const beside = ALL_SECTORS & ~sectorsIn(block, position, extent);
+    if (beside === 0) return;
+    const old = this.entry(block);
+    if (old < 0 || (this.sectors(old) & beside) === 0) return;
+    const { handle } = this.file.region;
+    if (this.isZero(old)) this.#clear(entry, 0, LOG_BLOCK_BYTES);
+    else native.copyRegion(handle, this.dataOffset(entry), handle, this.dataOffset(old), LOG_BLOCK_BYTES);
+  }
+
+  /** Puts the entries in their places. The last block first: then those that they replace lie on the stack in the order of the disk, too. */
+  #commit(first: number, last: number, position: number, extent: number, zero: 0 | typeof ZERO, now: number): void {
     const { file } = this;
-    const old = this.#entryOf.get(block);
-    const all = old === undefined || this.#isFlushed(old) ? sectors : sectors | this.sectors(old);
-    const sequence = ++this.#sequence;
-    file.setBlock(entry, block);
-    file.setWord(entry, wordOf(entry, block, sequence, all | flag));
-    file.setSequence(entry, sequence);
-    this.#entryOf.set(block, entry);
-    this.#append(entry);
-    if (old !== undefined) this.#remove(old);
+    // A replaced entry goes to a place of the stack that has been read: there are never more of them than entries in use.
+    const bottom = this.#freeCount - 1 - (last - first);
+    this.#freeCount = bottom;
+    for (let block = last; block >= first; block--) {
+      const entry = this.#free[bottom + last - block];
+      const old = this.#entryOf.get(block);
+      const sectors = sectorsIn(block, position, extent);
+      const all = old === undefined || this.#isFlushed(old) ? sectors : sectors | this.sectors(old);
+      const sequence = ++this.#sequence;
+      file.setBlock(entry, block);
+      file.setWord(entry, wordOf(entry, block, sequence, sectors === ALL_SECTORS ? all | zero : all));
+      file.setSequence(entry, sequence);
+      this.#times[entry] = now;
+      this.#entryOf.set(block, entry);
+      this.#append(entry);
+      if (old !== undefined) this.#remove(old);
+    }
   }
 
   #isFlushed(entry: number): boolean {
@@ -195,10 +219,8 @@ export class LogBlocks {
   #dropIn(block: number, position: number, extent: number): void {
     const entry = this.entry(block);
     if (entry < 0) return;
-    const start = Math.max(0, position - block * LOG_BLOCK_BYTES);
-    const end = Math.min(LOG_BLOCK_BYTES, position + extent - block * LOG_BLOCK_BYTES);
     const { file } = this;
-    const word = file.word(entry) & (ALL_SECTORS | ZERO) & ~sectorMask(start, end - start);
+    const word = file.word(entry) & (ALL_SECTORS | ZERO) & ~sectorsIn(block, position, extent);
     if ((word & ALL_SECTORS) === 0) {
       this.#entryOf.delete(block);
       this.#remove(entry);
@@ -268,8 +290,21 @@ export class LogBlocks {
   }
 }
 
-function sectorMask(start: number, length: number): number {
-  return ((2 ** (length / DISK_SECTOR_BYTES) - 1) << (start / DISK_SECTOR_BYTES)) & ALL_SECTORS;
+/** Where in the block a request begins that starts at `position`, in bytes. */
+function startIn(block: number, position: number): number {
+  return Math.max(0, position - block * LOG_BLOCK_BYTES);
+}
+
+/** Where in the block a request ends that goes to the byte before `end`, in bytes. */
+function endIn(block: number, end: number): number {
+  return Math.min(LOG_BLOCK_BYTES, end - block * LOG_BLOCK_BYTES);
+}
+
+/** One bit for each sector of the block that the request has. */
+function sectorsIn(block: number, position: number, extent: number): number {
+  const start = startIn(block, position) / DISK_SECTOR_BYTES;
+  const end = endIn(block, position + extent) / DISK_SECTOR_BYTES;
+  return (1 << end) - (1 << start);
 }
 
 /** An entry's word: its sectors and flag, and a check of everything that it says. */
