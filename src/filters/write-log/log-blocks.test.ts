@@ -7,7 +7,8 @@ import fc from 'fast-check';
 import { NativeRegion } from '../../../native/region.ts';
 import { DISK_SECTOR_BYTES } from '../../device/profile.ts';
 import { SegmentList } from '../../device/segments.ts';
-import { LogBlocks, SECTORS_PER_BLOCK } from './log-blocks.ts';
+import { SECTORS_PER_BLOCK } from './block-sectors.ts';
+import { LogBlocks } from './log-blocks.ts';
 import { LOG_BLOCK_BYTES, LogFile } from './log-file.ts';
 
 const DISK_SECTORS = 40;

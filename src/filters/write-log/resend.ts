@@ -2,7 +2,8 @@
 import { DiskKind } from '../../device/disk.ts';
 import type { MessageTable } from '../../device/message-table.ts';
 import { DISK_SECTOR_BYTES } from '../../device/profile.ts';
-import { type LogBlocks, SECTORS_PER_BLOCK } from './log-blocks.ts';
+import { SECTORS_PER_BLOCK } from './block-sectors.ts';
+import type { LogBlocks } from './log-blocks.ts';
 import { LOG_BLOCK_BYTES } from './log-file.ts';
 
 /** Most bytes of one request; as many blocks fit the places of one message. */
