@@ -6,7 +6,7 @@ import { Batch, Replies } from '../../device/batch.ts';
 import type { Device, Guest, Quiesced } from '../../device/device.ts';
 import { DiskFlag, DiskKind, DiskStatus } from '../../device/disk.ts';
 import { NetbusError } from '../../device/errors.ts';
-import { type MessageTable, SPARE_ROWS } from '../../device/message-table.ts';
+import type { MessageTable } from '../../device/message-table.ts';
 import type { Profile } from '../../device/profile.ts';
 import { InFlightWrites } from './in-flight-writes.ts';
 import type { LogBlocks } from './log-blocks.ts';
@@ -58,8 +58,6 @@ export class LoggedDevice implements Device {
   #waitsForFlush = false;
   #cancelRetry: (() => void) | undefined;
   #resend: Resend | undefined;
-  #ownInFlight = 0;
-  #freeOwn: number[] = [];
 
   constructor(inner: Device, log: WriteLog) {
     this.#inner = inner;
@@ -301,8 +299,7 @@ export class LoggedDevice implements Device {
 
   #ownReply(row: number, status: number): void {
     if (this.#state === 'sending') {
-      this.#ownInFlight--;
-      this.#freeOwn.push(row);
+      this.#resend!.answered(row);
       if (status !== DiskStatus.ok) this.#failSending('a write of it failed');
       return;
     }
@@ -328,25 +325,12 @@ export class LoggedDevice implements Device {
   // --- the log is sent again -------------------------------------------------------------------------------------------
 
   #beginSending(): void {
-    for (let i = Math.min(SPARE_ROWS, this.#inner.depth) - 1; i >= 0; i--) this.#freeOwn.push(this.#ownRow + i);
-    if (this.#log.blocks !== undefined) this.#resend = new Resend(this.#log.blocks);
+    this.#resend = new Resend(this.#log.blocks, this.#inner, this.#table, this.#ownRow);
     queueMicrotask(() => this.#sendMore());
   }
 
   #sendMore(): void {
-    while (this.#state === 'sending') {
-      // A row that was refused is filled already, and goes when the device has room.
-      if (this.#own.count === 0) {
-        const row = this.#freeOwn[this.#freeOwn.length - 1];
-        if (row === undefined || !(this.#resend?.fill(this.#table, row) ?? false)) break;
-        this.#own.add(row);
-        this.#freeOwn.pop();
-      }
-      if (this.#inner.push(this.#own) === 0) return;
-      this.#own.clear();
-      this.#ownInFlight++;
-    }
-    if (this.#state !== 'sending' || this.#ownInFlight > 0 || this.#own.count > 0) return;
+    if (this.#state !== 'sending' || !this.#resend!.more()) return;
     this.#state = 'flushing';
     this.#flush = 'wanted';
     this.#sendFlush();

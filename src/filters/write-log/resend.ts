@@ -1,6 +1,8 @@
 /** The requests that bring a device's host what it forgot: the content of the log, in the order of the disk, in few large requests. */
+import { Batch } from '../../device/batch.ts';
+import type { Device } from '../../device/device.ts';
 import { DiskKind } from '../../device/disk.ts';
-import type { MessageTable } from '../../device/message-table.ts';
+import { type MessageTable, SPARE_ROWS } from '../../device/message-table.ts';
 import { DISK_SECTOR_BYTES } from '../../device/profile.ts';
 import { SECTORS_PER_BLOCK } from './block-sectors.ts';
 import type { LogBlocks } from './log-blocks.ts';
@@ -9,7 +11,56 @@ import { LOG_BLOCK_BYTES } from './log-file.ts';
 /** Most bytes of one request; as many blocks fit the places of one message. */
 const RESEND_BYTES_MAX = 1024 * 1024;
 
+/** Sends them to a device, as many at a time as it holds. */
 export class Resend {
+  readonly #device: Device;
+  readonly #table: MessageTable;
+  readonly #content: LogContent | undefined;
+  readonly #freeRows: number[] = [];
+  /** A request that is filled in and that the device has not taken. */
+  readonly #next: Batch;
+  #inFlight = 0;
+
+  /** `blocks`: undefined where there is no log, and so nothing to send. The rows from `firstRow` on are its own. */
+  constructor(blocks: LogBlocks | undefined, device: Device, table: MessageTable, firstRow: number) {
+    this.#device = device;
+    this.#table = table;
+    this.#content = blocks && new LogContent(blocks);
+    this.#next = new Batch(table);
+    for (let i = Math.min(SPARE_ROWS, device.depth) - 1; i >= 0; i--) this.#freeRows.push(firstRow + i);
+  }
+
+  /** Blocks that have been put into requests, and all of them. */
+  get sent(): number {
+    return this.#content?.sent ?? 0;
+  }
+
+  get total(): number {
+    return this.#content?.total ?? 0;
+  }
+
+  /** Sends what the device takes now; true when all was sent and answered. */
+  more(): boolean {
+    for (;;) {
+      if (this.#next.count === 0) {
+        const row = this.#freeRows[this.#freeRows.length - 1];
+        if (row === undefined || !(this.#content?.fill(this.#table, row) ?? false)) return this.#inFlight === 0;
+        this.#next.add(row);
+        this.#freeRows.pop();
+      }
+      if (this.#device.push(this.#next) === 0) return false;
+      this.#next.clear();
+      this.#inFlight++;
+    }
+  }
+
+  answered(row: number): void {
+    this.#inFlight--;
+    this.#freeRows.push(row);
+  }
+}
+
+class LogContent {
   readonly #blocks: LogBlocks;
   readonly #numbers: Float64Array;
   #at = 0;
@@ -21,7 +72,6 @@ export class Resend {
     this.#numbers = blocks.blocks();
   }
 
-  /** Blocks that have been put into requests, and all of them. */
   get sent(): number {
     return this.#at;
   }
