@@ -6,18 +6,14 @@
  * and then loading the other side's event has the full fence between them that notification needs (2.7.7, 2.7.10).
  */
 import { NetbusError } from '../../device/errors.ts';
-import { CHAIN_DESCRIPTORS_MAX, type Chain } from './chain.ts';
+import type { Chain } from './chain.ts';
+import { DESCRIPTOR_BYTES, DescriptorTable } from './descriptor-table.ts';
 import type { InflightFinding, InflightQueue } from './inflight.ts';
 import type { AddressMap, GuestRegion } from './memory.ts';
 
 /** Largest queue: QEMU's own limit, and a bound on the descriptors that one look at the queue can meet. */
 export const QUEUE_SIZE_MAX = 1024;
 
-const DESCRIPTOR_BYTES = 16;
-/** Descriptor flags (2.7.5). */
-const NEXT = 1;
-const WRITE = 2;
-const INDIRECT = 4;
 /** Flag of the available ring: no call, please. Without EVENT_IDX only (2.7.6). */
 const NO_INTERRUPT = 1;
 /** Flag of the used ring: no kick, please. Without EVENT_IDX only (2.7.8). */
@@ -68,7 +64,6 @@ export const TAKEN_AGAIN = -1;
 export class SplitQueue {
   readonly index: number;
   readonly size: number;
-  readonly #indirect: boolean;
   readonly #eventIndex: boolean;
   readonly #mask: number;
   readonly #inflight: InflightQueue | undefined;
@@ -81,9 +76,7 @@ export class SplitQueue {
   readonly #again: readonly number[];
   #againTaken = 0;
   #inFlightCount = 0;
-  #map!: AddressMap;
-  #table!: GuestRegion;
-  #tableOffset = 0;
+  readonly #descriptors: DescriptorTable;
   #available!: Uint16Array;
   #used16!: Uint16Array;
   #used32!: Uint32Array;
@@ -103,7 +96,7 @@ export class SplitQueue {
     this.index = options.index;
     this.size = options.size;
     this.#mask = options.size - 1;
-    this.#indirect = options.indirect;
+    this.#descriptors = new DescriptorTable(options.size, options.indirect);
     this.#eventIndex = options.eventIndex;
     this.#inFlight = new Uint8Array(options.size);
     this.#unpublished = new Uint16Array(options.size);
@@ -142,9 +135,7 @@ export class SplitQueue {
 
   /** The same queue at another place: the memory table changed. */
   remap(memory: QueueMemory): void {
-    this.#map = memory.map;
-    this.#table = memory.descriptors.region;
-    this.#tableOffset = memory.descriptors.offset;
+    this.#descriptors.remap(memory.map, memory.descriptors.region, memory.descriptors.offset);
     this.#available = new Uint16Array(memory.available, 0, availableBytes(this.size) / 2);
     this.#used16 = new Uint16Array(memory.used, 0, usedBytes(this.size) / 2);
     this.#used32 = new Uint32Array(memory.used, 0, 1 + 2 * this.size);
@@ -301,83 +292,13 @@ export class SplitQueue {
 
   /** Reads the descriptors from `head` on into `chain`; false after a fault. */
   #walk(head: number, chain: Chain): boolean {
-    let table = this.#table;
-    let tableOffset = this.#tableOffset;
-    let entries = this.size;
-    let indirect = false;
-    let index = head;
-    let seen = 0;
-    chain.begin(head);
-    for (;;) {
-      // More descriptors than the table has means that one comes twice.
-      if (seen++ === entries) return this.#refuse(head, index, `the chain loops or is longer than ${entries} descriptors`);
-      const at = tableOffset + index * DESCRIPTOR_BYTES;
-      const address = table.readU32(at) + table.readU32(at + 4) * 0x1_0000_0000;
-      const length = table.readU32(at + 8);
-      const flags = table.readU16(at + 12);
-      const next = table.readU16(at + 14);
-      if ((flags & INDIRECT) !== 0) {
-        const reason = this.#checkIndirect(indirect, flags, address, length);
-        if (reason !== undefined) return this.#refuse(head, index, reason);
-        const range = this.#map.find(address);
-        table = this.#map.region(range);
-        tableOffset = this.#map.offset(range, address);
-        entries = length / DESCRIPTOR_BYTES;
-        indirect = true;
-        index = 0;
-        seen = 0;
-        continue;
-      }
-      const reason = this.#addPart(chain, address, length, (flags & WRITE) !== 0);
-      if (reason !== undefined) return this.#refuse(head, index, reason);
-      if ((flags & NEXT) === 0) return true;
-      if (next >= entries) return this.#refuse(head, index, `the next descriptor ${next} is not in the table of ${entries}`);
-      index = next;
-    }
-  }
-
-  #refuse(head: number, descriptor: number, reason: string): false {
-    this.fail(`head ${head}, descriptor ${descriptor}: ${reason}`);
-    return false;
-  }
-
-  #checkIndirect(nested: boolean, flags: number, address: number, length: number): string | undefined {
-    if (!this.#indirect) return 'it is indirect, which was not negotiated';
-    if (nested) return 'it is indirect inside an indirect table';
-    if ((flags & NEXT) !== 0) return 'it is indirect and has a next one';
-    if (length === 0 || length % DESCRIPTOR_BYTES !== 0)
-      return `its indirect table has ${length} bytes, not a multiple of ${DESCRIPTOR_BYTES}`;
-    if (length > CHAIN_DESCRIPTORS_MAX * DESCRIPTOR_BYTES)
-      return `its indirect table has more than ${CHAIN_DESCRIPTORS_MAX} descriptors`;
-    const range = this.#map.find(address);
-    if (range < 0 || this.#map.left(range, address) < length)
-      return `its indirect table at ${hex(address)} is outside guest memory`;
-    return undefined;
-  }
-
-  /** A buffer may go on from one range of memory into the next. */
-  #addPart(chain: Chain, address: number, length: number, writable: boolean): string | undefined {
-    if (length === 0) return 'its buffer is empty';
-    if (!writable && chain.writableBytes > 0) return 'its buffer is readable after a writable one';
-    while (length > 0) {
-      const range = this.#map.find(address);
-      if (range < 0) return `its buffer at ${hex(address)} is outside guest memory`;
-      const take = Math.min(length, this.#map.left(range, address));
-      if (!chain.add(this.#map.region(range), this.#map.offset(range, address), take, writable)) {
-        return `the chain has more than ${CHAIN_DESCRIPTORS_MAX} parts`;
-      }
-      address += take;
-      length -= take;
-    }
-    return undefined;
+    const reason = this.#descriptors.walk(head, chain);
+    if (reason !== undefined) this.fail(reason);
+    return reason === undefined;
   }
 }
 
 /** Whether `event` lies in what was put since the last call (2.7.10.1: vring_need_event). */
 function passed(event: number, index: number, before: number): boolean {
   return ((index - event - 1) & 0xffff) < ((index - before) & 0xffff);
-}
-
-function hex(address: number): string {
-  return `0x${address.toString(16)}`;
 }
