@@ -96,7 +96,7 @@ test('what is there is not overwritten', async () => {
   );
   await assert.rejects(initCluster(given), {
     code: 'in_use',
-    message: /etc\/pki\/ca\.crt is there already, and nothing is overwritten; this host was set up before; to begin anew, stop/,
+    message: /etc\/pki\/ca\.crt is there already, and nothing is overwritten: this host was set up before; to begin anew, stop/,
   });
   const now = await Promise.all((await all(given.root)).map(async (path) => [path, (await stat(join(given.root, path))).ino]));
   assert.deepEqual(now, before);

@@ -21,6 +21,9 @@ export async function writeNew(path: string, content: string | Uint8Array, mode:
   try {
     await file.writeFile(content);
     await file.sync();
+  } catch (thrown) {
+    // For an open file the system's error has no name.
+    throw Object.assign(thrown as Error, { path });
   } finally {
     await file.close();
   }
