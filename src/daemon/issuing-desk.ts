@@ -77,6 +77,11 @@ export class IssuingDesk {
     return { host, token, expiresAt: new Date(expiresAt).toISOString(), command: `netbus join ${token}` };
   }
 
+  /** Throws as `evict` would, and changes nothing. */
+  checkEvict(host: string): void {
+    this.#issuer('evicts').checkEvict(host);
+  }
+
   /** Resolves when it holds on this host, and was told to all that answer in time. */
   async evict(host: string): Promise<EvictResult> {
     const { log, announce } = this.#options;

@@ -86,6 +86,11 @@ test('a token is used once, and by the host that it was made for', async () => {
 
 test('who is in already is neither invited nor joined again', async () => {
   assertFails(await cluster.netbus('m1', 'invite', 'm2'), 4, /m2/);
+  assertFails(
+    await cluster.netbus('m1', 'invite', 'm1'),
+    4,
+    /host m1 is this host itself, which invites: give the name of the host/,
+  );
   assertFails(await cluster.netbus('m2', 'invite', 'm5'), 6, /host m2 is not the one that invites: do it on host m1/);
   assertFails(await cluster.join('m2', cluster.token), 4, /this host is in a cluster already/);
 });
@@ -104,6 +109,8 @@ test('an evicted host loses its session at once, and what it had is free', async
 
   assertFails(await cluster.netbus('m1', 'evict', 'm3'), 2, /type "netbus evict m3 --yes"/);
   assertFails(await cluster.netbus('m1', 'evict', 'm9', '--yes'), 3, /m9/);
+  assertFails(await cluster.netbus('m1', 'evict', 'm9'), 3, /host m9 is not a member of cluster lab/);
+  assertFails(await cluster.netbus('m2', 'evict', 'm3'), 6, /host m2 is not the one that evicts: do it on host m1/);
   const result = await cluster.ask<EvictResult>('m1', 'evict', 'm3', '--yes');
   assert.deepEqual(result, { host: 'm3', told: ['m2'], untold: [] });
   await waitFor('m2 has freed it', async () => (await cluster.client('m2').status()).exports[0].attachments.length === 0);

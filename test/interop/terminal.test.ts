@@ -67,10 +67,10 @@ describe('evict asks', () => {
       const bodies = await daemon.answerWith({ host: 'm3', told: ['m1'], untold: [] });
       const typed = new Typed(['evict', 'm3']);
       await typed.waitFor(QUESTION);
-      assert.deepEqual(bodies, [], 'the daemon is not asked before the answer');
+      assert.equal(bodies.length, 1, 'the daemon was asked whether it may be evicted, and nothing else');
       typed.type(keys);
       assert.match(await typed.ends(status), told);
-      assert.equal(bodies.length, status === 0 ? 1 : 0);
+      assert.equal(bodies.length, status === 0 ? 2 : 1);
     });
   }
 
@@ -81,7 +81,12 @@ describe('evict asks', () => {
     const { status, stdout, stderr } = await daemon.netbus(['evict', 'm3']);
     assert.deepEqual([status, stdout], [2, '']);
     assert.match(stderr, /^netbus: guests on m3 lose .* type "netbus evict m3 --yes"\n$/);
-    assert.equal(bodies.length, 1);
+    assert.equal(bodies.length, 2);
+  });
+
+  test('nobody about a host that is no member', async () => {
+    await daemon.answerWith({ error: { code: 'not_found', message: 'host m3 is not a member' } }, 404);
+    assert.match(await new Typed(['evict', 'm3']).ends(3), /^netbus: host m3 is not a member\r\n$/);
   });
 });
 
