@@ -128,7 +128,11 @@ test('names and addresses are checked before anything is made', async () => {
     await assert.rejects(initCluster({ ...given, cluster: name }), { code: 'usage', message: /cannot name a cluster/ });
     await assert.rejects(initCluster({ ...given, host: name }), { code: 'usage', message: /cannot name a host/ });
   }
-  await assert.rejects(initCluster({ ...given, address: '10.0.0.300' }), { code: 'usage', message: /is not a host's address/ });
+  await assert.rejects(initCluster({ ...given, address: '10.0.0.300' }), { code: 'usage', message: /is not an address/ });
+  await assert.rejects(initCluster({ ...given, address: '10.0.0.1:70000' }), {
+    code: 'usage',
+    message: /"10\.0\.0\.1:70000" is not an address: .*\(port 1 to 65535, 7443 by default\)$/,
+  });
   assert.deepEqual(await all(given.root), []);
 });
 

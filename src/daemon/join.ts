@@ -8,6 +8,7 @@ import { createRequest } from '../directory/identity-request.ts';
 import { INVITATION_VALID_MS } from '../directory/invitations.ts';
 import type { SignedList } from '../directory/member-list-signature.ts';
 import { MEMBER_LIST_BYTES_MAX, verifyMemberList } from '../directory/member-list-signature.ts';
+import { checkedAddress } from '../directory/names.ts';
 import { parseChain } from '../directory/pem-files.ts';
 import { checkShownChain } from '../directory/shown-chain.ts';
 import { decodeToken, type Token } from '../directory/token.ts';
@@ -54,9 +55,7 @@ export async function joinCluster(options: JoinClusterOptions): Promise<JoinClus
   const { clock, progress } = options;
   const token = decodeToken(options.token);
   checkClock(token, clock);
-  if (options.address !== undefined && parseAddress(options.address) === undefined) {
-    throw new NetbusError('usage', `"${options.address}" is not an address: give HOST or HOST:PORT`);
-  }
+  if (options.address !== undefined) checkedAddress(options.address);
   const places = hostPlaces(options);
   // All that can be refused here is refused before the invitation is used up.
   await rehearse(places, options.signal);

@@ -66,8 +66,10 @@ test('what is wrong with the files is said in one line, with what to do', async 
   await writeFile(other, 'nonsense');
   await refused(
     { ...good, key: join(folder, 'none') },
-    /none \(this host's private key\) does not exist: run "netbus init" or "netbus join"/,
+    /none \(this host's private key\) does not exist: put it back from a backup, or evict this host/,
   );
+  const lost = { ...good, ca: join(folder, 'none') };
+  await refused(lost, /none \(the CA certificate\) does not exist: copy it from another host of the cluster/);
   await refused({ ...good, ca: folder }, /cannot be read \(EISDIR/);
   await refused({ ...good, certificate: other }, /has no certificate in PEM form/);
   await refused({ ...good, ca: good.certificate }, /is not a CA's certificate/);
@@ -176,7 +178,7 @@ test('a chain that is not one is told', async () => {
   await refused(paths, /has 3 certificates: give the host's, and the issuing CA's behind it/);
   await set(issuing.certificate);
   await refused(paths, /names no host/);
-  await rm(paths.ca);
+  for (const path of [paths.ca, paths.certificate, paths.key]) await rm(path);
   await refused(paths, /ca\.crt \(the CA certificate\) does not exist: run "netbus init" or "netbus join"/);
 });
 
