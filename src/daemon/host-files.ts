@@ -6,7 +6,7 @@ import { type NewFile, type NewFolder, type PlacementOptions, placeFiles } from 
 import { COPY_FILE, LIST_FILE, LIST_MODE } from '../directory/signed-directory.ts';
 import { CONFIG_FILE_DEFAULT, pkiFolder, RUN_DIR_DEFAULT, STATE_DIR_DEFAULT } from './config-text.ts';
 import { directoryFolder } from './directory.ts';
-import { lockFolder } from './folder-lock.ts';
+import { LOCK_FILE, lockFolder } from './folder-lock.ts';
 
 const CONFIG_MODE = 0o644;
 const CONFIG_FOLDER_MODE = 0o755;
@@ -71,12 +71,12 @@ export async function placeHostFiles(
 /** Keeps a daemon that runs on the state from finding another cluster beneath its feet. Throws `in_use` where one runs. */
 export async function withState<Result>({ stateDir }: HostPlaces, work: () => Promise<Result>): Promise<Result> {
   // Where no daemon ever ran none is to be kept away, and nothing must be left of a failure.
-  const used = await access(join(stateDir, 'lock')).then(
+  const used = await access(join(stateDir, LOCK_FILE)).then(
     () => true,
     () => false,
   );
-  const release = used ? await lockFolder(stateDir, 'state folder', PRIVATE_FOLDER_MODE) : undefined;
-  return await work().finally(() => release?.());
+  const lock = used ? await lockFolder(stateDir, 'state folder', PRIVATE_FOLDER_MODE) : undefined;
+  return await work().finally(() => lock?.release());
 }
 
 function modeOf(name: string): number {

@@ -138,7 +138,7 @@ test('names and addresses are checked before anything is made', async () => {
 
 test('a daemon that runs on the state folder is not disturbed', async () => {
   const given = options('running');
-  const release = await lockFolder(given.stateDir, 'state folder', 0o700);
+  const { release } = await lockFolder(given.stateDir, 'state folder', 0o700);
   try {
     await assert.rejects(initCluster(given), { code: 'in_use', message: /is in use by another daemon/ });
   } finally {

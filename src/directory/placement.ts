@@ -11,7 +11,7 @@ import { dirname } from 'node:path';
 import { z } from 'zod';
 import { native } from '../../native/index.ts';
 import { NetbusError } from '../device/errors.ts';
-import { syncFolder, writeNew } from './durable-file.ts';
+import { removeEmpty, syncFolder, writeNew } from './durable-file.ts';
 
 const STAGED = '.staged';
 const COMMITTED = '\ncommitted\n';
@@ -180,17 +180,6 @@ async function closeJournal({ file, madeFolder }: OpenJournal, path: string): Pr
     if (madeFolder !== undefined) await removeEmpty(dirname(path), madeFolder);
   } finally {
     await file.close();
-  }
-}
-
-/** From `folder` up to `top`, as far as they are empty. */
-async function removeEmpty(folder: string, top: string): Promise<void> {
-  for (let each = folder; each.startsWith(top); each = dirname(each)) {
-    const removed = await rmdir(each).then(
-      () => true,
-      () => false,
-    );
-    if (!removed) return;
   }
 }
 
