@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { ATTACHMENT, DEVICES, EXPORT, STATUS } from '../../test/support/answers.ts';
-import { assertFails, FakeDaemon } from '../../test/support/fake-daemon.ts';
+import { FakeDaemon } from '../../test/support/fake-daemon.ts';
+import { assertFails } from '../../test/support/program.ts';
 
 let daemon: FakeDaemon;
 before(() => {
