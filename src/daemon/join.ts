@@ -160,7 +160,7 @@ function checkClock({ expiresAt }: Token, clock: Clock): void {
   const made = expiresAt - INVITATION_VALID_MS;
   if (now >= made - CLOCK_SKEW_MS) return;
   const times = `it is ${new Date(now).toISOString()} here, and the token was made at ${new Date(made).toISOString()}`;
-  throw new NetbusError('config', `this host's clock is behind the inviting host's: ${times}: set the clock`);
+  throw new NetbusError('config', `this host's clock is behind the inviting host's: ${times}: set the one that is wrong`);
 }
 
 function usedUp(thrown: unknown, what: string, issuer: string, host: string): NetbusError {

@@ -105,11 +105,15 @@ test('dates are checked against the clock', async () => {
   const paths = await files('dates');
   const later = new ManualClock();
   later.advance((HOST_VALID_DAYS + 1) * DAY_MS);
-  await refused(paths, /m1\.pem expired on 2026-01-31: issue a new certificate/, later);
+  await refused(
+    paths,
+    /m1\.pem expired on 2026-01-31, and here it is 2026-02-01: check this host's clock, or issue a new/,
+    later,
+  );
   const future = new ManualClock();
   future.advance(DAY_MS);
   await writeIdentity(paths, await issueHost({ authority, cluster: 'lab', host: 'm1', clock: future }));
-  await refused(paths, /is valid from 2026-01-01 on: check this host's clock/);
+  await refused(paths, /is valid from 2026-01-01 on, and here it is 2026-01-01: set this host's clock/);
 });
 
 test('names that a certificate could not carry safely are refused', async () => {
@@ -194,7 +198,7 @@ test('the dates of the whole chain count', async () => {
   const early = new ManualClock();
   early.advance(-DAY_MS);
   await assert.rejects(loadIdentity(paths, early, { expired: 'allowed' }), {
-    message: /is valid from .*check this host's clock/,
+    message: /is valid from .*: set this host's clock/,
   });
   later.advance(6 * 365 * DAY_MS);
   await refused(paths, /\(the issuing certificate in it\) expired on/, later);

@@ -81,9 +81,12 @@ export function checkDates(
   const { validFrom, validTo } = certificate;
   const prefix = which === undefined ? '' : `(${which}) `;
   if (now > Date.parse(validTo) && expired === undefined) {
-    throw wrong(path, `${prefix}expired on ${day(validTo)}`, "issue a new certificate, or check this host's clock");
+    const dates = `${prefix}expired on ${day(validTo)}, and here it is ${day(now)}`;
+    throw wrong(path, dates, "check this host's clock, or issue a new certificate");
   }
-  if (now < Date.parse(validFrom)) throw wrong(path, `${prefix}is valid from ${day(validFrom)} on`, "check this host's clock");
+  if (now < Date.parse(validFrom)) {
+    throw wrong(path, `${prefix}is valid from ${day(validFrom)} on, and here it is ${day(now)}`, "set this host's clock");
+  }
 }
 
 export function wrong(path: string, problem: string, advice: string, cause?: unknown): NetbusError {
@@ -101,6 +104,6 @@ function checkPrivate(path: string, what: string, mode: number, uid: number): vo
     throw wrong(path, `(${what}) belongs to user ${uid}, which lets it in`, `chown ${self} ${path}`);
 }
 
-function day(date: string): string {
-  return new Date(Date.parse(date)).toISOString().slice(0, 10);
+function day(date: string | number): string {
+  return new Date(date).toISOString().slice(0, 10);
 }

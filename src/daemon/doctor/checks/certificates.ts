@@ -84,7 +84,10 @@ function dateFinding(
   const [begin, end] = [Date.parse(validFrom), Date.parse(validTo)];
   if (now < begin)
     return failure(`${what} is valid from ${isoDay(begin)} on, and here it is ${isoDay(now)}`, "set this host's clock right");
-  if (now > end) return failure(`${what} expired on ${isoDay(end)}: no new session begins`, advice);
+  if (now > end) {
+    const found = `${what} expired on ${isoDay(end)}, and here it is ${isoDay(now)}: no new session begins`;
+    return failure(found, `if this host's clock is right: ${advice}`);
+  }
   const days = Math.floor((end - now) / DAY_MS);
   const found = `${what} is valid until ${isoDay(end)}, ${days} ${days === 1 ? 'day' : 'days'}`;
   return days < WARN_BELOW_DAYS ? warning(found, advice) : ok(found);
