@@ -148,6 +148,11 @@ export class ControlClient {
     return this.#call('PATCH', `/v1/members/${encodeURIComponent(host)}`, { address });
   }
 
+  /** Rejects as `evict` would, and changes nothing. */
+  async checkEvict(host: string): Promise<void> {
+    await this.#call('GET', `/v1/members/${encodeURIComponent(host)}/eviction`);
+  }
+
   evict(host: string): Promise<EvictResult> {
     return this.#call('DELETE', `/v1/members/${encodeURIComponent(host)}`);
   }

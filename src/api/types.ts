@@ -15,6 +15,7 @@
  * | GET /v1/members | - | Members |
  * | POST /v1/invitations | InvitationRequest | Invitation |
  * | PATCH /v1/members/:host | { address } | AddressResult |
+ * | GET /v1/members/:host/eviction | - | { allowed: true } |
  * | DELETE /v1/members/:host | - | EvictResult |
  * | GET /v1/probe | - | { members: MemberProbe[] } : the other members, asked now |
  * | GET /metrics, /healthz, /readyz | - | text |

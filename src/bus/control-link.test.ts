@@ -143,9 +143,9 @@ test('a link that is lost rejects its calls, is shown as down, and comes back by
 });
 
 test('a newer link of the same host takes the place of the older one', async () => {
-  const { target } = await pair();
-  const open = async () => {
-    const peer = await TlsPeer.connect(m2, target);
+  const { target, log } = await pair();
+  const open = async (from?: string) => {
+    const peer = await TlsPeer.connect(m2, target, from);
     peer.send({ type: FrameType.hello }, { magic: 'netbus', versions: [1, 1], features: [], purpose: 'control' });
     await peer.received(FrameType.welcome);
     return peer;
@@ -153,7 +153,15 @@ test('a newer link of the same host takes the place of the older one', async () 
   const first = await open();
   const second = await open();
   assert.match((await first.bye()).message, /opened a newer control link/);
-  second.socket.destroy();
+  // A copy of its machine, which then hears the same of the first one.
+  const copy = await open('127.0.0.2');
+  const problem =
+    /a host at 127\.0\.0\.2 that is m2, too, opened a control link, while that of m2 at 127\.0\.0\.1 was up: .*stop its daemon/;
+  assert.match((await second.bye()).message, problem);
+  const third = await open();
+  assert.match((await copy.bye()).message, /a host at 127\.0\.0\.1 that is m2, too/);
+  assert.equal(log.lines.filter((line) => /that is m2, too/.test(line)).length, 1, 'once a minute');
+  third.socket.destroy();
 });
 
 test('a peer that calls and never reads its results is cut at the bound', async () => {

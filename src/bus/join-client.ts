@@ -33,6 +33,8 @@ export interface JoinOptions {
   readonly signal?: AbortSignal;
   /** The answer did not come, and the same is asked again. */
   readonly onLost?: (cause: NetbusError) => void;
+  /** The signal was aborted when it had been asked: the answer is waited for, because this host may be a member by now. */
+  readonly onWait?: () => void;
 }
 
 /** Where the answer may have been lost, the same is asked again after each of these: the issuing host answers the same key as before. */
@@ -77,7 +79,8 @@ function pause(clock: Clock, delayMs: number, signal: AbortSignal | undefined): 
 }
 
 async function ask(options: JoinOptions, course: { asked: boolean }): Promise<{ certificate: string; list: string }> {
-  const { endpoint, target, secret, host, request, address, signal } = options;
+  const { endpoint, target, secret, host, request, address, signal, onWait } = options;
+  const wait = () => onWait?.();
   const refused: { cause?: NetbusError } = {};
   const link = await dial(
     endpoint,
@@ -99,8 +102,10 @@ async function ask(options: JoinOptions, course: { asked: boolean }): Promise<{ 
   try {
     const params = { secret, host, request, ...(address !== undefined && { address }) };
     course.asked = true;
+    signal?.addEventListener('abort', wait);
     return checkMessage(redeemValue, await link.call('join.redeem', params, { timeoutMs: JOIN_MS_MAX }), 'join.redeem');
   } finally {
+    signal?.removeEventListener('abort', wait);
     link.close(new NetbusError('ended', `${host} has its answer`));
   }
 }

@@ -160,6 +160,21 @@ test('an answer that was lost is asked for again, with the same request', async 
   assert.equal(told.length, 2);
 });
 
+test('who is interrupted when it was asked hears the answer', async () => {
+  const interrupt = new AbortController();
+  const { target } = await inviter({
+    ...welcoming,
+    redeem: async (asked) => {
+      interrupt.abort();
+      return welcoming.redeem(asked);
+    },
+  });
+  let waits = 0;
+  const answer = await ask(target, { signal: interrupt.signal, onWait: () => waits++ });
+  assert.deepEqual([answer.list, waits], ['list', 1]);
+  await assert.rejects(ask(target, { signal: interrupt.signal }), /was given up/);
+});
+
 test('without a certificate there is joining and nothing else', async () => {
   const { target, log } = await inviter(welcoming);
   for (const [purpose, more] of [

@@ -1,11 +1,15 @@
 /** The control links of this host, one for each other host that it has something to say to: docs/protocol.md, 1. */
 import { NetbusError } from '../device/errors.ts';
+import { parseAddress } from '../lib/address.ts';
 import { CALL_MS_DEFAULT, type ControlHandlers, ControlLink, type JsonObject } from './control-link.ts';
 import type { Target } from './dial.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { Incoming } from './listener.ts';
 import type { BusObserver } from './observer.ts';
 import { type LinkStatus, OutgoingLink } from './outgoing-link.ts';
+
+/** The two take turns each second. */
+const DOUBLED_LOG_MS = 60_000;
 
 export interface LinksOptions {
   readonly endpoint: Endpoint;
@@ -22,6 +26,10 @@ export class Links {
   readonly #links = new Map<string, OutgoingLink>();
   /** Links that the others opened; each keeps using its own. */
   readonly #incoming = new Map<string, ControlLink>();
+  /** Where the newest of them came from, without the port. */
+  readonly #addresses = new Map<string, string>();
+  /** When it was last said that a host seems to be there twice. */
+  readonly #doubled = new Map<string, number>();
   /** When a link of a host, of either kind, was last up. */
   readonly #seen = new Map<string, number>();
   readonly #startedAt: number;
@@ -55,6 +63,8 @@ export class Links {
     this.#links.delete(host);
     this.#incoming.get(host)?.close(cause);
     this.#incoming.delete(host);
+    this.#addresses.delete(host);
+    this.#doubled.delete(host);
   }
 
   /** Takes a connection whose purpose is `control`. A host has one: its newest. */
@@ -71,8 +81,9 @@ export class Links {
       this.#options.endpoint.log.debug({ peer }, `control link of ${peer} ended: ${cause.message}`);
     });
     if (!incoming.welcome(link)) return;
-    this.#incoming.get(peer)?.close(new NetbusError('ended', 'the same host opened a newer control link'));
+    this.#incoming.get(peer)?.close(new NetbusError('ended', this.#displaced(incoming)));
     this.#incoming.set(peer, link);
+    this.#addresses.set(peer, ipOf(incoming.address));
     // It is there: no need to wait with the next try.
     this.#links.get(peer)?.retry();
   }
@@ -123,7 +134,28 @@ export class Links {
     return link;
   }
 
+  /** Why an earlier link ends. A host that runs twice, as a copy of a machine does, would take its own link away again and again, and nobody would know why. */
+  #displaced({ connection: { peer }, address }: Incoming): string {
+    const { clock, log } = this.#options.endpoint;
+    const [before, now] = [this.#addresses.get(peer), ipOf(address)];
+    if (before === undefined || before === now) return 'the same host opened a newer control link';
+    const problem = `a host at ${now} that is ${peer}, too, opened a control link, while that of ${peer} at ${before} was up`;
+    const advice =
+      'where these are two hosts, one has a copy of the files of the other: stop its daemon, and let it join under a name of its own';
+    const last = this.#doubled.get(peer);
+    if (last === undefined || clock.now() - last >= DOUBLED_LOG_MS) {
+      this.#doubled.set(peer, clock.now());
+      log.warn({ peer }, `${problem}: ${advice}`);
+    }
+    return `${problem}: ${advice}`;
+  }
+
   #saw(host: string): void {
     this.#seen.set(host, this.#options.endpoint.clock.wallTime());
   }
+}
+
+/** An address without its port. */
+function ipOf(address: string): string {
+  return parseAddress(address)?.host ?? address;
 }

@@ -1,6 +1,6 @@
 /** `netbus attach`: gives a VM of this host a device, and says what its VMM needs for it, or plugs it into a running QEMU. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { type AttachmentEntry, HOLD_MS_MAX } from '../api/types.ts';
+import { type AttachmentEntry, type AttachRequest, HOLD_MS_MAX } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
 import { formatBytes, type Style } from '../lib/format.ts';
 import { deviceId } from '../vmm/disk.ts';
@@ -44,7 +44,7 @@ export function addAttach(program: Command): void {
       `
 Examples:
   netbus attach m1/data --vm web
-  netbus attach m1/data --vm web --format libvirt
+  netbus attach m1/data --vm web --format libvirt    # where it is attached already: prints its text again
   netbus attach m1/data --vm web --qmp /run/web.qmp
   qemu-system-x86_64 ... $(netbus attach m1/data --vm web --json | jq -r '.qemuArguments[]')
 `,
@@ -71,11 +71,28 @@ Examples:
         context.warn(warnings);
         return;
       }
-      const entry = await context.client.attach(request);
+      const entry = await context.client.attach(request).catch((thrown) => attachedBefore(context, request, thrown));
       const disk = { id: deviceId(entry.vm, entry.name), socket: entry.socket, queues: entry.queues };
       const { text, parts } = vmmText(format, disk, { vm, ...(bus !== undefined && { bus }) });
       context.print({ ...entry, vmm: { format, ...parts } }, (style) => `${describe(entry, style)}${text}`);
     });
+}
+
+/** Who types the same once more has lost what it printed the first time: that is told again. Throws `thrown` where it is not the same. */
+async function attachedBefore(context: Context, request: AttachRequest, thrown: unknown): Promise<AttachmentEntry> {
+  if (NetbusError.from(thrown).code !== 'in_use') throw thrown;
+  const { device, vm, name = splitPair(device, 'HOST/NAME')[1], holdMs } = request;
+  const { attachments } = await context.client.status();
+  const entry = attachments.find((other) => other.vm === vm && other.name === name && other.device === device);
+  if (entry === undefined) throw thrown;
+  if (holdMs !== undefined && holdMs !== entry.holdMs) {
+    throw new NetbusError(
+      'in_use',
+      `${vm}/${name} is attached already, with another hold time: to change that, detach it first`,
+    );
+  }
+  context.note(`${vm}/${name} was attached before; nothing is changed\n`);
+  return entry;
 }
 
 /** Milliseconds; undefined = for ever. */

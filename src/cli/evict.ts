@@ -17,8 +17,13 @@ export function addEvict(program: Command): void {
     .addHelpText('after', '\nExample:\n  netbus evict m3 --yes\n')
     .action(async (host: string, { yes }: { yes?: true }, command: Command) => {
       const context = new Context(command);
-      if (yes !== true) await confirm(context, host);
-      const result = await context.client.evict(host);
+      const { client } = context;
+      if (yes !== true) {
+        // Nobody is asked about what is refused anyway.
+        await client.checkEvict(host);
+        await confirm(context, host);
+      }
+      const result = await client.evict(host);
       context.print(result, () => describe(result));
       context.warn(result.untold.map((other) => `host ${other} did not answer: it learns of it when it is reached`));
     });

@@ -30,7 +30,7 @@ test('init says what it made, what to do with the root key, and what comes next'
 
   const again = await netbus(...argv);
   assert.deepEqual([again.status, again.stdout], [4, '']);
-  assert.match(again.stderr, /^netbus: .*ca\.crt is there already, and nothing is overwritten; .*\n$/);
+  assert.match(again.stderr, /^netbus: .*ca\.crt is there already, and nothing is overwritten: .*\n$/);
 });
 
 test('init with --json, and what is wrong in one line', async () => {
@@ -41,7 +41,7 @@ test('init with --json, and what is wrong in one line', async () => {
   for (const [argv, told] of [
     [['--host', 'm1'], /required option '--cluster <name>' not specified/],
     [['--cluster', 'lab', '--host', 'M 1', '--address', '10.0.0.1'], /"M 1" cannot name a host/],
-    [['--cluster', 'lab', '--host', 'm1', '--address', '10.0.0'], /"10\.0\.0" is not a host's address/],
+    [['--cluster', 'lab', '--host', 'm1', '--address', '10.0.0'], /"10\.0\.0" is not an address/],
   ] as const) {
     const { status, stdout, stderr } = await netbus('init', ...argv, ...folders('wrong'));
     assert.deepEqual([status, stdout], [2, '']);

@@ -4,8 +4,9 @@ import { chmodSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
 import { DEVICES } from '../../test/support/answers.ts';
-import { assertFails, FakeDaemon } from '../../test/support/fake-daemon.ts';
+import { FakeDaemon } from '../../test/support/fake-daemon.ts';
 import { run } from '../../test/support/process.ts';
+import { assertFails } from '../../test/support/program.ts';
 import { type ErrorCode, errorCodes } from '../device/errors.ts';
 
 let daemon: FakeDaemon;

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { DEVICES, STATUS } from '../../test/support/answers.ts';
-import { assertFails, FakeDaemon } from '../../test/support/fake-daemon.ts';
+import { FakeDaemon } from '../../test/support/fake-daemon.ts';
+import { assertFails } from '../../test/support/program.ts';
 
 let daemon: FakeDaemon;
 before(() => {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { ATTACHMENT, DEVICES, EXPORT, STATUS } from '../../test/support/answers.ts';
 import { FakeDaemon } from '../../test/support/fake-daemon.ts';
+import { assertFails } from '../../test/support/program.ts';
 
 let daemon: FakeDaemon;
 before(() => {
@@ -120,6 +121,27 @@ test('attach has texts for other VMMs, and their parts with --json', async () =>
   const { vmm, ...entry } = JSON.parse((await daemon.netbus([...argv, 'firecracker', '--json'])).stdout);
   assert.deepEqual([vmm.format, vmm.request.method, vmm.runByUs], ['firecracker', 'PUT', false]);
   assert.deepEqual(entry, ATTACHMENT);
+});
+
+test('attach of what is attached already prints its text again, and of nothing else', async () => {
+  const refusal = { error: { code: 'in_use', message: 'VM web has a device data already' } };
+  await daemon.listen((request, response) => {
+    if (request.method === 'GET') response.end(JSON.stringify({ ...STATUS, attachments: [ATTACHMENT] }));
+    else response.writeHead(409).end(JSON.stringify(refusal));
+  });
+  const again = await daemon.netbus(['attach', 'm1/data', '--vm', 'web', '--format', 'libvirt']);
+  assert.equal(again.stderr, 'web/data was attached before; nothing is changed\n');
+  assert.match(again.stdout, /^<disk type='vhostuser' device='disk'>$/m);
+  assert.equal(again.status, 0);
+  const { vmm: _, ...entry } = JSON.parse((await daemon.netbus(['attach', 'm1/data', '--vm', 'web', '--json'])).stdout);
+  assert.deepEqual(entry, ATTACHMENT);
+  for (const [argv, message] of [
+    [['attach', 'm1/other', '--vm', 'web', '--as', 'data'], /VM web has a device data already/],
+    [['attach', 'm1/data', '--vm', 'db'], /VM web has a device data already/],
+    [['attach', 'm1/data', '--vm', 'web', '--hold', '60s'], /another hold time: to change that, detach it first/],
+  ] as const) {
+    assertFails(await daemon.netbus(argv), 4, message);
+  }
 });
 
 test('detach, unexport and grow say what they did', async () => {

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { NetbusError } from '../device/errors.ts';
-import { type Address, DEFAULT_PORT, parseAddress } from '../lib/address.ts';
+import { ADDRESS_RULE, type Address, DEFAULT_PORT, parseAddress } from '../lib/address.ts';
 import { BUSY_POLL_US_DEFAULT } from '../lib/busy-poll.ts';
 import { isNetbusName, NAME_CHARACTERS_MAX } from '../protocols/netbus/names.ts';
 import { CONFIG_BYTES_MAX, YamlText } from './yaml-text.ts';
@@ -55,8 +55,7 @@ const memberNameSchema = z.string().refine(isNetbusName, {
 const addressSchema = z.string().transform((text, context): Address => {
   const address = parseAddress(text);
   if (address !== undefined) return address;
-  const allowed = `an address is HOST or HOST:PORT, with a name, an IPv4 address or an IPv6 address in brackets (port 1 to 65535, ${DEFAULT_PORT} by default)`;
-  context.addIssue({ code: 'custom', message: `"${text}" is not an address; ${allowed}` });
+  context.addIssue({ code: 'custom', message: `"${text}" is not an address; ${ADDRESS_RULE}` });
   return z.NEVER;
 });
 

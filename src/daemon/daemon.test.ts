@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
@@ -8,7 +8,11 @@ import { Cluster, type ClusterHost } from '../../test/support/daemon/cluster.ts'
 import { VhostUserFrontend } from '../../test/support/vhost-user/frontend.ts';
 import { FRONTEND_PROTOCOL_FEATURES } from '../../test/support/vhost-user/handshake.ts';
 import { waitFor } from '../../test/support/wait.ts';
+import { systemClock } from '../lib/clock.ts';
+import { silentLog } from '../lib/log.ts';
 import { featureBits, ProtocolFeature } from '../protocols/vhost-user/numbers.ts';
+import { loadConfig } from './config.ts';
+import { startDaemon } from './daemon.ts';
 
 const IMAGE_BYTES = 8 * 1024 * 1024;
 const pattern = (seed: number) => Uint8Array.from({ length: 4096 }, (_, i) => (i * 7 + seed) & 0xff);
@@ -217,6 +221,15 @@ describe('two daemons', () => {
       message: /state folder .* in use by another daemon \(process \d+\)/,
     });
     assert.equal((await m1.client.status()).host, 'm1');
+    // The run folder alone is in use: nothing is left in a state folder that is nobody's yet, whether it is there or not.
+    const [absent, empty] = [join(m1.folder, 'new/state'), join(m1.folder, 'empty')];
+    mkdirSync(empty);
+    for (const stateDir of [absent, empty]) {
+      const config = { ...loadConfig(m1.config), stateDir };
+      const starting = startDaemon({ config, log: silentLog, clock: systemClock, release: '0.0.0' });
+      await assert.rejects(starting, { code: 'in_use', message: /run folder .* in use by another daemon/ });
+    }
+    assert.deepEqual([existsSync(join(m1.folder, 'new')), readdirSync(empty)], [false, []]);
   });
 
   test('everything closed leaves nothing', { timeout: 20_000 }, async () => {

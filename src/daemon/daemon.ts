@@ -2,7 +2,6 @@
  * The composition root: makes every part of a daemon, top to bottom, and gives each what it needs. Nothing lives in modules, so that two daemons
  * fit into one process.
  */
-import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { NativeRegion } from '../../native/region.ts';
@@ -27,7 +26,6 @@ import { listDevices } from './devices.ts';
 import { openDirectory } from './directory.ts';
 import { Events } from './events.ts';
 import { Exports } from './exports.ts';
-import { lockFolder } from './folder-lock.ts';
 import { deviceGroup } from './group.ts';
 import { IdentityKeeper } from './identity-keeper.ts';
 import { IssuingDesk } from './issuing-desk.ts';
@@ -36,6 +34,7 @@ import { Membership } from './membership.ts';
 import { Metrics } from './metrics.ts';
 import { diskOpener } from './open-disk.ts';
 import { Overview } from './overview.ts';
+import { keepFailure, takeFolders } from './own-folders.ts';
 import { controlSocketPath } from './paths.ts';
 import { type Action, planStart } from './plan.ts';
 import { describeHost, probeMembers } from './probe.ts';
@@ -44,10 +43,6 @@ import { attachmentRecordSchema, exportRecordSchema, virtualDeviceRecordSchema }
 import { createRoutes } from './routes.ts';
 import { serveControl } from './server.ts';
 import { RecordStore } from './store.ts';
-
-const STATE_FOLDER_MODE = 0o700;
-/** Others pass through on their way to the sockets, whose folders have modes of their own. */
-const RUN_FOLDER_MODE = 0o755;
 
 export interface DaemonOptions {
   readonly config: Config;
@@ -77,24 +72,12 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     const started = await start(options, closers, events);
     return { ...started, close: () => closers.close(log) };
   } catch (thrown) {
-    await keepFailure(events, config.stateDir, NetbusError.from(thrown));
+    const error = NetbusError.from(thrown);
+    const told = events.isOpen;
+    if (told) events.failed(error);
     await closers.close(log);
+    if (!told) await keepFailure(events, config.stateDir, error);
     throw thrown;
-  }
-}
-
-/** The history tells why a daemon did not start, also where that was before its history was open; but never in a folder that is another daemon's. */
-async function keepFailure(events: Events, stateDir: string, error: NetbusError): Promise<void> {
-  if (events.isOpen) return events.failed(error);
-  if (!existsSync(stateDir)) return;
-  try {
-    const release = await lockFolder(stateDir, 'state folder', STATE_FOLDER_MODE);
-    await events.open();
-    events.failed(error);
-    await events.close();
-    await release();
-  } catch {
-    // It is in use, or cannot be used at all: what is wrong is said on stderr.
   }
 }
 
@@ -110,10 +93,9 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
   const socketGroup = await deviceGroup(config);
   const bootId = options.bootId ?? (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
 
-  closers.add('the state folder', await lockFolder(stateDir, 'state folder', STATE_FOLDER_MODE));
+  closers.add('the folders', await takeFolders({ stateDir, runDir }));
   closers.add('the events', () => events.close());
   await events.open({ release, bootId, pid: process.pid });
-  closers.add('the run folder', await lockFolder(runDir, 'run folder', RUN_FOLDER_MODE));
   const exportRecords = new RecordStore(join(stateDir, 'exports'), exportRecordSchema);
   const attachmentRecords = new RecordStore(join(stateDir, 'attachments'), attachmentRecordSchema);
   const virtualDeviceRecords = new RecordStore(join(stateDir, 'virtual-devices'), virtualDeviceRecordSchema);

@@ -1,24 +1,39 @@
 /** Makes a folder this daemon's own: two daemons on one folder would each believe that they alone write there. */
-import { type FileHandle, mkdir, open } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { type FileHandle, lstat, mkdir, open, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { native } from '../../native/index.ts';
 import { NetbusError } from '../device/errors.ts';
+import { removeEmpty } from '../directory/durable-file.ts';
 
-/** Releases the folder; twice is once. */
-export type Release = () => Promise<void>;
+export const LOCK_FILE = 'lock';
+
+export interface FolderLock {
+  /** Twice is once. */
+  release(): Promise<void>;
+  /** Releases it, and takes away what locking it has made: the file, the folder and those above it. */
+  undo(): Promise<void>;
+}
 
 /**
  * Makes the folder where it is missing, and locks the file `lock` in it. The lock ends with the process, however that ends. Throws `in_use` where
  * another daemon has it, `denied` or `config` where the folder cannot be used.
  */
-export async function lockFolder(folder: string, what: string, mode: number): Promise<Release> {
-  const path = join(folder, 'lock');
+export async function lockFolder(folder: string, what: string, mode: number): Promise<FolderLock> {
+  const path = join(folder, LOCK_FILE);
   try {
-    await mkdir(folder, { recursive: true, mode });
+    const madeFolder = await mkdir(folder, { recursive: true, mode });
+    const isNew = !existsSync(path);
     const file = await open(path, 'a+', 0o600);
-    if (native.lockFile(file.fd, 'exclusive', 0, 0)) {
+    if (native.lockFile(file.fd, 'exclusive', 0, 0) && (await isAt(file, path))) {
       await noteOwner(file);
-      return () => file.close();
+      const undo = async () => {
+        // While it is locked: nobody else takes this file for theirs.
+        if (isNew) await unlink(path);
+        await file.close();
+        if (madeFolder !== undefined) await removeEmpty(folder, madeFolder);
+      };
+      return { release: () => file.close(), undo };
     }
     const owner = (await file.readFile('utf8')).trim();
     await file.close();
@@ -31,6 +46,12 @@ export async function lockFolder(folder: string, what: string, mode: number): Pr
     if (thrown instanceof NetbusError) throw thrown;
     throw unusable(folder, what, thrown);
   }
+}
+
+/** The file of a daemon that has just taken it away would keep nobody out. */
+async function isAt(file: FileHandle, path: string): Promise<boolean> {
+  const [own, there] = [await file.stat(), await lstat(path).catch(() => undefined)];
+  return own.ino === there?.ino;
 }
 
 /** For people, and for the message of a second daemon. A full filesystem is no reason not to start: what is stored already is served. */

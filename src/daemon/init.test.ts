@@ -96,7 +96,7 @@ test('what is there is not overwritten', async () => {
   );
   await assert.rejects(initCluster(given), {
     code: 'in_use',
-    message: /etc\/pki\/ca\.crt is there already, and nothing is overwritten; this host was set up before; to begin anew, stop/,
+    message: /etc\/pki\/ca\.crt is there already, and nothing is overwritten: this host was set up before; to begin anew, stop/,
   });
   const now = await Promise.all((await all(given.root)).map(async (path) => [path, (await stat(join(given.root, path))).ino]));
   assert.deepEqual(now, before);
@@ -128,13 +128,17 @@ test('names and addresses are checked before anything is made', async () => {
     await assert.rejects(initCluster({ ...given, cluster: name }), { code: 'usage', message: /cannot name a cluster/ });
     await assert.rejects(initCluster({ ...given, host: name }), { code: 'usage', message: /cannot name a host/ });
   }
-  await assert.rejects(initCluster({ ...given, address: '10.0.0.300' }), { code: 'usage', message: /is not a host's address/ });
+  await assert.rejects(initCluster({ ...given, address: '10.0.0.300' }), { code: 'usage', message: /is not an address/ });
+  await assert.rejects(initCluster({ ...given, address: '10.0.0.1:70000' }), {
+    code: 'usage',
+    message: /"10\.0\.0\.1:70000" is not an address: .*\(port 1 to 65535, 7443 by default\)$/,
+  });
   assert.deepEqual(await all(given.root), []);
 });
 
 test('a daemon that runs on the state folder is not disturbed', async () => {
   const given = options('running');
-  const release = await lockFolder(given.stateDir, 'state folder', 0o700);
+  const { release } = await lockFolder(given.stateDir, 'state folder', 0o700);
   try {
     await assert.rejects(initCluster(given), { code: 'in_use', message: /is in use by another daemon/ });
   } finally {

@@ -7,8 +7,9 @@ import type { AddressResult, EvictResult, Invitation } from '../api/types.ts';
 import type { JoinHost, RedeemRequest } from '../bus/join-desk.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { CertificateFacts, Directory } from '../directory/directory.ts';
+import { checkedAddress } from '../directory/names.ts';
 import { decodeToken, encodeToken } from '../directory/token.ts';
-import { formatAddress, parseAddress } from '../lib/address.ts';
+import { formatAddress } from '../lib/address.ts';
 import type { Log } from '../lib/log.ts';
 import { listText } from '../protocols/netbus/member-messages.ts';
 import type { EventRecorder } from './events.ts';
@@ -69,12 +70,17 @@ export class IssuingDesk {
 
   /** `address`: where the new host reaches this one, HOST or HOST:PORT, in place of the one in the member list. */
   async invite(host: string, address: string | undefined): Promise<Invitation> {
-    const reached = address === undefined ? undefined : checked(address);
+    const reached = address === undefined ? undefined : checkedAddress(address);
     const { token: made, expiresAt } = await this.#issuer('invites').invite(host);
     const token = reached === undefined ? made : encodeToken({ ...decodeToken(made), address: reached });
     this.#options.log.info({ member: host, expiresAt: new Date(expiresAt).toISOString() }, `host ${host} was invited`);
     this.#options.events.record({ type: 'member.invited', subject: host, message: `host ${host} was invited` });
     return { host, token, expiresAt: new Date(expiresAt).toISOString(), command: `netbus join ${token}` };
+  }
+
+  /** Throws as `evict` would, and changes nothing. */
+  checkEvict(host: string): void {
+    this.#issuer('evicts').checkEvict(host);
   }
 
   /** Resolves when it holds on this host, and was told to all that answer in time. */
@@ -89,7 +95,7 @@ export class IssuingDesk {
   async setAddress(host: string, given: string): Promise<AddressResult> {
     const { log, announce, directory } = this.#options;
     const issuing = this.#issuer('writes down addresses');
-    const address = checked(given);
+    const address = checkedAddress(given);
     const before = directory.members().get(host);
     await issuing.move(host, address);
     // A host that is no member was refused.
@@ -109,10 +115,7 @@ export class IssuingDesk {
   }
 
   async #redeem({ secret, host, request, address }: RedeemRequest): Promise<{ certificate: string; list: string }> {
-    const parsed = parseAddress(address);
-    if (parsed === undefined)
-      throw new NetbusError('usage', 'the address of the new host is none: give --address HOST or HOST:PORT');
-    const admission = await this.#issuer('lets hosts join').join({ secret, host, address: formatAddress(parsed), request });
+    const admission = await this.#issuer('lets hosts join').join({ secret, host, address: checkedAddress(address), request });
     return { certificate: admission.certificate, list: listText(admission.list) };
   }
 
@@ -133,10 +136,4 @@ export class IssuingDesk {
         : `do it on host ${issuer}, which has the issuing key`;
     throw new NetbusError('denied', `host ${host} is not the one that ${what}: ${why}`);
   }
-}
-
-function checked(address: string): string {
-  const parsed = parseAddress(address);
-  if (parsed !== undefined) return formatAddress(parsed);
-  throw new NetbusError('usage', `"${address}" is not an address: give HOST or HOST:PORT`);
 }

@@ -11,7 +11,7 @@ import type { Log } from '../lib/log.ts';
 import type { Config } from './config.ts';
 import { directoryFolder } from './directory.ts';
 
-export interface IssuingHost extends Pick<Issuer, 'invite' | 'join' | 'renew' | 'evict' | 'move'> {
+export interface IssuingHost extends Pick<Issuer, 'invite' | 'join' | 'renew' | 'checkEvict' | 'evict' | 'move'> {
   /** False: no invitation was made for long, so whoever wants to join has none. */
   readonly expectsSomebody: boolean;
   /** Above this host's own, the root last: PEM texts. */
@@ -52,6 +52,7 @@ export async function openIssuingHost(
         invite: (...given) => issuer.invite(...given),
         join: (...given) => issuer.join(...given),
         renew: (...given) => issuer.renew(...given),
+        checkEvict: (...given) => issuer.checkEvict(...given),
         evict: (...given) => issuer.evict(...given),
         move: (...given) => issuer.move(...given),
       },

@@ -1,9 +1,10 @@
 /** What `netbus join` refuses before it asks anybody. The whole of it: test/interop/membership.test.ts. */
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { linkSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, beforeEach, test } from 'node:test';
+import { after, beforeEach, type TestContext, test } from 'node:test';
 import { INVITATION_VALID_MS } from '../directory/invitations.ts';
 import { encodeToken, type Token } from '../directory/token.ts';
 import { ManualClock } from '../lib/clock.ts';
@@ -50,7 +51,10 @@ test('a host that is in a cluster already, by any of its files', async () => {
     const path = join(folder, file);
     mkdirSync(join(path, '..'), { recursive: true });
     writeFileSync(path, '');
-    await assert.rejects(attempt(), { code: 'in_use', message: /is in a cluster already, .* is there: .* move .* away$/ });
+    await assert.rejects(attempt(), {
+      code: 'in_use',
+      message: / is there already, .*: this host is in a cluster already; .* move .* away$/,
+    });
     rmSync(path);
   }
 });
@@ -62,3 +66,60 @@ test('nobody at the address: nothing is left', async () => {
   });
   assert.deepEqual(readdirSync(folder), []);
 });
+
+test('a filesystem without the room for its files is told before anybody is asked', (t) =>
+  onSmallFilesystem(t, async () => {
+    const { message } = await refusal(attempt(), 'device');
+    assert.match(
+      message,
+      /^nobody was asked yet, and the token is as good as before: there is no room for \S+\/members\.list: /,
+    );
+    assert.match(message, /: make room on the filesystem of \S+\/state \(df \S+\/state; df -i \S+\/state\)$/);
+    assert.deepEqual([readdirSync(folder), readdirSync(join(folder, 'state'))], [['state'], []]);
+  }));
+
+test('so is a folder that this user may not write', async (t) => {
+  if (process.getuid?.() !== 0) return t.skip('only root can become another user: run this test as root');
+  process.seteuid?.(65534);
+  try {
+    await assert.rejects(attempt(), {
+      code: 'denied',
+      message: /^nobody was asked yet, .*: \S+etc cannot be made by this user \(EACCES\): run this as root$/,
+    });
+  } finally {
+    process.seteuid?.(0);
+  }
+});
+
+test('what a join that was killed in the middle left is taken back by the next', async () => {
+  const config = join(folder, 'etc/netbus.yaml');
+  mkdirSync(join(folder, 'etc'));
+  writeFileSync(`${config}.staged`, 'half');
+  linkSync(`${config}.staged`, config);
+  writeFileSync(join(folder, 'etc/.netbus-setup'), JSON.stringify({ version: 1, files: [config], folders: [] }));
+  await refusal(attempt(), 'unreachable');
+  assert.deepEqual(readdirSync(join(folder, 'etc')), []);
+});
+
+async function refusal(work: Promise<unknown>, code: string): Promise<Error> {
+  const thrown = await work.then(
+    () => assert.fail('it was not refused'),
+    (reason) => reason,
+  );
+  assert.equal(thrown.code, code, thrown.message);
+  return thrown;
+}
+
+/** Less than the member list of a large cluster needs. */
+async function onSmallFilesystem(t: TestContext, work: () => Promise<void>): Promise<void> {
+  const place = join(folder, 'state');
+  mkdirSync(place);
+  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'netbus-test', place], { encoding: 'utf8' });
+  if (mounted.status !== 0)
+    return t.skip(`no small filesystem can be mounted here (${mounted.stderr?.trim()}): run this test as root`);
+  try {
+    await work();
+  } finally {
+    spawnSync('umount', [place]);
+  }
+}

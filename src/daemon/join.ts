@@ -1,40 +1,35 @@
 /** `netbus join`: gets this host its certificate and the member list, and sets it up. All of its files are made, or none. No daemon is needed. */
 import { X509Certificate } from 'node:crypto';
-import { access, constants, lstat } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
 import { Endpoint } from '../bus/endpoint.ts';
 import { requestToJoin } from '../bus/join-client.ts';
 import { NetbusError } from '../device/errors.ts';
 import { admissionOf } from '../directory/admission.ts';
-import { CERTIFICATE_MODE, KEY_MODE } from '../directory/identity-files.ts';
 import { createRequest } from '../directory/identity-request.ts';
 import { INVITATION_VALID_MS } from '../directory/invitations.ts';
 import type { SignedList } from '../directory/member-list-signature.ts';
-import { verifyMemberList } from '../directory/member-list-signature.ts';
+import { MEMBER_LIST_BYTES_MAX, verifyMemberList } from '../directory/member-list-signature.ts';
+import { checkedAddress } from '../directory/names.ts';
 import { parseChain } from '../directory/pem-files.ts';
-import { type NewFile, placeFiles } from '../directory/placement.ts';
 import { checkShownChain } from '../directory/shown-chain.ts';
-import { COPY_FILE, LIST_FILE, LIST_MODE } from '../directory/signed-directory.ts';
 import { decodeToken, type Token } from '../directory/token.ts';
 import { parseAddress } from '../lib/address.ts';
 import type { Clock } from '../lib/clock.ts';
 import { silentLog } from '../lib/log.ts';
 import { listBytes } from '../protocols/netbus/member-messages.ts';
-import { CONFIG_FILE_DEFAULT, configText, pkiFolder, RUN_DIR_DEFAULT, STATE_DIR_DEFAULT } from './config-text.ts';
-import { directoryFolder } from './directory.ts';
-import { CONFIG_MODE, lockState, newFolders } from './init.ts';
+import { configText } from './config-text.ts';
+import { type HostPlaces, hostPlaces, type PlaceOptions, placeHostFiles, withState } from './host-files.ts';
 
+/** More than certificates, key and config need, in whole blocks. */
+const SMALL_FILE_BYTES_MAX = 16 * 1024;
 /** Hosts' clocks differ a little; one that is further behind would take the new certificate for one of the future. */
 const CLOCK_SKEW_MS = 5 * 60 * 1000;
 
-export interface JoinClusterOptions {
+export interface JoinClusterOptions extends PlaceOptions {
   readonly token: string;
   /** Where other hosts reach this one, HOST or HOST:PORT; the address that the inviting host sees where it is missing. */
   readonly address?: string;
-  readonly config?: string;
-  readonly runDir?: string;
-  readonly stateDir?: string;
   readonly clock: Clock;
+  /** Aborted before the other side was asked, nothing happens; after that its answer is waited for, and used. */
   readonly signal?: AbortSignal;
   /** Told what is being done, in a line for people. */
   readonly progress: (line: string) => void;
@@ -52,15 +47,6 @@ export interface JoinClusterAnswer {
   readonly warnings: readonly string[];
 }
 
-interface Places {
-  readonly config: string;
-  readonly runDir: string;
-  readonly stateDir: string;
-  readonly pki: string;
-  /** Of the member list. */
-  readonly directory: string;
-}
-
 /**
  * Throws `usage` for a token or address that is none, `in_use` where this host is in a cluster already, `denied` where the other side is not the cluster
  * of the token or does not let this host in, `unreachable` or `timeout` where it does not answer. Nothing is left then.
@@ -69,32 +55,24 @@ export async function joinCluster(options: JoinClusterOptions): Promise<JoinClus
   const { clock, progress } = options;
   const token = decodeToken(options.token);
   checkClock(token, clock);
-  if (options.address !== undefined && parseAddress(options.address) === undefined) {
-    throw new NetbusError('usage', `"${options.address}" is not an address: give HOST or HOST:PORT`);
-  }
-  const config = resolve(options.config ?? CONFIG_FILE_DEFAULT);
-  const stateDir = resolve(options.stateDir ?? STATE_DIR_DEFAULT);
-  const runDir = resolve(options.runDir ?? RUN_DIR_DEFAULT);
-  const places: Places = { config, runDir, stateDir, pki: pkiFolder(config), directory: directoryFolder(stateDir) };
+  if (options.address !== undefined) checkedAddress(options.address);
+  const places = hostPlaces(options);
   // All that can be refused here is refused before the invitation is used up.
-  await checkFree(places);
-  const release = await lockState(stateDir);
-  try {
+  await rehearse(places, options.signal);
+  return await withState(places, async () => {
     progress(`asking ${token.address} to let this host into cluster ${token.cluster} as ${token.host}`);
     const admitted = await ask(token, options);
     progress('certificate and member list are in order');
-    const files = await place(admitted, token, places, options.signal);
+    const files = await place(admitted, token, places);
     const late = clock.wallTime() > token.expiresAt + CLOCK_SKEW_MS;
     return {
-      ...{ cluster: token.cluster, host: token.host, address: admitted.address, config, files },
+      ...{ cluster: token.cluster, host: token.host, address: admitted.address, config: places.config, files },
       members: admitted.list.list.members.filter(({ state }) => state === 'member').map(({ host }) => host),
       warnings: late
         ? ["this host's clock is ahead of the inviting host's: set it, or certificates will be renewed at the wrong time"]
         : [],
     };
-  } finally {
-    await release?.();
-  }
+  });
 }
 
 /** What the issuing host gave, checked. */
@@ -123,6 +101,7 @@ async function ask(token: Token, { address, clock, signal, progress }: JoinClust
       ca = shown.above.at(-1)!.toString();
     },
     onLost: ({ message }) => progress(`the answer was lost (${message}): asking again`),
+    onWait: () => progress('interrupted: waiting for the answer, so that nothing is left half done'),
     ...(address !== undefined && { address }),
     ...(signal && { signal }),
   }).finally(() => endpoint.close());
@@ -136,30 +115,43 @@ async function ask(token: Token, { address, clock, signal, progress }: JoinClust
     }
     return { ca, certificate: answer.certificate, key, list, address: entry.address };
   } catch (thrown) {
-    throw usedUp(thrown, 'what the inviting host answered cannot be used');
+    throw usedUp(thrown, 'what the inviting host answered cannot be used', token.issuer, host);
   }
 }
 
-async function place(admitted: Admitted, token: Token, places: Places, signal: AbortSignal | undefined): Promise<string[]> {
-  const { config, runDir, stateDir, pki, directory } = places;
-  const { cluster, host } = token;
+/** Not to be interrupted: this host is a member by now, and without its files it would be one that cannot be used. */
+async function place(admitted: Admitted, { cluster, host, issuer }: Token, places: HostPlaces): Promise<string[]> {
+  const { config, runDir, stateDir } = places;
+  const { ca, certificate, key, list } = admitted;
   const text = configText({ file: config, cluster, host, address: parseAddress(admitted.address)!, runDir, stateDir });
-  const { bytes } = admitted.list;
-  const files: NewFile[] = [
-    { path: join(pki, 'ca.crt'), content: admitted.ca, mode: CERTIFICATE_MODE },
-    { path: join(pki, 'host.crt'), content: admitted.certificate, mode: CERTIFICATE_MODE },
-    { path: join(pki, 'host.key'), content: admitted.key, mode: KEY_MODE },
-    { path: config, content: text, mode: CONFIG_MODE },
-    { path: join(directory, LIST_FILE), content: bytes, mode: LIST_MODE },
-    { path: join(directory, COPY_FILE), content: bytes, mode: LIST_MODE },
-  ];
-  const folders = newFolders(config, stateDir);
+  const contents = { pki: { 'ca.crt': ca, 'host.crt': certificate, 'host.key': key }, config: text, list: list.bytes };
   try {
-    await placeFiles({ journal: join(dirname(config), '.netbus-join'), folders, files, ...(signal && { signal }) });
+    return await placeHostFiles(places, contents);
   } catch (thrown) {
-    throw usedUp(thrown, 'this host was let in, but its files could not be made');
+    throw usedUp(thrown, 'this host was let in, but its files could not be made', issuer, host);
   }
-  return files.map(({ path }) => path);
+}
+
+/**
+ * Makes files of the size that will be needed, and takes them back. Throws where this host was set up before, where this user may not do it, and where
+ * there is no room.
+ */
+async function rehearse(places: HostPlaces, signal: AbortSignal | undefined): Promise<void> {
+  const { config, pki, directory } = places;
+  const small = Buffer.alloc(SMALL_FILE_BYTES_MAX);
+  const contents = {
+    pki: { 'ca.crt': small, 'host.crt': small, 'host.key': small },
+    config: small,
+    list: Buffer.alloc(MEMBER_LIST_BYTES_MAX),
+  };
+  const ifTaken = `this host is in a cluster already; to join another one, stop its daemon and move ${config}, ${pki} and ${directory} away`;
+  try {
+    await placeHostFiles(places, contents, { rehearsal: true, ifTaken, ...(signal && { signal }) });
+  } catch (thrown) {
+    if (!(thrown instanceof NetbusError) || thrown.code === 'in_use') throw thrown;
+    const message = `nobody was asked yet, and the token is as good as before: ${thrown.message}`;
+    throw new NetbusError(thrown.code, message, { cause: thrown });
+  }
 }
 
 /** A clock that is behind would refuse the certificate that it gets; one that is ahead is found out by the certificates that are shown. */
@@ -168,35 +160,11 @@ function checkClock({ expiresAt }: Token, clock: Clock): void {
   const made = expiresAt - INVITATION_VALID_MS;
   if (now >= made - CLOCK_SKEW_MS) return;
   const times = `it is ${new Date(now).toISOString()} here, and the token was made at ${new Date(made).toISOString()}`;
-  throw new NetbusError('config', `this host's clock is behind the inviting host's: ${times}: set the clock`);
+  throw new NetbusError('config', `this host's clock is behind the inviting host's: ${times}: set the one that is wrong`);
 }
 
-/** Throws where this host was set up before, or where this user may not do it. */
-async function checkFree({ config, stateDir, pki, directory }: Places): Promise<void> {
-  const wanted = [config, ...['ca.crt', 'host.crt', 'host.key'].map((file) => join(pki, file)), join(directory, LIST_FILE)];
-  for (const path of wanted) {
-    const there = await lstat(path).catch(() => undefined);
-    if (there === undefined) continue;
-    const advice = `stop its daemon and move ${config}, ${pki} and ${directory} away`;
-    throw new NetbusError('in_use', `this host is in a cluster already, ${path} is there: to join another one, ${advice}`);
-  }
-  for (const folder of [dirname(config), stateDir]) {
-    const parent = await nearest(folder);
-    await access(parent, constants.W_OK | constants.X_OK).catch((thrown) => {
-      throw new NetbusError('denied', `${folder} cannot be written by this user: run this as root`, { cause: thrown });
-    });
-  }
-}
-
-/** The folder, or the one above it that is there. */
-async function nearest(folder: string): Promise<string> {
-  const there = await lstat(folder).catch(() => undefined);
-  return there !== undefined || dirname(folder) === folder ? folder : nearest(dirname(folder));
-}
-
-function usedUp(thrown: unknown, what: string): NetbusError {
+function usedUp(thrown: unknown, what: string, issuer: string, host: string): NetbusError {
   const { code, message } = NetbusError.from(thrown);
-  return new NetbusError(code, `${what}: ${message}; the invitation is used up: evict this host there and invite it again`, {
-    cause: thrown,
-  });
+  const advice = `type "netbus evict ${host} --yes" and "netbus invite ${host}" on ${issuer}, and join with the new token`;
+  return new NetbusError(code, `${what}: ${message}; the invitation is used up: ${advice}`, { cause: thrown });
 }

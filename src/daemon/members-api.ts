@@ -15,5 +15,9 @@ export function addMemberRoutes(app: Hono, membership: Membership, desk: Issuing
     const { address } = await body(context, addressRequestSchema);
     return context.json(await desk.setAddress(context.req.param('host'), address));
   });
+  app.get('/v1/members/:host/eviction', (context) => {
+    desk.checkEvict(context.req.param('host'));
+    return context.json({ allowed: true });
+  });
   app.delete('/v1/members/:host', async (context) => context.json(await desk.evict(context.req.param('host'))));
 }

@@ -25,6 +25,9 @@ const membership = {
 } as unknown as Membership;
 const desk = {
   invite: async (host: string, address?: string) => ({ host, address }),
+  checkEvict: (host: string) => {
+    if (host !== 'm4') throw new NetbusError('not_found', `no ${host}`);
+  },
   evict: async (host: string) => ({ host, told: [], untold: [] }),
   setAddress: async (host: string, address: string) => ({ host, address }),
 } as unknown as IssuingDesk;
@@ -82,6 +85,8 @@ test('members: listed, invited and evicted', async () => {
   assert.deepEqual(await (await invite('{"host":"m4","address":"10.0.0.4"}')).json(), { host: 'm4', address: '10.0.0.4' });
   await refused(await invite('{"host":"m 4"}'), 400, 'usage', /^host: a name has letters/);
   await refused(await invite('{}'), 400, 'usage', /^host: /);
+  assert.deepEqual(await (await app.request('/v1/members/m4/eviction')).json(), { allowed: true });
+  await refused(await app.request('/v1/members/m5/eviction'), 404, 'not_found', /no m5/);
   const evicted = await app.request('/v1/members/m4', { method: 'DELETE' });
   assert.deepEqual(await evicted.json(), { host: 'm4', told: [], untold: [] });
 });

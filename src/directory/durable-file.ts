@@ -1,5 +1,5 @@
 /** Files that are there completely or not at all, whatever ends the process: beside their place, on stable storage, then renamed. */
-import { chmod, open, rename, rm } from 'node:fs/promises';
+import { chmod, open, rename, rm, rmdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 /** On stable storage once it resolves; the umask takes nothing from `mode`. Rejects with the error of the system; the old file is then still there. */
@@ -21,6 +21,9 @@ export async function writeNew(path: string, content: string | Uint8Array, mode:
   try {
     await file.writeFile(content);
     await file.sync();
+  } catch (thrown) {
+    // For an open file the system's error has no name.
+    throw Object.assign(thrown as Error, { path });
   } finally {
     await file.close();
   }
@@ -33,5 +36,16 @@ export async function syncFolder(folder: string): Promise<void> {
     await handle.sync();
   } finally {
     await handle.close();
+  }
+}
+
+/** From `folder` up to `top`, as far as they are empty. */
+export async function removeEmpty(folder: string, top: string): Promise<void> {
+  for (let each = folder; each.startsWith(top); each = dirname(each)) {
+    const removed = await rmdir(each).then(
+      () => true,
+      () => false,
+    );
+    if (!removed) return;
   }
 }

@@ -66,8 +66,10 @@ test('what is wrong with the files is said in one line, with what to do', async 
   await writeFile(other, 'nonsense');
   await refused(
     { ...good, key: join(folder, 'none') },
-    /none \(this host's private key\) does not exist: run "netbus init" or "netbus join"/,
+    /none \(this host's private key\) does not exist: put it back from a backup, or evict this host/,
   );
+  const lost = { ...good, ca: join(folder, 'none') };
+  await refused(lost, /none \(the CA certificate\) does not exist: copy it from another host of the cluster/);
   await refused({ ...good, ca: folder }, /cannot be read \(EISDIR/);
   await refused({ ...good, certificate: other }, /has no certificate in PEM form/);
   await refused({ ...good, ca: good.certificate }, /is not a CA's certificate/);
@@ -103,11 +105,15 @@ test('dates are checked against the clock', async () => {
   const paths = await files('dates');
   const later = new ManualClock();
   later.advance((HOST_VALID_DAYS + 1) * DAY_MS);
-  await refused(paths, /m1\.pem expired on 2026-01-31: issue a new certificate/, later);
+  await refused(
+    paths,
+    /m1\.pem expired on 2026-01-31, and here it is 2026-02-01: check this host's clock, or issue a new/,
+    later,
+  );
   const future = new ManualClock();
   future.advance(DAY_MS);
   await writeIdentity(paths, await issueHost({ authority, cluster: 'lab', host: 'm1', clock: future }));
-  await refused(paths, /is valid from 2026-01-01 on: check this host's clock/);
+  await refused(paths, /is valid from 2026-01-01 on, and here it is 2026-01-01: set this host's clock/);
 });
 
 test('names that a certificate could not carry safely are refused', async () => {
@@ -176,7 +182,7 @@ test('a chain that is not one is told', async () => {
   await refused(paths, /has 3 certificates: give the host's, and the issuing CA's behind it/);
   await set(issuing.certificate);
   await refused(paths, /names no host/);
-  await rm(paths.ca);
+  for (const path of [paths.ca, paths.certificate, paths.key]) await rm(path);
   await refused(paths, /ca\.crt \(the CA certificate\) does not exist: run "netbus init" or "netbus join"/);
 });
 
@@ -192,7 +198,7 @@ test('the dates of the whole chain count', async () => {
   const early = new ManualClock();
   early.advance(-DAY_MS);
   await assert.rejects(loadIdentity(paths, early, { expired: 'allowed' }), {
-    message: /is valid from .*check this host's clock/,
+    message: /is valid from .*: set this host's clock/,
   });
   later.advance(6 * 365 * DAY_MS);
   await refused(paths, /\(the issuing certificate in it\) expired on/, later);

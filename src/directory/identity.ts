@@ -1,11 +1,12 @@
 /** Reads this host's identity: the CA's certificate, the host's own and its key, checked before anything depends on them. */
 import type { X509Certificate } from 'node:crypto';
+import { access } from 'node:fs/promises';
 import { NetbusError } from '../device/errors.ts';
 import type { Clock } from '../lib/clock.ts';
 import { identityOfSubjectAltName } from '../protocols/netbus/names.ts';
 import type { IssuedIdentity } from './identity-issue.ts';
 import { clusterUri } from './names.ts';
-import { checkDates, parseCertificate, parseChain, parseKey, readPem, wrong } from './pem-files.ts';
+import { checkDates, MAKE_ALL, parseCertificate, parseChain, parseKey, readPem, wrong } from './pem-files.ts';
 
 export interface Identity {
   readonly cluster: string;
@@ -38,9 +39,10 @@ export async function loadIdentity(
   clock: Clock,
   options: { expired?: 'allowed' } = {},
 ): Promise<Identity> {
-  const ca = await readPem(files.ca, 'the CA certificate');
-  const certificate = await readPem(files.certificate, "this host's certificate");
-  const key = await readPem(files.key, "this host's private key", 'secret');
+  const ifMissing = await adviceOnMissing(files, (path) => access(path));
+  const ca = await readPem(files.ca, 'the CA certificate', { ifMissing: ifMissing.ca });
+  const certificate = await readPem(files.certificate, "this host's certificate", { ifMissing: ifMissing.certificate });
+  const key = await readPem(files.key, "this host's private key", { secret: true, ifMissing: ifMissing.key });
   const authority = parseAuthority(files.ca, ca);
   const [own, ...above] = parseChain(files.certificate, certificate);
   checkChain(files, own, above, authority);
@@ -57,6 +59,18 @@ export async function loadIdentity(
   return { ...identity, ca, certificate, key, serialNumber: own.serialNumber, expiresAt: Date.parse(own.validTo) };
 }
 
+/** What to do where one of the files is not there: a host that has the others was set up once. `find` rejects for a file that cannot be found. */
+export async function adviceOnMissing(
+  files: IdentityFiles,
+  find: (path: string) => Promise<unknown>,
+): Promise<Record<keyof IdentityFiles, string>> {
+  const found = await Promise.allSettled([files.ca, files.certificate, files.key].map(find));
+  if (found.every(({ status }) => status === 'rejected')) return { ca: MAKE_ALL, certificate: MAKE_ALL, key: MAKE_ALL };
+  const own = 'put it back from a backup, or evict this host and let it join again (docs/operations.md, "Taking a host out")';
+  const ca = 'copy it from another host of the cluster, it is the same on all of them, or from a backup';
+  return { ca, certificate: own, key: own };
+}
+
 /** The issuing CA of `cluster`: certificate and key. Undefined where this host has neither file. Throws `config`. */
 export async function loadIssuing(
   files: { ca: string; certificate: string; key: string },
@@ -65,7 +79,7 @@ export async function loadIssuing(
 ): Promise<IssuedIdentity | undefined> {
   const found = await Promise.allSettled([
     readPem(files.certificate, 'the issuing certificate'),
-    readPem(files.key, 'the issuing private key', 'secret'),
+    readPem(files.key, 'the issuing private key', { secret: true }),
   ]);
   if (found.every((result) => result.status === 'rejected' && isMissing(result.reason))) return undefined;
   const [certificate, key] = found.map((result) => {

@@ -77,6 +77,11 @@ test('a host is invited, joins, renews, is evicted and joins again', async () =>
   assert.notEqual(renewed.serialNumber, first.serialNumber);
   assert.ok(renewed.publicKey.equals(first.publicKey));
 
+  await assert.rejects(issuer.invite('m1'), { code: 'in_use', message: /this host itself/ });
+  assert.throws(() => issuer.checkEvict('m1'), { code: 'usage', message: /m1 cannot be evicted/ });
+  assert.throws(() => issuer.checkEvict('m9'), { code: 'not_found' });
+  issuer.checkEvict('m2');
+  assert.equal(directory.list()?.list.serial, 2);
   await issuer.evict('m2');
   await assert.rejects(issuer.renew('m2', renewed, request), { code: 'denied', message: /host m2 was evicted/ });
   const again = await letIn(issuer, 'm2');

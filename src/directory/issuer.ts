@@ -105,7 +105,12 @@ export class Issuer {
     await this.#change((list, now) => moveMember(list, { host, address, now }));
   }
 
-  /** Throws `not_found` where it is not a member, `usage` for the issuer itself. */
+  /** Throws `not_found` where it is not a member, `usage` for the issuer itself. Changes nothing. */
+  checkEvict(host: string): void {
+    evictMember(this.#list, { host, now: this.#options.clock.wallTime() });
+  }
+
+  /** Throws as `checkEvict`, and `device`. */
   async evict(host: string): Promise<void> {
     const { invitations } = this.#options;
     await this.#change(

@@ -90,6 +90,10 @@ export function moveMember(
 export function checkNotMember(list: MemberList, host: string): void {
   const entry = list.members.find((other) => other.host === host);
   if (entry?.state !== 'member') return;
+  if (host === list.issuer) {
+    const advice = 'give the name of the host that is to join';
+    throw new NetbusError('in_use', `host ${host} is this host itself, which invites: ${advice}`);
+  }
   const advice = `choose another name, or evict that one first: netbus evict ${host}`;
   throw new NetbusError('in_use', `host ${host} is a member of ${list.cluster} since ${entry.since.slice(0, 10)}: ${advice}`);
 }

@@ -1,6 +1,6 @@
 /** Names and addresses as they enter: from the command line, a token, another host. */
 import { NetbusError } from '../device/errors.ts';
-import { formatAddress, parseAddress } from '../lib/address.ts';
+import { ADDRESS_RULE, formatAddress, parseAddress } from '../lib/address.ts';
 import { isNetbusName, NAME_CHARACTERS_MAX } from '../protocols/netbus/names.ts';
 
 /** Throws `usage` for what is no name. */
@@ -14,8 +14,7 @@ export function checkName(what: 'cluster' | 'host', name: string): void {
 export function checkedAddress(text: string): string {
   const address = parseAddress(text);
   if (address !== undefined) return formatAddress(address);
-  const rule = 'it is HOST or HOST:PORT, with a name, an IPv4 address or an IPv6 address in brackets';
-  throw new NetbusError('usage', `${JSON.stringify(text.slice(0, 300))} is not a host's address: ${rule}`);
+  throw new NetbusError('usage', `${JSON.stringify(text.slice(0, 300))} is not an address: ${ADDRESS_RULE}`);
 }
 
 export function isCanonicalAddress(text: string): boolean {

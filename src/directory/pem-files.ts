@@ -9,8 +9,17 @@ const KEY_MODE_FORBIDDEN = 0o137;
 /** Longest file that is read, in bytes: these have about a thousand. */
 const FILE_BYTES_MAX = 64 * 1024;
 
-/** The text of a file. A `secret` one must not be open to others; checked on the open file, so that it is the one that is read. Throws `config`. */
-export async function readPem(path: string, what: string, secret?: 'secret'): Promise<string> {
+export interface ReadOptions {
+  /** It must not be open to others. */
+  readonly secret?: true;
+  /** What to do where it is not there. */
+  readonly ifMissing?: string;
+}
+
+export const MAKE_ALL = 'run "netbus init" or "netbus join", or correct the path in the config';
+
+/** The text of a file. Who may read a secret one is checked on the open file, so that it is the one that is read. Throws `config`. */
+export async function readPem(path: string, what: string, { secret, ifMissing = MAKE_ALL }: ReadOptions = {}): Promise<string> {
   try {
     const file = await open(path, 'r');
     try {
@@ -27,12 +36,7 @@ export async function readPem(path: string, what: string, secret?: 'secret'): Pr
     const { code, message } = thrown as NodeJS.ErrnoException;
     switch (code) {
       case 'ENOENT':
-        throw wrong(
-          path,
-          `(${what}) does not exist`,
-          'run "netbus init" or "netbus join", or correct the path in the config',
-          thrown,
-        );
+        throw wrong(path, `(${what}) does not exist`, ifMissing, thrown);
       case 'EACCES':
         throw wrong(path, `(${what}) may not be read by this user`, 'correct its owner or mode, or run this as root', thrown);
       default:
@@ -77,9 +81,12 @@ export function checkDates(
   const { validFrom, validTo } = certificate;
   const prefix = which === undefined ? '' : `(${which}) `;
   if (now > Date.parse(validTo) && expired === undefined) {
-    throw wrong(path, `${prefix}expired on ${day(validTo)}`, "issue a new certificate, or check this host's clock");
+    const dates = `${prefix}expired on ${day(validTo)}, and here it is ${day(now)}`;
+    throw wrong(path, dates, "check this host's clock, or issue a new certificate");
   }
-  if (now < Date.parse(validFrom)) throw wrong(path, `${prefix}is valid from ${day(validFrom)} on`, "check this host's clock");
+  if (now < Date.parse(validFrom)) {
+    throw wrong(path, `${prefix}is valid from ${day(validFrom)} on, and here it is ${day(now)}`, "set this host's clock");
+  }
 }
 
 export function wrong(path: string, problem: string, advice: string, cause?: unknown): NetbusError {
@@ -97,6 +104,6 @@ function checkPrivate(path: string, what: string, mode: number, uid: number): vo
     throw wrong(path, `(${what}) belongs to user ${uid}, which lets it in`, `chown ${self} ${path}`);
 }
 
-function day(date: string): string {
-  return new Date(Date.parse(date)).toISOString().slice(0, 10);
+function day(date: string | number): string {
+  return new Date(date).toISOString().slice(0, 10);
 }

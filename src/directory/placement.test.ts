@@ -83,6 +83,24 @@ test('a failure at any step leaves nothing, and the next try succeeds', async ()
   }
 });
 
+test('a rehearsal makes nothing that lasts, and says what a placement would', async () => {
+  const options = plan('rehearsal');
+  const names: string[] = [];
+  await placeFiles({ ...options, rehearsal: true, step: (name) => names.push(name) });
+  assert.ok(
+    names.includes(`stage ${options.files[2].path}`) && !names.some((name) => name.startsWith('link')),
+    names.join(', '),
+  );
+  assert.ok(!lstatSync(options.root, { throwIfNoEntry: false }));
+  await placeFiles(options);
+  const ifTaken = 'take it away';
+  await assert.rejects(placeFiles({ ...options, rehearsal: true, ifTaken }), {
+    code: 'in_use',
+    message: `${options.files[0].path} is there already, and nothing is overwritten: take it away`,
+  });
+  assert.deepEqual(filesBelow(options.root), PLACED);
+});
+
 test('an abort at any step leaves nothing', async () => {
   for (const [i, name] of (await steps('count-2')).entries()) {
     const options = plan(`abort-${i}`);

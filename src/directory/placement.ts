@@ -5,12 +5,13 @@
  * link(2), which fails where the name is taken. Until the journal says "committed", whoever finds it takes everything back: a file in its place is ours as
  * long as it is the same inode as the staged one. After that only the staged names are left to remove.
  */
+import { existsSync } from 'node:fs';
 import { chmod, type FileHandle, link, lstat, mkdir, open, rmdir, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { z } from 'zod';
 import { native } from '../../native/index.ts';
 import { NetbusError } from '../device/errors.ts';
-import { syncFolder, writeNew } from './durable-file.ts';
+import { removeEmpty, syncFolder, writeNew } from './durable-file.ts';
 
 const STAGED = '.staged';
 const COMMITTED = '\ncommitted\n';
@@ -35,6 +36,10 @@ export interface PlacementOptions {
   /** Made where they are missing, in this order, each in one that is there by then. One that is there keeps its mode. */
   readonly folders: readonly NewFolder[];
   readonly files: readonly NewFile[];
+  /** Everything is made but for the names, of the same size and in the same places, and taken back. */
+  readonly rehearsal?: boolean;
+  /** What to do where one of the files is there: the end of the error's line. */
+  readonly ifTaken?: string;
   /** Everything is taken back when it is aborted before the end. */
   readonly signal?: AbortSignal;
   /** Called before each step; for tests, which throw there. */
@@ -49,30 +54,33 @@ type Journal = z.infer<typeof journalSchema>;
  * signal was aborted with. Whenever it throws, everything is as it was before.
  */
 export async function placeFiles(options: PlacementOptions): Promise<void> {
-  const journal = await openJournal(options.journal);
   try {
-    await undoEarlier(journal.file);
-    const record: Journal = {
-      version: 1,
-      files: options.files.map(({ path }) => path),
-      folders: await missing(options.folders),
-    };
-    await checkFree(record.files);
-    try {
-      await place(journal.file, record, options);
-    } catch (thrown) {
-      await undo(record);
-      await journal.file.truncate(0);
-      throw thrown;
-    }
-    await removeStaged(record);
-    await unlink(options.journal);
+    const journal = await openJournal(options.journal);
+    await placeAll(journal.file, options).finally(() => closeJournal(journal, options.journal));
   } catch (thrown) {
-    await closeUnused(journal, options.journal);
-    throw told(thrown);
-  } finally {
-    await journal.file.close();
+    throw told(thrown, options);
   }
+}
+
+async function placeAll(journal: FileHandle, options: PlacementOptions): Promise<void> {
+  await undoEarlier(journal);
+  const record: Journal = {
+    version: 1,
+    files: options.files.map(({ path }) => path),
+    folders: await missing(options.folders),
+  };
+  await checkFree(record.files);
+  try {
+    await stage(journal, record, options);
+    if (options.rehearsal !== true) await giveNames(journal, record, options);
+  } catch (thrown) {
+    await undo(record);
+    await journal.truncate(0);
+    throw thrown;
+  }
+  if (options.rehearsal === true) await undo(record);
+  else await removeStaged(record);
+  await journal.truncate(0);
 }
 
 interface OpenJournal {
@@ -94,36 +102,38 @@ async function undoEarlier(journal: FileHandle): Promise<void> {
   await journal.truncate(0);
 }
 
-async function place(journal: FileHandle, record: Journal, { folders, files, signal, step }: PlacementOptions): Promise<void> {
-  const next = (name: string) => {
-    signal?.throwIfAborted();
-    step?.(name);
-  };
-  next('journal');
+async function stage(journal: FileHandle, record: Journal, options: PlacementOptions): Promise<void> {
+  next(options, 'journal');
   await journal.truncate(0);
   await journal.write(JSON.stringify(record), 0);
   await journal.sync();
-  for (const { path, mode } of folders) {
+  for (const { path, mode } of options.folders) {
     if (!record.folders.includes(path)) continue;
-    next(`folder ${path}`);
+    next(options, `folder ${path}`);
     await makeFolder(path, mode);
   }
-  for (const { path, content, mode } of files) {
-    next(`stage ${path}`);
+  for (const { path, content, mode } of options.files) {
+    next(options, `stage ${path}`);
     await writeNew(path + STAGED, content, mode);
   }
-  for (const { path } of files) {
-    next(`link ${path}`);
+}
+
+async function giveNames(journal: FileHandle, record: Journal, options: PlacementOptions): Promise<void> {
+  for (const path of record.files) {
+    next(options, `link ${path}`);
     await link(path + STAGED, path);
   }
-  next('sync');
-  for (const folder of new Set([...files.map(({ path }) => dirname(path)), ...record.folders.map((path) => dirname(path))])) {
-    await syncFolder(folder);
-  }
-  next('commit');
+  next(options, 'sync');
+  for (const folder of new Set([...record.files, ...record.folders].map((path) => dirname(path)))) await syncFolder(folder);
+  next(options, 'commit');
   const { size } = await journal.stat();
   await journal.write(COMMITTED, size);
   await journal.sync();
+}
+
+function next({ signal, step }: PlacementOptions, name: string): void {
+  signal?.throwIfAborted();
+  step?.(name);
 }
 
 async function undo(record: Journal): Promise<void> {
@@ -155,28 +165,21 @@ async function openJournal(path: string): Promise<OpenJournal> {
     if (own.ino === there?.ino && native.lockFile(file.fd, 'exclusive', 0, 0)) return { file, madeFolder: made };
   } catch (thrown) {
     await file?.close();
-    throw told(thrown);
+    throw thrown;
   }
   await file.close();
   throw new NetbusError('in_use', `another process is making files in ${folder}: wait until it is done`);
 }
 
-/** After a failure: a journal that says nothing any more is removed; one that does stays for the next time. */
-async function closeUnused({ file, madeFolder }: OpenJournal, path: string): Promise<void> {
-  const { size } = await file.stat();
-  if (size > 0) return;
-  await unlink(path).catch(ignoreMissing);
-  if (madeFolder !== undefined) await removeEmpty(dirname(path), madeFolder);
-}
-
-/** From `folder` up to `top`, as far as they are empty. */
-async function removeEmpty(folder: string, top: string): Promise<void> {
-  for (let each = folder; each.startsWith(top); each = dirname(each)) {
-    const removed = await rmdir(each).then(
-      () => true,
-      () => false,
-    );
-    if (!removed) return;
+/** A journal that says nothing any more is removed; one that does, because it could not be followed, stays for the next time. */
+async function closeJournal({ file, madeFolder }: OpenJournal, path: string): Promise<void> {
+  try {
+    const { size } = await file.stat();
+    if (size > 0) return;
+    await unlink(path).catch(ignoreMissing);
+    if (madeFolder !== undefined) await removeEmpty(dirname(path), madeFolder);
+  } finally {
+    await file.close();
   }
 }
 
@@ -193,8 +196,8 @@ async function missing(folders: readonly NewFolder[]): Promise<string[]> {
 
 async function checkFree(paths: readonly string[]): Promise<void> {
   for (const path of paths) {
-    const taken = await lstat(path).catch(ignoreMissing);
-    if (taken !== undefined) throw new NetbusError('in_use', `${path} is there already, and nothing is overwritten`);
+    const there = await lstat(path).catch(ignoreMissing);
+    if (there !== undefined) throw Object.assign(new Error('it is there'), { code: 'EEXIST', path });
   }
 }
 
@@ -207,22 +210,42 @@ function parseJournal(line: string): Journal | undefined {
 }
 
 /** What the system says, for people. Anything else is passed on as it is. */
-function told(thrown: unknown): unknown {
+function told(thrown: unknown, { journal, ifTaken }: PlacementOptions): unknown {
   const { code, path, dest, message } = thrown as NodeJS.ErrnoException & { dest?: string };
   if (thrown instanceof NetbusError || typeof code !== 'string') return thrown;
-  const place = (dest ?? path ?? '').replace(STAGED, '');
+  const place = (dest ?? path ?? journal).replace(STAGED, '');
+  const cause = { cause: thrown };
   switch (code) {
     case 'EACCES':
-    case 'EPERM':
+    case 'EPERM': {
+      const advice = process.geteuid?.() === 0 ? `see "ls -ld" and "lsattr -d" of ${folderOf(place)}` : 'run this as root';
+      return new NetbusError('denied', `${place} cannot be made by this user (${code}): ${advice}`, cause);
+    }
     case 'EROFS':
-      return new NetbusError('denied', `${place} cannot be made by this user (${code}): run this as root`, { cause: thrown });
-    case 'EEXIST':
-      return new NetbusError('in_use', `${place} is there already, and nothing is overwritten`, { cause: thrown });
+      return new NetbusError('denied', `${place} is on a read-only filesystem: mount it to be written, or name another`, cause);
+    case 'EEXIST': {
+      const advice = ifTaken === undefined ? '' : `: ${ifTaken}`;
+      return new NetbusError('in_use', `${place} is there already, and nothing is overwritten${advice}`, cause);
+    }
     case 'ENOTDIR':
-      return new NetbusError('usage', `${place} cannot be made: a part of the path is not a folder`, { cause: thrown });
+      return new NetbusError('usage', `${place} cannot be made: a part of the path is not a folder`, cause);
+    case 'ENOSPC':
+    case 'EDQUOT': {
+      const folder = folderOf(place);
+      const advice = `make room on the filesystem of ${folder} (df ${folder}; df -i ${folder})`;
+      return new NetbusError('device', `there is no room for ${place}: ${advice}`, cause);
+    }
+    case 'EFBIG':
+      return new NetbusError('device', `${place} is larger than this user's files may be: raise "ulimit -f"`, cause);
     default:
-      return new NetbusError('device', `${place || 'a file'} cannot be made: ${message}`, { cause: thrown });
+      return new NetbusError('device', `${place} cannot be made: ${message}`, cause);
   }
+}
+
+/** The folder of a file, or the one above it that is there. */
+function folderOf(path: string): string {
+  const folder = dirname(path);
+  return existsSync(folder) || folder === path ? folder : folderOf(folder);
 }
 
 function ignoreMissing(thrown: NodeJS.ErrnoException): undefined {

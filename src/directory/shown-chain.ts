@@ -41,9 +41,15 @@ export function checkShownChain(
 
 function checkDates({ validFrom, validTo }: X509Certificate, clock: Clock): void {
   const now = clock.wallTime();
-  if (now > Date.parse(validTo)) throw refused(`a certificate of it expired on ${validTo}: check the clocks of both hosts`);
-  if (now < Date.parse(validFrom))
-    throw refused(`a certificate of it is valid from ${validFrom} on: check the clocks of both hosts`);
+  const [begin, end] = [Date.parse(validFrom), Date.parse(validTo)];
+  if (now >= begin && now <= end) return;
+  const dates = now > end ? `expired at ${isoTime(end)}` : `is valid from ${isoTime(begin)} on`;
+  const advice = `it is ${isoTime(now)} by this host's clock: check the clocks of both hosts`;
+  throw new NetbusError('denied', `a certificate of the inviting host ${dates}, and ${advice}`);
+}
+
+function isoTime(time: number): string {
+  return new Date(time).toISOString();
 }
 
 function refused(reason: string): NetbusError {

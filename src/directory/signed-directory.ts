@@ -11,7 +11,7 @@ import type { MemberEntry } from './member-list.ts';
 import { isSameList, MEMBER_LIST_BYTES_MAX, type SignedList, verifyMemberList } from './member-list-signature.ts';
 
 /** The serial of the newest list that this host had, for the day when both copies are damaged: an older list is then still refused. */
-const SERIAL_FILE = 'members.serial';
+export const SERIAL_FILE = 'members.serial';
 /**
  * The list is stored twice. A file that a failing disk damages must not make this host forget the others' addresses, without which it could ask nobody for the
  * list; and an older list in reserve would let those in who were evicted since.
@@ -83,7 +83,8 @@ export class SignedDirectory implements Directory {
       if (list !== undefined && (found.length < 2 || !isSameList(found[0], found[1]))) await store(folder, list);
       const serialMin = await readSerial(folder);
       // For the sake of another day: a full disk must not stop this one.
-      if (list !== undefined && list.list.serial !== serialMin) await writeSerial(folder, list).catch(() => {});
+      // A list that is older than that came from a backup: the serial stays, for the doctor to tell.
+      if (list !== undefined && list.list.serial > (serialMin ?? 0)) await writeSerial(folder, list).catch(() => {});
       const lost = list === undefined && (serialMin !== undefined || (await readdir(folder)).some(isSetAside));
       return new SignedDirectory(options, { list, damaged, lost, serialMin });
     } catch (thrown) {
@@ -209,7 +210,11 @@ async function writeSerial(folder: string, { list }: SignedList): Promise<void> 
 
 /** Undefined where there is none that makes sense. */
 async function readSerial(folder: string): Promise<number | undefined> {
-  const text = await readFile(join(folder, SERIAL_FILE), 'utf8').catch(() => '');
+  return parseSerial(await readFile(join(folder, SERIAL_FILE), 'utf8').catch(() => ''));
+}
+
+/** What is in such a file; undefined where that is no serial. */
+export function parseSerial(text: string): number | undefined {
   return /^[1-9]\d{0,15}\n$/.test(text) && Number.isSafeInteger(Number(text)) ? Number(text) : undefined;
 }
 

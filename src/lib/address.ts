@@ -8,6 +8,10 @@ export interface Address {
   readonly port: number;
 }
 
+const PORT_MAX = 65_535;
+/** For people: what an address is. */
+export const ADDRESS_RULE = `an address is HOST or HOST:PORT, with a name, an IPv4 address or an IPv6 address in brackets (port 1 to ${PORT_MAX}, ${DEFAULT_PORT} by default)`;
+
 const hostName = /^(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$/i;
 /** Looks like an IPv4 address and is none: a slip of the finger, not a name that a resolver should be asked for. */
 const dottedNumbers = /^[0-9.]+$/;
@@ -30,5 +34,5 @@ export function formatAddress({ host, port }: Address): string {
 
 function withPort(host: string, digits: string | undefined): Address | undefined {
   const port = digits === undefined ? DEFAULT_PORT : Number(digits);
-  return port >= 1 && port <= 65_535 ? { host, port } : undefined;
+  return port >= 1 && port <= PORT_MAX ? { host, port } : undefined;
 }

@@ -7,7 +7,8 @@ import type { Devices, Status } from '../../src/api/types.ts';
 import { Cleanup } from '../support/cleanup.ts';
 import { type Cluster, netbusProgram, startCluster } from '../support/cluster.ts';
 import { type Host, hostKind } from '../support/hosts.ts';
-import { type RunResult, run, runOk } from '../support/process.ts';
+import { run, runOk } from '../support/process.ts';
+import { assertFails } from '../support/program.ts';
 
 const MIB = 1024 * 1024;
 const cleanup = new Cleanup();
@@ -27,13 +28,6 @@ before(async () => {
   await cluster.startDaemon(cluster.host('m2'));
 });
 after(() => cleanup.run());
-
-function assertFails({ status, stdout, stderr }: RunResult, expected: number, message: RegExp): void {
-  assert.match(stderr, /^netbus: [^\n]+\n$/);
-  assert.match(stderr, message);
-  assert.equal(stdout, '');
-  assert.equal(status, expected);
-}
 
 function makeImage(name: string): string {
   const path = join(m1.folder, name);

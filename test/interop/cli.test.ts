@@ -11,7 +11,8 @@ import { systemClock } from '../../src/lib/clock.ts';
 import { Cleanup } from '../support/cleanup.ts';
 import { type Cluster, netbusProgram, startCluster } from '../support/cluster.ts';
 import type { Host } from '../support/hosts.ts';
-import { type RunResult, run, startProcess } from '../support/process.ts';
+import { run, startProcess } from '../support/process.ts';
+import { assertFails } from '../support/program.ts';
 import { waitForListener } from '../support/wait.ts';
 
 const MIB = 1024 * 1024;
@@ -32,14 +33,6 @@ function makeImage(name: string, bytes = 8 * MIB): string {
   writeFileSync(path, '');
   truncateSync(path, bytes);
   return path;
-}
-
-/** Asserts a failure: this exit status, one line on stderr that matches, and nothing on stdout. */
-function assertFails({ status, stdout, stderr }: RunResult, expected: number, message: RegExp): void {
-  assert.match(stderr, /^netbus: [^\n]+\n$/);
-  assert.match(stderr, message);
-  assert.equal(stdout, '');
-  assert.equal(status, expected);
 }
 
 test('a disk goes from export to attachment, and back', async () => {
@@ -172,8 +165,11 @@ describe('what a user may get wrong', () => {
       const argv = ['export', '--disk', other, ...shared, '--', name];
       assertFails(await cluster.netbus('m1', ...argv), 2, /name/);
     }
-    await cluster.ask('m2', 'attach', 'm1/name', '--vm', 'web');
-    assertFails(await cluster.netbus('m2', 'attach', 'm1/name', '--vm', 'web'), 4, /VM web has a device name already/);
+    const attached = await cluster.ask<AttachmentEntry>('m2', 'attach', 'm1/name', '--vm', 'web');
+    // The same once more tells the same again.
+    assert.deepEqual(await cluster.ask('m2', 'attach', 'm1/name', '--vm', 'web'), attached);
+    const taken = await cluster.netbus('m2', 'attach', 'm1/other', '--vm', 'web', '--as', 'name');
+    assertFails(taken, 4, /VM web has a device name already/);
     assertFails(await cluster.netbus('m2', 'attach', 'm1/name', '--vm', 'a b'), 2, /name/);
     assertFails(await cluster.netbus('m2', 'attach', 'm1/name', '--vm', 'web', '--as', '..'), 2, /name/);
     await cluster.ask('m2', 'detach', 'web/name');

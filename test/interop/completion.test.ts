@@ -65,6 +65,9 @@ const TYPED: readonly [typed: string, becomes: string][] = [
   ['netbus unexport l\t', 'netbus unexport local '],
   ['netbus export x --allow m1,m2,\t', 'netbus export x --allow m1,m2,m3'],
   ['netbus export x --disk images/m\t', 'netbus export x --disk images/my\\ disk.img '],
+  ['netbus export --reopen l\t', 'netbus export --reopen local '],
+  ['netbus export --json --reopen l\t', 'netbus export --json --reopen local '],
+  ['netbus export --reopen local l\t', 'netbus export --reopen local l'],
   ['netbus help gr\t', 'netbus help grow '],
   ['netbus completion z\t', 'netbus completion zsh '],
   // Nothing fits, so nothing happens.
@@ -210,6 +213,8 @@ describe('fish', { skip: skip('fish') }, () => {
     assert.deepEqual(await names('netbus export x --disk images/my'), ['images/my disk.img']);
     assert.deepEqual(await ask('netbus attach m1/data m'), []);
     assert.deepEqual(await ask('netbus export '), []);
+    assert.deepEqual(await names('netbus export --direct '), []);
+    assert.deepEqual(await names('netbus export --json --reopen '), ['local']);
     assert.deepEqual(await names(`netbus --run-dir ${join(cluster.host('m1').folder, 'run')} unexport d`), ['data']);
   });
 

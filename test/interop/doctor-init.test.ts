@@ -8,7 +8,7 @@ import { Cleanup } from '../support/cleanup.ts';
 import { GrowingCluster } from '../support/growing-cluster.ts';
 
 /** What init and the daemon have made; the other checks are of the machine. */
-const MADE = ['config', 'keys', 'certificates', 'root key', 'state folder', 'run folder', 'port', 'members'];
+const MADE = ['config', 'keys', 'certificates', 'root key', 'state folder', 'run folder', 'port', 'member list', 'members'];
 
 const cleanup = new Cleanup();
 let cluster: GrowingCluster;

@@ -10,7 +10,8 @@ import { exportEmptyDisk } from '../guest/attached.ts';
 import { Cleanup } from '../support/cleanup.ts';
 import { type Cluster, netbusProgram, startCluster } from '../support/cluster.ts';
 import type { Host } from '../support/hosts.ts';
-import type { RunningProcess, RunResult } from '../support/process.ts';
+import type { RunningProcess } from '../support/process.ts';
+import { assertFails } from '../support/program.ts';
 import { waitFor, waitForListener } from '../support/wait.ts';
 
 const ID = 'nb-web-disk';
@@ -69,13 +70,6 @@ async function chardevs(): Promise<string[]> {
   if (machine === undefined || machine.process.ended) return [];
   const answer = (await machine.monitor.execute('query-chardev')) as { label: string }[];
   return answer.map(({ label }) => label).filter((label) => label.startsWith('nb-'));
-}
-
-function assertFails({ status, stdout, stderr }: RunResult, wanted: number, message: RegExp): void {
-  assert.equal(stdout, '');
-  assert.match(stderr, /^netbus: [^\n]+\n$/);
-  assert.match(stderr, message);
-  assert.equal(status, wanted);
 }
 
 async function assertNothingLeft(): Promise<void> {

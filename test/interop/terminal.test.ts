@@ -1,6 +1,6 @@
 /** The command line on a real terminal, and beside it in a pipe: questions, progress, watches, colours, Ctrl-C. */
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import type { ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
@@ -67,10 +67,10 @@ describe('evict asks', () => {
       const bodies = await daemon.answerWith({ host: 'm3', told: ['m1'], untold: [] });
       const typed = new Typed(['evict', 'm3']);
       await typed.waitFor(QUESTION);
-      assert.deepEqual(bodies, [], 'the daemon is not asked before the answer');
+      assert.equal(bodies.length, 1, 'the daemon was asked whether it may be evicted, and nothing else');
       typed.type(keys);
       assert.match(await typed.ends(status), told);
-      assert.equal(bodies.length, status === 0 ? 1 : 0);
+      assert.equal(bodies.length, status === 0 ? 2 : 1);
     });
   }
 
@@ -81,7 +81,12 @@ describe('evict asks', () => {
     const { status, stdout, stderr } = await daemon.netbus(['evict', 'm3']);
     assert.deepEqual([status, stdout], [2, '']);
     assert.match(stderr, /^netbus: guests on m3 lose .* type "netbus evict m3 --yes"\n$/);
-    assert.equal(bodies.length, 1);
+    assert.equal(bodies.length, 2);
+  });
+
+  test('nobody about a host that is no member', async () => {
+    await daemon.answerWith({ error: { code: 'not_found', message: 'host m3 is not a member' } }, 404);
+    assert.match(await new Typed(['evict', 'm3']).ends(3), /^netbus: host m3 is not a member\r\n$/);
   });
 });
 
@@ -162,7 +167,7 @@ describe('join is interrupted, and nothing is half done', () => {
   function assertNothing(): void {
     const { config, stateDir } = places();
     const left = existsSync(cluster.host('m2').folder) ? readdirSync(cluster.host('m2').folder, { recursive: true }) : [];
-    const files = left.filter((name) => /netbus\.yaml|pki|directory|\.netbus-join/.test(String(name)));
+    const files = left.filter((name) => /netbus\.yaml|pki|directory|\.netbus-setup/.test(String(name)));
     assert.deepEqual([files, existsSync(config), existsSync(join(stateDir, 'directory'))], [[], false, false]);
   }
 
@@ -194,17 +199,31 @@ describe('join is interrupted, and nothing is half done', () => {
     assertNothing();
   });
 
-  test('when the host was let in and its files are about to be made; invited again it joins', async () => {
-    const { token } = await cluster.invite('m1', 'm2');
+  test('when the host was let in: it becomes a member all the same; where that fails it can be invited again', async () => {
+    const join = async (atTheEnd: () => void) => {
+      const { token } = await cluster.invite('m1', 'm2');
+      const progress = (line: string) => void (line.includes('are in order') && atTheEnd());
+      return await joinCluster({ token, clock: systemClock, signal: interrupt.signal, progress, ...places() });
+    };
     const interrupt = new AbortController();
-    const progress = (line: string) => void (line.includes('are in order') && interrupt.abort());
-    const joining = joinCluster({ token, clock: systemClock, signal: interrupt.signal, progress, ...places() });
-    await assert.rejects(joining, /the invitation is used up/);
+    const { config } = places();
+    await assert.rejects(
+      join(() => writeFileSync(config, '')),
+      {
+        code: 'in_use',
+        message: `this host was let in, but its files could not be made: ${config} is there already, and nothing is overwritten; the invitation is used up: type "netbus evict m2 --yes" and "netbus invite m2" on m1, and join with the new token`,
+      },
+    );
+    rmSync(config);
     assertNothing();
     const evicted = await run([...netbusProgram(), 'evict', 'm2', '--yes'], {
       env: { NETBUS_RUN_DIR: cluster.host('m1').runDir },
     });
     assert.equal(evicted.status, 0, evicted.stderr);
-    assert.equal((await cluster.join('m2', (await cluster.invite('m1', 'm2')).token)).status, 0);
+    const { files } = await join(() => interrupt.abort());
+    assert.deepEqual(
+      files.filter((path) => !existsSync(path)),
+      [],
+    );
   });
 });

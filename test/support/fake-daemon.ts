@@ -1,5 +1,4 @@
 /** The program as a process, before a daemon that answers what the test wants. */
-import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
@@ -60,12 +59,4 @@ export class FakeDaemon {
   netbus(argv: readonly string[], { env, prefix = [] }: ProgramOptions = {}): Promise<RunResult> {
     return run([...prefix, ...netbusProgram(), ...argv], { env: { NETBUS_RUN_DIR: this.folder, ...env } });
   }
-}
-
-/** Asserts a failure: nothing on stdout, one line for people on stderr. */
-export function assertFails({ status, stdout, stderr }: RunResult, expected: number, message: RegExp): void {
-  assert.equal(stdout, '');
-  assert.match(stderr, /^netbus: [^\n]+\n$/);
-  assert.match(stderr, message);
-  assert.equal(status, expected);
 }

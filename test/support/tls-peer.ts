@@ -27,9 +27,10 @@ export class TlsPeer {
     });
   }
 
-  /** Connects as `identity`; nothing is said yet. */
-  static async connect(identity: EndpointIdentity, target: Target): Promise<TlsPeer> {
-    const socket = connect({ ...secure(identity), host: target.address, port: target.port });
+  /** Connects as `identity`, from `localAddress` where it is given; nothing is said yet. */
+  static async connect(identity: EndpointIdentity, target: Target, localAddress?: string): Promise<TlsPeer> {
+    const from = localAddress === undefined ? {} : { localAddress };
+    const socket = connect({ ...secure(identity), host: target.address, port: target.port, ...from });
     const peer = new TlsPeer(socket);
     await once(socket, 'secureConnect');
     return peer;

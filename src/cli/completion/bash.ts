@@ -43,7 +43,7 @@ _netbus() {
     if ((i == 0)) || [[ -n $spaces ]]; then words+=("$piece"); else words[-1]+=$piece; fi
   done
 
-  local path='' kind='' value='' prefix='' word position=0 ended='' where=() commands options
+  local path='' kind='' value='' prefix='' word position=0 ended='' where=() seen=() commands options
   local last=$((\${#words[@]} - 1)) current=\${words[-1]}
   for ((i = 1; i < last; i++)); do
     word=\${words[i]}
@@ -59,6 +59,8 @@ _netbus() {
       if [[ -n $kind ]]; then
         ((i++))
         ((i < last)) && { _netbus_where "$word" "\${words[i]}"; kind=''; }
+      else
+        seen+=("$word")
       fi
     elif ((position == 0)) && _netbus_is_command "$path" "$word"; then
       path=\${path:+$path }$word
@@ -83,7 +85,10 @@ _netbus() {
     _netbus_words "$path"
     ((position > 0)) || COMPREPLY=($(compgen -W "\${commands[*]}" -- "$current"))
     value=$current
-    _netbus_argument "$path" $((position + 1))
+    for word in "\${seen[@]}"; do
+      [[ -n $kind ]] || _netbus_argument "$path $word" $((position + 1))
+    done
+    [[ -n $kind ]] || _netbus_argument "$path" $((position + 1))
     _netbus_values
   fi
 

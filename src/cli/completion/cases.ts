@@ -1,5 +1,5 @@
 /** The command tree as the branches of a shell's `case` or `switch`; the scripts ask them word by word, from left to right. */
-import type { Value } from './kinds.ts';
+import { BEHIND_OPTIONS, type Value } from './kinds.ts';
 import type { CommandNode } from './tree.ts';
 
 /** Options that say which daemon is meant: they go along when it is asked for names. */
@@ -41,15 +41,19 @@ export function optionBranches(tree: readonly CommandNode[]): Branch[] {
   );
 }
 
-/** Of `PATH NUMBER`: the arguments, from 1 on. */
+/** Of `PATH NUMBER`: the arguments, from 1 on; of `PATH FLAG NUMBER` behind an option that makes another thing of the first. */
 export function argumentBranches(tree: readonly CommandNode[]): Branch[] {
-  return tree.flatMap(({ path, arguments: list }) =>
+  const behind = BEHIND_OPTIONS.filter(({ path }) => tree.some((node) => node.path === path)).map(
+    ({ path, flag, value }): Branch => ({ subject: `${path} ${flag} 1`, match: 'all of it', value: valueText(value) }),
+  );
+  const plain = tree.flatMap(({ path, arguments: list }) =>
     list.map((argument, index): Branch => {
       const value = valueText(argument.value);
       if (argument.variadic) return { subject: `${path} `, match: 'its beginning', value };
       return { subject: `${path} ${index + 1}`, match: 'all of it', value };
     }),
   );
+  return [...behind, ...plain];
 }
 
 /** `PATH VERB` of all verbs that there are. */

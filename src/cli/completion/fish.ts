@@ -73,6 +73,7 @@ function __netbus
     set -l position 0
     set -l ended ''
     set -l where
+    set -l seen
     set -l last (count $words)
     set -l i 2
     while test $i -le $last
@@ -92,6 +93,8 @@ function __netbus
                     set where $where (__netbus_where $word $words[$i])
                     set kind ''
                 end
+            else
+                set seen $seen $word
             end
         else if test $position -eq 0; and __netbus_is_command "$path" $word
             set path (string trim -- "$path $word")
@@ -110,7 +113,12 @@ function __netbus
         __netbus_options "$path"
     else
         test $position -eq 0; and __netbus_commands "$path"
-        __netbus_values (__netbus_argument "$path" (math $position + 1))'' "$current" '' $words[1] $where
+        set -l number (math $position + 1)
+        for flag in $seen
+            test -n "$kind"; or set kind (__netbus_argument "$path $flag" $number)
+        end
+        test -n "$kind"; or set kind (__netbus_argument "$path" $number)
+        __netbus_values "$kind" "$current" '' $words[1] $where
     end
 end
 

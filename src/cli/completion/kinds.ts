@@ -39,6 +39,11 @@ const EXCEPTIONS: Readonly<Record<string, Value>> = {
   'init --host': FREE,
 };
 
+/** What an argument is behind an option without a value, where it is free otherwise. */
+export const BEHIND_OPTIONS: readonly { readonly path: string; readonly flag: string; readonly value: Value }[] = [
+  { path: 'export', flag: '--reopen', value: { type: 'names', kind: 'export' } },
+];
+
 /** `place` is the argument's name, or the option's long flag; `choices` are those that the definition itself has. */
 export function completionOf(path: string, place: string, placeholder: string, choices: readonly string[] | undefined): Value {
   if (choices !== undefined) return { type: 'choices', choices };

@@ -41,7 +41,7 @@ function described({ name, description }: CommandNode['flags'][number]): string 
 const RUNTIME = `
 _netbus() {
   local netbus_path='' kind='' word current=\${words[CURRENT]} ended=''
-  local -a where commands options
+  local -a where seen commands options
   integer i position=0
 
   for ((i = 2; i < CURRENT; i++)); do
@@ -61,6 +61,8 @@ _netbus() {
           _netbus_where "$word" "\${(Q)words[i]}"
           kind=''
         fi
+      else
+        seen+=("$word")
       fi
     elif ((position == 0)) && _netbus_is_command "$netbus_path" "$word"; then
       netbus_path=\${netbus_path:+$netbus_path }$word
@@ -81,7 +83,10 @@ _netbus() {
   else
     _netbus_words "$netbus_path"
     ((position == 0 && $#commands > 0)) && _describe 'verb' commands
-    _netbus_argument "$netbus_path" $((position + 1))
+    for word in $seen; do
+      [[ -n $kind ]] || _netbus_argument "$netbus_path $word" $((position + 1))
+    done
+    [[ -n $kind ]] || _netbus_argument "$netbus_path" $((position + 1))
     _netbus_values
   fi
 }

@@ -9,6 +9,7 @@ import { ioUring } from './checks/io-uring.ts';
 import { kernel } from './checks/kernel.ts';
 import { keys, rootKey } from './checks/keys.ts';
 import { limits } from './checks/limits.ts';
+import { memberList } from './checks/member-list.ts';
 import { clock, members } from './checks/members.ts';
 import { node } from './checks/node.ts';
 import { firewall, port } from './checks/port.ts';
@@ -21,5 +22,5 @@ export const checks: readonly Check[] = [
   ...[node, kernel, addon, ioUring, limits, sharedMemory, qemu],
   ...[user, configFile, deviceGroup, daemon, stateFolder, runFolder],
   ...[keys, certificates, rootKey],
-  ...[port, firewall, members, clock],
+  ...[port, firewall, memberList, members, clock],
 ];

@@ -19,7 +19,17 @@ test('without daemon and config each check says why it could not be made, and no
   const { ok, checks, results } = await diagnose(host, DOCTOR_OPTIONS);
   assert.equal(ok, true);
   assert.equal(results.error, 0);
-  for (const check of ['device group', 'keys', 'certificates', 'root key', 'port', 'firewall', 'members', 'clock']) {
+  for (const check of [
+    'device group',
+    'keys',
+    'certificates',
+    'root key',
+    'port',
+    'firewall',
+    'member list',
+    'members',
+    'clock',
+  ]) {
     assert.equal(checks.find((finding) => finding.check === check)?.result, 'skipped', check);
   }
   assert.match(checks.find(({ check }) => check === 'config')?.advice ?? '', /netbus init/);
@@ -46,6 +56,6 @@ test('a host that answers nothing at all: every check still says something', asy
   }
   const { checks } = await diagnose(host, DOCTOR_OPTIONS);
   const names = new Set(checks.map(({ check }) => check));
-  assert.equal(names.size, 20);
+  assert.equal(names.size, 21);
   assert.ok(checks.some(({ found }) => found === 'could not be checked: broken'));
 });

@@ -4,7 +4,9 @@ import { controlSocket } from '../../api/client.ts';
 import type { MemberProbe, Status } from '../../api/types.ts';
 import { NetbusError } from '../../device/errors.ts';
 import type { Identity } from '../../directory/identity.ts';
+import type { MemberList } from '../../directory/member-list.ts';
 import { verifyMemberList } from '../../directory/member-list-signature.ts';
+import { COPY_FILE, LIST_FILE } from '../../directory/signed-directory.ts';
 import { type Address, parseAddress } from '../../lib/address.ts';
 import { type Config, parseConfig } from '../config.ts';
 import { directoryFolder } from '../directory.ts';
@@ -12,8 +14,6 @@ import { errorCode, errorText, type HostFacts } from './facts.ts';
 
 const STATE_DIR_DEFAULT = '/var/lib/netbus';
 const PKI_FOLDER_DEFAULT = '/etc/netbus/pki';
-/** As the signed directory stores it: src/directory/signed-directory.ts. */
-const LIST_FILES = ['members.list', 'members.copy'];
 
 export interface DoctorOptions {
   readonly configFile: string;
@@ -153,14 +153,33 @@ async function readMembers(
 ): Promise<Map<string, Address>> {
   if (config.hosts !== undefined) return new Map(config.hosts);
   const folder = directoryFolder(stateDir);
-  for (const name of LIST_FILES) {
-    const text = await facts.readText(join(folder, name)).catch(() => undefined);
-    if (text === undefined) continue;
-    const { list } = verifyMemberList(Buffer.from(text), identity.ca, identity.cluster, undefined);
-    const members = list.members.filter(({ state }) => state === 'member');
-    return new Map(members.map(({ host, address }) => [host, parseAddress(address)!]));
+  const read = await storedList(facts, folder, identity);
+  if ('thrown' in read) {
+    const reason = errorText(read.thrown);
+    throw new NetbusError('config', `${folder} has no member list that can be used by this user: ${reason}`);
   }
-  throw new NetbusError('config', `${folder} has no member list that this user may read`);
+  const members = read.list.members.filter(({ state }) => state === 'member');
+  return new Map(members.map(({ host, address }) => [host, parseAddress(address)!]));
+}
+
+/** The newer one of the two that are stored, or what is in the way of the last. */
+export async function storedList(
+  facts: HostFacts,
+  folder: string,
+  { ca, cluster }: Identity,
+): Promise<{ readonly list: MemberList } | { readonly thrown: unknown }> {
+  const found: MemberList[] = [];
+  let trouble: unknown;
+  for (const name of [LIST_FILE, COPY_FILE]) {
+    try {
+      const text = await facts.readText(join(folder, name));
+      found.push(verifyMemberList(Buffer.from(text), ca, cluster, undefined).list);
+    } catch (thrown) {
+      if (trouble === undefined || errorCode(thrown) !== 'ENOENT') trouble = thrown;
+    }
+  }
+  const [list] = found.sort((a, b) => b.serial - a.serial);
+  return list === undefined ? { thrown: trouble } : { list };
 }
 
 /** Whether another process has the lock of a folder, by the kernel's own table: trying it would be in a starting daemon's way. */

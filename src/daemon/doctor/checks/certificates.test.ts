@@ -15,7 +15,7 @@ test('keys that others may read, exchange, or own: with what to type', async () 
     host.change(key, { mode: 0o644 }),
   );
   await expect('keys', 'error', /user 1000/, /^chown 0 /, (host) => host.change(key, { uid: 1000 }));
-  await expect('keys', 'error', /not there/, /netbus init/, (host) => host.remove(key));
+  await expect('keys', 'error', /host\.key .* is not there/, /^put it back from a backup/, (host) => host.remove(key));
   await expect('keys', 'error', /others may exchange/, /^chmod go-w \/etc\/netbus\/pki$/, (host) =>
     host.change('/etc/netbus/pki', { mode: 0o777 }),
   );
@@ -81,9 +81,12 @@ test('days left, expired, not yet valid, of another host, and what the daemon wo
     host.identity = new NetbusError('config', 'host.crt was not issued by the CA: take both');
   });
   assert.equal(refused.ok, false);
-  await expect('certificates', 'error', /ca\.crt .* is not there/, /netbus join/, (host) =>
+  await expect('certificates', 'error', /ca\.crt .* is not there/, /^copy it from another host/, (host) =>
     host.remove('/etc/netbus/pki/ca.crt'),
   );
+  await expect('certificates', 'error', /ca\.crt .* is not there/, /netbus join/, (host) => {
+    for (const name of ['ca.crt', 'host.crt', 'host.key']) host.remove(`/etc/netbus/pki/${name}`);
+  });
   await expect('certificates', 'skipped', /cannot be read/, /root/, (host) => {
     host.change('/etc/netbus/pki/host.crt', { error: 'EACCES' });
     host.identity = new NetbusError('config', 'may not be read');

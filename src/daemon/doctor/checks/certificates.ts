@@ -1,5 +1,6 @@
 /** The certificates: as the daemon checks them, and how long they last. */
 import { X509Certificate } from 'node:crypto';
+import { adviceOnMissing } from '../../../directory/identity.ts';
 import { type Check, type Finding, failure, ok, skipped, warning, withoutConfig } from '../check.ts';
 import { errorCode, errorText, type HostFacts } from '../facts.ts';
 
@@ -16,11 +17,12 @@ export const certificates: Check = {
   name: 'certificates',
   async run({ facts, config, pki, identity }) {
     if (config.name !== 'loaded') return [withoutConfig];
+    const ifMissing = await adviceOnMissing(pki, (path) => facts.stat(path));
     const dates = [
-      ...(await checkDates(facts, pki.ca, 'the CA certificate', [
+      ...(await checkDates(facts, { path: pki.ca, what: 'the CA certificate', ifMissing: ifMissing.ca }, [
         { name: 'the CA certificate', advice: 'make a new root, and join all hosts anew' },
       ])),
-      ...(await checkDates(facts, pki.certificate, 'the certificate', [
+      ...(await checkDates(facts, { path: pki.certificate, what: 'the certificate', ifMissing: ifMissing.certificate }, [
         { name: "this host's certificate", advice: RENEWAL },
         { name: 'the issuing certificate', advice: ISSUING_RENEWAL },
       ])),
@@ -54,16 +56,14 @@ export const certificates: Check = {
 /** One finding for each certificate of a file. `wanted` says what they are, in the file's order, and what to do at their end. */
 async function checkDates(
   facts: HostFacts,
-  path: string,
-  what: string,
+  { path, what, ifMissing }: { readonly path: string; readonly what: string; readonly ifMissing: string },
   wanted: readonly { readonly name: string; readonly advice: string }[],
 ): Promise<Finding[]> {
   let text: string;
   try {
     text = await facts.readText(path);
   } catch (thrown) {
-    if (errorCode(thrown) === 'ENOENT')
-      return [failure(`${path} (${what}) is not there`, 'run "netbus init" or "netbus join"')];
+    if (errorCode(thrown) === 'ENOENT') return [failure(`${path} (${what}) is not there`, ifMissing)];
     return [skipped(`${path} (${what}) cannot be read: ${errorText(thrown)}`, 'run this as root')];
   }
   return (text.match(BLOCK) ?? []).slice(0, wanted.length).flatMap((block, index) => {
@@ -84,7 +84,10 @@ function dateFinding(
   const [begin, end] = [Date.parse(validFrom), Date.parse(validTo)];
   if (now < begin)
     return failure(`${what} is valid from ${isoDay(begin)} on, and here it is ${isoDay(now)}`, "set this host's clock right");
-  if (now > end) return failure(`${what} expired on ${isoDay(end)}: no new session begins`, advice);
+  if (now > end) {
+    const found = `${what} expired on ${isoDay(end)}, and here it is ${isoDay(now)}: no new session begins`;
+    return failure(found, `if this host's clock is right: ${advice}`);
+  }
   const days = Math.floor((end - now) / DAY_MS);
   const found = `${what} is valid until ${isoDay(end)}, ${days} ${days === 1 ? 'day' : 'days'}`;
   return days < WARN_BELOW_DAYS ? warning(found, advice) : ok(found);

@@ -1,4 +1,6 @@
 /** Private keys: nobody else may read them, and who may write to their folder may exchange them. */
+
+import { adviceOnMissing } from '../../../directory/identity.ts';
 import { type Check, type Finding, failure, hint, ok, skipped, withoutConfig } from '../check.ts';
 import { errorCode, errorText } from '../facts.ts';
 import { pkiFolder, type Situation } from '../situation.ts';
@@ -16,9 +18,7 @@ export const keys: Check = {
     const folder = pkiFolder(situation);
     const host = await checkKey(situation, pki.key, "this host's private key");
     const issuing = await checkKey(situation, pki.issuing.key, 'the issuing key');
-    const findings = [
-      host ?? failure(`${pki.key} (this host's private key) is not there`, 'run "netbus init" or "netbus join"'),
-    ];
+    const findings = [host ?? failure(`${pki.key} (this host's private key) is not there`, await advice(situation))];
     if (issuing !== undefined) findings.push(issuing);
     const facts = await situation.facts.stat(folder).catch(() => undefined);
     if (facts !== undefined && (facts.mode & FOLDER_FORBIDDEN) !== 0) {
@@ -28,6 +28,10 @@ export const keys: Check = {
     return findings;
   },
 };
+
+async function advice({ facts, pki }: Situation): Promise<string> {
+  return (await adviceOnMissing(pki, (path) => facts.stat(path))).key;
+}
 
 /** Undefined where there is none. */
 async function checkKey({ facts, owner }: Situation, path: string, what: string): Promise<Finding | undefined> {
