@@ -4,6 +4,8 @@
  */
 import { IO_COMPLETION_WORDS, IO_OPERATION_WORDS, IO_SEGMENT_WORDS, IoOp } from '../../native/index.ts';
 import type { IoCalls } from '../../src/backends/disk/engine.ts';
+import type { DiskProfile } from '../../src/device/profile.ts';
+import { diskProfile } from '../support/memory-disk.ts';
 import type { ProcessMemory } from './memory.ts';
 import type { SimProcess, World } from './world.ts';
 
@@ -251,4 +253,13 @@ export function blockContent(world: World, words: Uint32Array, at: number): numb
     break;
   }
   return words[at];
+}
+
+export function profileOf(disk: SimDisk): DiskProfile {
+  return diskProfile({
+    capacityBytes: disk.blocks.length * BLOCK_BYTES,
+    physicalBlockBytes: BLOCK_BYTES,
+    optimalIoBytes: 0,
+    features: ['flush', 'write-zeroes', 'write-cache-control', 'multi-queue'],
+  });
 }

@@ -9,10 +9,11 @@ import { join } from 'node:path';
 import type { Address } from '../../src/lib/address.ts';
 import { TestAuthority } from '../support/bus-host.ts';
 import { Checker } from './checker.ts';
-import { SimDisk } from './disk.ts';
+import { STATE_FOLDER } from './daemon.ts';
+import { profileOf, SimDisk } from './disk.ts';
 import { plan } from './faults.ts';
 import { SimVm } from './guest.ts';
-import { profileOf, SimHost, STATE_FOLDER, type Wrappers } from './host.ts';
+import { SimHost, type Wrappers } from './host.ts';
 import { Network } from './network.ts';
 import { type Violation, World } from './world.ts';
 
