@@ -23,6 +23,7 @@ import { NetbusError } from '../../src/device/errors.ts';
 import type { BackendSource } from '../../src/device/source.ts';
 import { StaticDirectory } from '../../src/directory/static-directory.ts';
 import { bounce } from '../../src/filters/bounce.ts';
+import { WriteLog, type WriteLogOptions } from '../../src/filters/write-log/write-log.ts';
 import type { Clock } from '../../src/lib/clock.ts';
 import type { Log } from '../../src/lib/log.ts';
 import { profileOf, type SimDisk, simulatedIo } from './disk.ts';
@@ -33,6 +34,8 @@ import { SimProcess } from './world.ts';
 
 export const STATE_FOLDER = '/state';
 const LOCK_RETRY_MS = 200;
+/** Nothing can be made there. */
+const NO_FILE = '/proc/none/log';
 
 export class SimDaemon {
   readonly process: SimProcess;
@@ -142,12 +145,13 @@ export class SimDaemon {
       hosts: () => deviceHosts.names,
       deviceHost: (name) => wrappers.deviceHost?.(deviceHosts.get(name)) ?? deviceHosts.get(name),
       createFrontend: (options) => {
-        const frontend = new SimFrontend(options, this.process, this.memory);
+        const frontend = new SimFrontend(options, this.process, this.memory, wrappers.hidesErrors ?? false);
         const vm = [...this.#host.vms].find(([key]) => options.path.endsWith(`/${key}.sock`))![1];
         vm.socket = frontend;
         return frontend;
       },
       identifyProcess: String,
+      writeLog: { boundBytes: this.#host.logBytes, bootId: this.#bootId, createLog: this.#createLog },
       clock,
       log,
       events,
@@ -189,6 +193,25 @@ export class SimDaemon {
       close: async () => {},
     };
     return wrappers.source?.(source) ?? source;
+  };
+
+  /** The real one, in the host's memory. What of this process is mapped goes with it, so that it changes nothing of what the next one finds. */
+  readonly #createLog = (options: WriteLogOptions, isFirst: boolean): WriteLog => {
+    const { world, wrappers } = this.#options;
+    const path = this.#host.hasLogMemory ? options.path : NO_FILE;
+    const onSent = (bytes: number) => {
+      world.count('logs sent again');
+      options.onSent(bytes);
+    };
+    const make = wrappers.createLog ?? ((given, first) => new WriteLog(given, first));
+    const log = make({ ...options, path, onSent }, isFirst);
+    const { flushed } = log;
+    log.flushed = (sequence) => {
+      if (log.status().state === 'full') world.count('full logs');
+      flushed.call(log, sequence);
+    };
+    this.process.onKill(() => log.close());
+    return log;
   };
 
   #recorded({ type, details }: NewEvent): void {

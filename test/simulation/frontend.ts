@@ -36,6 +36,7 @@ export class SimFrontend implements Frontend {
   readonly #options: FrontendOptions;
   readonly #process: SimProcess;
   readonly #memory: ProcessMemory;
+  readonly #hidesErrors: boolean;
   #vm: SimVm | undefined;
   #state: State = { name: 'idle' };
   #isClosed = false;
@@ -46,10 +47,12 @@ export class SimFrontend implements Frontend {
   /** Connections come and go one after the other. */
   readonly #turns = new Turns();
 
-  constructor(options: FrontendOptions, process: SimProcess, memory: ProcessMemory) {
+  /** `hidesErrors`: broken. */
+  constructor(options: FrontendOptions, process: SimProcess, memory: ProcessMemory, hidesErrors: boolean) {
     this.#options = options;
     this.#process = process;
     this.#memory = memory;
+    this.#hidesErrors = hidesErrors;
     process.onKill(() => {
       this.#isClosed = true;
       this.#vm?.lost(this);
@@ -200,12 +203,13 @@ export class SimFrontend implements Frontend {
       this.#requests.delete(row);
       this.#rows!.give(row);
       const values: number[] = [];
-      if (request.kind === DiskKind.read && replies.statuses[i] === DiskStatus.ok) {
+      const status = this.#hidesErrors ? DiskStatus.ok : replies.statuses[i];
+      if (request.kind === DiskKind.read && status === DiskStatus.ok) {
         const content = words(state.memory, row * REQUEST_BYTES_MAX, request.blocks * BLOCK_BYTES);
         for (let at = 0; at < content.length; at += BLOCK_BYTES / 4)
           values.push(blockContent(this.#process.world, content, at));
       }
-      vm?.replied(request, replies.statuses[i], values);
+      vm?.replied(request, status, values);
     }
     this.#push();
   }

@@ -1,10 +1,14 @@
 /** A host: its disks, records and run folder, the VMs that run on it, and its daemon; it loses its power, and boots. */
 import type { X509Certificate } from 'node:crypto';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import type { IoCalls } from '../../src/backends/disk/engine.ts';
 import type { Transport } from '../../src/bus/transport.ts';
 import type { DeviceHost } from '../../src/daemon/device-host.ts';
 import type { RecordFiles } from '../../src/daemon/record-files.ts';
 import type { BackendSource } from '../../src/device/source.ts';
+import { LOG_BLOCK_BYTES } from '../../src/filters/write-log/log-file.ts';
+import type { WriteLog, WriteLogOptions } from '../../src/filters/write-log/write-log.ts';
 import type { Address } from '../../src/lib/address.ts';
 import type { Clock } from '../../src/lib/clock.ts';
 import { SimDaemon } from './daemon.ts';
@@ -25,10 +29,15 @@ export interface Wrappers {
   readonly deviceHost?: (host: DeviceHost) => DeviceHost;
   readonly memory?: (memory: ProcessMemory['allocate']) => ProcessMemory['allocate'];
   readonly bootId?: (bootId: string) => string;
+  readonly createLog?: (options: WriteLogOptions, isFirst: boolean) => WriteLog;
   /** False: an image is opened although I/O of a process that was killed is under way. */
   readonly ignoresLock?: boolean;
   /** True: see VmOptions. */
   readonly repeatsAnswered?: boolean;
+  /** True: guests are told that what failed was done. */
+  readonly hidesErrors?: boolean;
+  /** True: hold times are not in the records. */
+  readonly forgetsHold?: boolean;
 }
 
 export interface HostOptions {
@@ -38,8 +47,10 @@ export interface HostOptions {
   readonly address: string;
   readonly certificate: X509Certificate;
   readonly hosts: ReadonlyMap<string, Address>;
-  /** Sockets of devices are in folders below. */
+  /** In memory. The run folder of each host is in it. */
   readonly runDir: string;
+  /** Of each write log: bytes of data; undefined: there is no memory for one. */
+  readonly logBytes: number | undefined;
   readonly wrappers: Wrappers;
 }
 
@@ -70,6 +81,14 @@ export class SimHost implements NetworkHost {
     this.address = options.address;
     this.files = new SimFiles(options.world);
     options.network.add(this);
+  }
+
+  get hasLogMemory(): boolean {
+    return this.#options.logBytes !== undefined;
+  }
+
+  get logBytes(): number {
+    return this.#options.logBytes ?? LOG_BLOCK_BYTES;
   }
 
   get daemon(): SimDaemon | undefined {
@@ -115,6 +134,7 @@ export class SimHost implements NetworkHost {
     for (const vm of this.vms.values()) vm.stop();
     for (const disk of this.disks.values()) disk.losePower();
     this.files.losePower();
+    rmSync(join(this.#options.runDir, this.name), { recursive: true, force: true });
   }
 
   boot(): void {

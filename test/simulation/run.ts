@@ -26,11 +26,13 @@ async function search(from: number, count: number): Promise<number> {
   let reportedMs = begunMs;
   const failed: number[] = [];
   const total = { events: 0, answered: 0, seconds: 0 };
+  const counts = new Map<string, number>();
   for (let seed = from; seed < from + count; seed++) {
     const run = await simulator.run(seed);
     total.events += run.events;
     total.answered += run.answered;
     total.seconds += run.seconds;
+    for (const [what, count] of run.counts) counts.set(what, (counts.get(what) ?? 0) + count);
     if (run.violation !== undefined) {
       console.log(`seed ${seed}: ${run.violation.message}`);
       failed.push(seed);
@@ -45,6 +47,7 @@ async function search(from: number, count: number): Promise<number> {
   console.log(
     `seeds ${from} to ${from + count - 1} in ${seconds} s: ${events} events, ${answered} answers, ${(total.seconds / 3600).toFixed(1)} simulated hours; ${failed.length} failed`,
   );
+  console.log([...counts].map(([what, count]) => `${count} ${what}`).join(', '));
   return failed.length === 0 ? 0 : 1;
 }
 

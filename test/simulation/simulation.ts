@@ -3,9 +3,10 @@
  * hold. Everything follows from the seed.
  */
 import { X509Certificate } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { LOG_BLOCK_BYTES } from '../../src/filters/write-log/log-file.ts';
 import type { Address } from '../../src/lib/address.ts';
 import { TestAuthority } from '../support/bus-host.ts';
 import { Checker } from './checker.ts';
@@ -23,13 +24,28 @@ const PORT = 7443;
 const SPAN_MS = [2_000, 20_000, 60_000];
 /** After which everything that waits must have gone on: longer than any timer of the product. */
 const PEACE_MS = 120_000;
+/** After which every device that is there is in use again. */
+const RECONNECTION_MS = 20_000;
 const QUEUE_DEPTH_MAX = 24;
+/** Half of a block of a write log, two, and eight. */
+const DISK_BLOCKS = [4, 16, 64];
 /** A guest that never flushes has the most to lose, and one that does the most to check. */
 const FLUSH_PERCENT = [0, 1, 5, 20];
 const CREATED_AT = '2026-01-01T00:00:00.000Z';
 const RECORD = { version: 1, createdAt: CREATED_AT } as const;
 /** Of one host in peace: heartbeats and retries. */
 const TIMERS_MAX = 64;
+/** Small, so that logs are full often; 1: there is never room for the new content beside the old. */
+const LOG_BLOCKS = [1, 2, 3, 5, 16];
+/** One host in so many has no memory for logs. */
+const WITHOUT_LOG = 12;
+/** For ever more often than not. */
+const HOLD_MS = [undefined, undefined, undefined, 1_000, 10_000];
+/** Later than that after the hold time a guest that waits must have been told. */
+const HOLD_SLACK_MS = 1_000;
+const HOLD_LOOK_MS = 500;
+/** Where everybody has memory that is a file system. */
+const MEMORY_FOLDER = ['/dev/shm', '/run', tmpdir()].find((folder) => existsSync(folder))!;
 
 export interface Run {
   readonly seed: number;
@@ -38,6 +54,8 @@ export interface Run {
   readonly hash: string;
   readonly events: number;
   readonly answered: number;
+  /** What the run is there for, and how often it came about. */
+  readonly counts: ReadonlyMap<string, number>;
   /** In the world of the run. */
   readonly seconds: number;
   readonly trace: readonly string[] | undefined;
@@ -52,6 +70,7 @@ interface Placement {
   readonly key: string;
   readonly disk: SimDisk;
   readonly checker: Checker;
+  readonly holdMs: number | undefined;
 }
 
 /** Certificates are the one thing that no seed decides; nothing of them is looked at but names. */
@@ -61,7 +80,7 @@ export class Simulator {
 
   private constructor(certificates: ReadonlyMap<string, X509Certificate>) {
     this.#certificates = certificates;
-    this.#runDir = mkdtempSync(join(tmpdir(), 'netbus-simulation-'));
+    this.#runDir = mkdtempSync(join(MEMORY_FOLDER, 'netbus-simulation-'));
   }
 
   static async make(): Promise<Simulator> {
@@ -84,9 +103,9 @@ export class Simulator {
     } finally {
       for (const host of hosts) host.losePower();
     }
-    const { violation, hash, events, nowMs, lines } = world;
+    const { violation, hash, events, nowMs, lines, counts } = world;
     const answered = placements.reduce((sum, { vm }) => sum + vm.answered, 0);
-    return { seed, violation, hash, events, answered, seconds: nowMs / 1000, trace: lines };
+    return { seed, violation, hash, events, answered, counts, seconds: nowMs / 1000, trace: lines };
   }
 
   /** Hosts with records as `netbus export` and `netbus attach` leave them. */
@@ -98,14 +117,25 @@ export class Simulator {
     const hosts = names.map((name) => {
       const address = addresses.get(name)!.host;
       const certificate = this.#certificates.get(name)!;
-      return new SimHost({ world, network, name, address, certificate, hosts: addresses, runDir: this.#runDir, wrappers });
+      const logBytes = world.chance(WITHOUT_LOG) ? undefined : world.pick(LOG_BLOCKS) * LOG_BLOCK_BYTES;
+      return new SimHost({
+        world,
+        network,
+        name,
+        address,
+        certificate,
+        hosts: addresses,
+        runDir: this.#runDir,
+        logBytes,
+        wrappers,
+      });
     });
     const count = 1 + random.below(2);
     const placements = Array.from({ length: count }, (_, i): Placement => {
       const deviceHost = hosts[i === 0 ? 0 : random.below(hosts.length)];
       // The first one is always far away.
       const host = i === 0 ? hosts[1] : world.pick(hosts);
-      return place(world, i, { host, deviceHost, repeatsAnswered: wrappers.repeatsAnswered ?? false });
+      return place(world, i, { host, deviceHost, wrappers });
     });
     return { hosts, placements, network };
   }
@@ -114,19 +144,28 @@ export class Simulator {
 function place(
   world: World,
   index: number,
-  { host, deviceHost, repeatsAnswered }: { host: SimHost; deviceHost: SimHost; repeatsAnswered: boolean },
+  { host, deviceHost, wrappers }: { host: SimHost; deviceHost: SimHost; wrappers: Wrappers },
 ): Placement {
   const [exported, vm] = [`d${index}`, `vm${index}`];
   const key = `${vm}/${exported}`;
-  const blocks = world.pick([4, 16]);
-  const checker = new Checker(world, key, blocks);
+  const blocks = world.pick(DISK_BLOCKS);
+  const holdMs = world.pick(HOLD_MS);
+  const checker = new Checker(world, { name: key, blocks, isLocal: host === deviceHost, hasLog: host.hasLogMemory, holdMs });
   const disk = new SimDisk(world, blocks);
   disk.witness = checker;
   const path = `/disks/${exported}`;
   deviceHost.disks.set(path, disk);
   const queueDepth = 1 + world.random.below(QUEUE_DEPTH_MAX);
   const flushPercent = world.pick(FLUSH_PERCENT);
-  const simulated = new SimVm({ world, name: vm, blocks, checker, queueDepth, flushPercent, repeatsAnswered });
+  const simulated = new SimVm({
+    world,
+    name: vm,
+    blocks,
+    checker,
+    queueDepth,
+    flushPercent,
+    repeatsAnswered: wrappers.repeatsAnswered ?? false,
+  });
   host.vms.set(key, simulated);
   const id = `00000000-0000-4000-8000-00000000000${index}`;
   const profile = profileOf(disk);
@@ -141,8 +180,9 @@ function place(
   put(host, `virtual-devices/${vm}~${exported}`, {
     ...{ vm, name: exported, host: deviceHost.name, export: exported, attachment: id, profile },
     ...{ depth: 256, guest: null, writeCache: null },
+    ...(holdMs !== undefined && wrappers.forgetsHold !== true && { holdMs }),
   });
-  return { device: `${deviceHost.name}/${exported}`, host, deviceHost, vm: simulated, key, disk, checker };
+  return { device: `${deviceHost.name}/${exported}`, host, deviceHost, vm: simulated, key, disk, checker, holdMs };
 }
 
 interface Situation {
@@ -158,6 +198,7 @@ async function work(world: World, situation: Situation): Promise<void> {
     deviceHost.onPowerLost.push(() => checker.powerLost());
   }
   for (const host of hosts) host.startDaemon();
+  for (const placement of placements) watchHold(world, placement);
   const spanMs = world.pick(SPAN_MS);
   for (const { vm } of placements) {
     vm.start();
@@ -194,19 +235,45 @@ async function peace(world: World, situation: Situation): Promise<void> {
   };
   await look();
   for (const { vm, checker } of placements) {
-    if (vm.waiting > 0 && !checker.mayWait) stuck(world, placements);
-    // Who waits until it is started anew, or hears errors until then, is started anew.
-    if (vm.waiting === 0 && !checker.isFailed) continue;
+    if (vm.waiting > 0) stuck(world, placements);
+    // Who hears errors until it is started anew is started anew.
+    if (!checker.isFailed) continue;
     vm.stop();
     world.at(100, () => vm.start());
   }
-  await world.run(world.nowMs + 5_000);
-  for (const { vm } of placements) vm.work(20, 5);
+  await world.run(world.nowMs + RECONNECTION_MS);
+  for (const { vm, checker } of placements) {
+    checker.expectsNoErrors = true;
+    vm.work(20, 5);
+  }
   await look();
   await look();
   if (!isDone()) stuck(world, placements);
   await world.run(world.nowMs + PEACE_MS);
   checkLeftovers(world, situation);
+}
+
+/** Who waits for a device that is away is told at the end of the hold time, however often the device's host was asked meanwhile. */
+function watchHold(world: World, { host, vm, key, holdMs }: Placement): void {
+  if (holdMs === undefined) return;
+  let waitedMs = 0;
+  let since: string | undefined;
+  const look = () => {
+    const { daemon } = host;
+    const entry = daemon?.entries.find((candidate) => `${candidate.vm}/${candidate.name}` === key);
+    const waits = entry?.state === 'connecting' && vm.waiting > 0 && daemon?.process.isStopped === false;
+    // In use again for a moment, it has its hold time again.
+    waitedMs = waits && entry.since === since ? waitedMs + HOLD_LOOK_MS : 0;
+    since = entry?.since;
+    if (waitedMs > holdMs + HOLD_SLACK_MS) {
+      world.violated(
+        'hold',
+        `${key}: ${vm.waiting} requests wait, and the hold time of ${holdMs} ms was over ${HOLD_SLACK_MS} ms ago`,
+      );
+    }
+    world.at(HOLD_LOOK_MS, look, { calls: false });
+  };
+  world.at(HOLD_LOOK_MS, look, { calls: false });
 }
 
 function stuck(world: World, placements: readonly Placement[]): void {

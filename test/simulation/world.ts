@@ -34,6 +34,8 @@ export class World {
   events = 0;
   /** The first one ends the run. */
   violation: Violation | undefined;
+  /** How often something came about that the run is there for. */
+  readonly counts = new Map<string, number>();
   /** Kept where somebody wants to read it. */
   readonly lines: string[] | undefined;
   readonly #heap: Event[] = [];
@@ -90,6 +92,10 @@ export class World {
     for (let i = 0; i < line.length; i++) hash = Math.imul(hash ^ line.charCodeAt(i), 0x01000193);
     this.#hash = hash;
     if (this.lines !== undefined && this.lines.length < TRACE_LINES_MAX) this.lines.push(line);
+  }
+
+  count(what: string): void {
+    this.counts.set(what, (this.counts.get(what) ?? 0) + 1);
   }
 
   /** Something that must not happen did. The first one counts. */
@@ -172,6 +178,11 @@ export class SimProcess {
     this.alive = false;
     this.#stopped = undefined;
     for (const work of this.#onKill.reverse()) work();
+  }
+
+  /** By SIGSTOP. */
+  get isStopped(): boolean {
+    return this.#stopped !== undefined;
   }
 
   stop(): void {
