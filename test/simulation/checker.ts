@@ -188,7 +188,8 @@ export class Checker implements DiskWitness {
     for (const candidate of candidates) {
       candidate.user = user;
       candidate.appliedAt = ++this.#now;
-      this.#lost[block].delete(candidate);
+      // Zeroes may be those of another write.
+      if (!candidate.isZeroes) this.#lost[block].delete(candidate);
     }
     if (candidates.length === 0) {
       this.#violated('data', `block ${block} was written with ${write}, which is not for it`);

@@ -96,8 +96,10 @@ export const faults: Readonly<Record<string, Fault>> = {
     world.at(duration(world), () => daemon?.process.goOn());
   },
 
+  /** Mostly of a host that others use disks of: its guests outlive it. */
   losePower({ world, hosts }) {
-    const host = world.pick(hosts);
+    const withDisks = hosts.filter(({ disks }) => disks.size > 0);
+    const host = world.pick(world.chance(3) ? hosts : withDisks);
     host.losePower();
     world.at(duration(world), () => {
       host.boot();

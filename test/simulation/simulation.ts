@@ -35,8 +35,8 @@ const CREATED_AT = '2026-01-01T00:00:00.000Z';
 const RECORD = { version: 1, createdAt: CREATED_AT } as const;
 /** Of one host in peace: heartbeats and retries. */
 const TIMERS_MAX = 64;
-/** Small, so that logs are full often; 1: there is never room for the new content beside the old. */
-const LOG_BLOCKS = [1, 2, 3, 5, 16];
+/** Small, so that logs are full often; 1: there is never room for the new content beside the old; the last ones hold any disk. */
+const LOG_BLOCKS = [1, 2, 3, 5, 16, 64, 64, 64];
 /** One host in so many has no memory for logs. */
 const WITHOUT_LOG = 12;
 /** For ever more often than not. */
@@ -259,19 +259,17 @@ function watchHold(world: World, { host, vm, key, holdMs }: Placement): void {
   let waitedMs = 0;
   let since: string | undefined;
   const look = () => {
+    world.at(HOLD_LOOK_MS, look, { calls: false });
     const { daemon } = host;
-    const entry = daemon?.entries.find((candidate) => `${candidate.vm}/${candidate.name}` === key);
-    const waits = entry?.state === 'connecting' && vm.waiting > 0 && daemon?.process.isStopped === false;
+    const entry =
+      vm.waiting === 0 ? undefined : daemon?.entries.find((candidate) => `${candidate.vm}/${candidate.name}` === key);
+    const waits = entry?.state === 'connecting' && daemon?.process.isStopped === false;
     // In use again for a moment, it has its hold time again.
     waitedMs = waits && entry.since === since ? waitedMs + HOLD_LOOK_MS : 0;
     since = entry?.since;
-    if (waitedMs > holdMs + HOLD_SLACK_MS) {
-      world.violated(
-        'hold',
-        `${key}: ${vm.waiting} requests wait, and the hold time of ${holdMs} ms was over ${HOLD_SLACK_MS} ms ago`,
-      );
-    }
-    world.at(HOLD_LOOK_MS, look, { calls: false });
+    if (waitedMs <= holdMs + HOLD_SLACK_MS) return;
+    const over = `the hold time of ${holdMs} ms was over ${HOLD_SLACK_MS} ms ago`;
+    world.violated('hold', `${key}: ${vm.waiting} requests wait, and ${over}`);
   };
   world.at(HOLD_LOOK_MS, look, { calls: false });
 }
