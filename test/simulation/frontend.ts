@@ -17,7 +17,7 @@ import type { ProcessMemory } from './memory.ts';
 import type { SimProcess } from './world.ts';
 
 const REQUEST_BYTES_MAX = BLOCKS_PER_REQUEST_MAX * BLOCK_BYTES;
-const QUIESCE_MS_MAX = 1_000;
+export const QUIESCE_MS_MAX = 1_000;
 
 type State =
   | { readonly name: 'idle' }

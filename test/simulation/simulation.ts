@@ -13,6 +13,7 @@ import { Checker } from './checker.ts';
 import { STATE_FOLDER } from './daemon.ts';
 import { profileOf, SimDisk } from './disk.ts';
 import { plan } from './faults.ts';
+import { QUIESCE_MS_MAX } from './frontend.ts';
 import { SimVm } from './guest.ts';
 import { SimHost, type Wrappers } from './host.ts';
 import { Network } from './network.ts';
@@ -41,8 +42,8 @@ const LOG_BLOCKS = [1, 2, 3, 5, 16, 64, 64, 64];
 const WITHOUT_LOG = 12;
 /** For ever more often than not. */
 const HOLD_MS = [undefined, undefined, undefined, 1_000, 10_000];
-/** Later than that after the hold time a guest that waits must have been told. */
-const HOLD_SLACK_MS = 1_000;
+/** Later than that after the hold time a guest that waits must have been told. One that starts may wait for the end of the one before it. */
+const HOLD_SLACK_MS = QUIESCE_MS_MAX + 1_000;
 const HOLD_LOOK_MS = 500;
 /** Where everybody has memory that is a file system. */
 const MEMORY_FOLDER = ['/dev/shm', '/run', tmpdir()].find((folder) => existsSync(folder))!;
