@@ -2,9 +2,12 @@
 import { IO_OPERATION_WORDS, IO_SEGMENT_WORDS, IoOp } from '../../native/index.ts';
 import type { IoCalls } from '../../src/backends/disk/engine.ts';
 import type { DeviceHost } from '../../src/daemon/device-host.ts';
+import type { RecordFiles } from '../../src/daemon/record-files.ts';
 import { DiskStatus } from '../../src/device/disk.ts';
 import { FailedDevice } from '../../src/device/failed-device.ts';
 import type { OpenSession } from '../../src/device/source.ts';
+import { InFlightWrites } from '../../src/filters/write-log/in-flight-writes.ts';
+import { brokenLogs } from './broken-logs.ts';
 import type { Wrappers } from './host.ts';
 
 /** Heartbeats and everything slower. */
@@ -15,6 +18,8 @@ export interface Broken {
   /** One of these is found. */
   readonly invariants: readonly string[];
   readonly wrappers: Wrappers;
+  /** Where the test begins to look, so that it is short: seeds before this one did not find it, or not fast. */
+  readonly from?: number;
 }
 
 export const brokenHosts: readonly Broken[] = [
@@ -55,7 +60,7 @@ export const brokenHosts: readonly Broken[] = [
   },
   {
     what: 'nobody notices that the other end is silent',
-    invariants: ['every hold ends'],
+    invariants: ['every hold ends', 'hold'],
     wrappers: {
       clock: (clock) => ({ ...clock, after: (ms, callback) => (ms >= LONG_MS ? () => {} : clock.after(ms, callback)) }),
     },
@@ -65,7 +70,84 @@ export const brokenHosts: readonly Broken[] = [
     invariants: ['no surprise'],
     wrappers: { deviceHost: failingSecond },
   },
+  {
+    what: 'records are renamed before their content is on the disk',
+    invariants: ['epoch', 'records'],
+    wrappers: { files: writtenLater },
+  },
+  {
+    what: 'a write log has not all that was acknowledged',
+    invariants: ['acknowledged', 'replay'],
+    wrappers: { createLog: brokenLogs.droppingEntries() },
+  },
+  {
+    what: 'a write log sends not the newest content',
+    invariants: ['acknowledged', 'replay'],
+    wrappers: { createLog: brokenLogs.keepingTheFirst() },
+  },
+  {
+    what: 'a write log sends what a durable write came after',
+    invariants: ['acknowledged', 'replay', 'flushed'],
+    wrappers: { createLog: brokenLogs.keepingTheOvertaken() },
+  },
+  {
+    what: 'the writes of a log may be under way when they overlap',
+    invariants: ['acknowledged', 'replay'],
+    wrappers: { during: overlappingWrites },
+  },
+  {
+    what: 'a flush releases what was acknowledged after it was sent',
+    invariants: ['acknowledged', 'replay'],
+    wrappers: { createLog: brokenLogs.releasingTooMuch() },
+  },
+  {
+    what: 'a write log is not sent again',
+    invariants: ['acknowledged'],
+    wrappers: { createLog: brokenLogs.neverSent() },
+  },
+  {
+    what: 'a write log says that it has what an earlier guest wrote',
+    invariants: ['acknowledged'],
+    wrappers: { createLog: brokenLogs.alwaysComplete() },
+  },
+  {
+    what: 'a write log forgets that it has everything',
+    invariants: ['no surprise'],
+    wrappers: { createLog: brokenLogs.neverComplete() },
+  },
+  {
+    what: 'a write log ends with its daemon',
+    invariants: ['acknowledged'],
+    wrappers: { createLog: brokenLogs.endingWithTheDaemon() },
+  },
+  {
+    what: 'a hold time never ends',
+    invariants: ['hold'],
+    wrappers: { forgetsHold: true },
+  },
+  {
+    what: 'a hold time ends, and the guest is told that its requests are done',
+    invariants: ['acknowledged', 'data'],
+    wrappers: { hidesErrors: true },
+  },
 ];
+
+function writtenLater(files: RecordFiles): RecordFiles {
+  return {
+    ...files,
+    write: async (path, content, mode) => {
+      void files.write(path, content, mode);
+    },
+  };
+}
+
+function overlappingWrites(): () => void {
+  const { overlaps } = InFlightWrites.prototype;
+  InFlightWrites.prototype.overlaps = () => false;
+  return () => {
+    InFlightWrites.prototype.overlaps = overlaps;
+  };
+}
 
 function withoutFlush(calls: IoCalls): IoCalls {
   return {

@@ -18,7 +18,7 @@ import type { World } from './world.ts';
 export const rules = {
   /**
    * The device's host lost its power while nobody knows what was written and not flushed: a guest before this one wrote something that no flush covers (its log
-   * went with it), or there is no memory for a log and the daemon was started again. Until a flush of this guest or of its log is answered.
+   * went with it), or the log was lost while there was no daemon, or there is no memory for one and the daemon was started again. Until a flush of this guest or of its log is answered.
    */
   unknownBefore: true,
   /** The attachment has a hold time, and nothing was answered for as long. */
@@ -76,6 +76,7 @@ export class Checker implements DiskWitness {
   #isFailed = false;
   #powerLostAt = -1;
   #daemonLostAt = -1;
+  #logLostAt = -1;
   /** When the last flush that was answered, the guest's own or its log's, was not yet done: what was known later than that is unknown. */
   #flushBegunAt = -1;
   #guestBegunAt = 0;
@@ -181,6 +182,11 @@ export class Checker implements DiskWitness {
     this.#daemonLostAt = ++this.#now;
   }
 
+  /** The log was lost while there was no daemon. */
+  logLost(): void {
+    this.#logLostAt = ++this.#now;
+  }
+
   // --- DiskWitness -----------------------------------------------------------------------------------------------------
 
   applied(block: number, write: number, user: string): void {
@@ -223,8 +229,9 @@ export class Checker implements DiskWitness {
   /** The device's host lost its power, and nobody knew what was written and not flushed: see `rules`. */
   get #isUnknown(): boolean {
     const { isLocal, hasLog } = this.#options;
-    if (!rules.unknownBefore || isLocal || this.#powerLostAt < this.#guestBegunAt) return false;
-    const knownSince = hasLog ? this.#guestBegunAt : Math.max(this.#guestBegunAt, this.#daemonLostAt);
+    if (!rules.unknownBefore || isLocal) return false;
+    if (this.#powerLostAt < Math.max(this.#guestBegunAt, this.#flushBegunAt)) return false;
+    const knownSince = Math.max(this.#guestBegunAt, hasLog ? this.#logLostAt : this.#daemonLostAt);
     return this.#flushBegunAt < knownSince && (this.#guest > 1 || knownSince > this.#guestBegunAt);
   }
 

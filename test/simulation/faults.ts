@@ -12,6 +12,9 @@ export interface Cluster {
 /** Drawn more often than the others: what loses state. */
 const COMMON = ['killDaemon', 'losePower', 'losePower', 'cut'];
 
+/** One daemon in so many that are killed. */
+const LOSES_LOGS = 8;
+
 type Fault = (cluster: Cluster) => void;
 
 /** How long a fault lasts: often a moment, sometimes longer than every timer of the product. */
@@ -79,6 +82,7 @@ export const faults: Readonly<Record<string, Fault>> = {
     world.at(isSlow ? world.latency(10) : 0, () => {
       for (const disk of host.disks.values()) disk.stallMs = 0;
       host.killDaemon();
+      if (world.chance(LOSES_LOGS)) host.loseLogs();
       world.at(duration(world) / 4, () => host.startDaemon());
     });
   },

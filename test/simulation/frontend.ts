@@ -17,7 +17,7 @@ import type { ProcessMemory } from './memory.ts';
 import type { SimProcess } from './world.ts';
 
 const REQUEST_BYTES_MAX = BLOCKS_PER_REQUEST_MAX * BLOCK_BYTES;
-export const QUIESCE_MS_MAX = 1_000;
+const QUIESCE_MS_MAX = 1_000;
 
 type State =
   | { readonly name: 'idle' }
@@ -44,6 +44,8 @@ export class SimFrontend implements Frontend {
   #rows: FreeRows | undefined;
   readonly #requests = new Map<number, Request>();
   #waits = false;
+  /** The virtual device as it was opened last, until the rings are stopped. */
+  #use: Device | undefined;
   /** Connections come and go one after the other. */
   readonly #turns = new Turns();
 
@@ -61,6 +63,11 @@ export class SimFrontend implements Frontend {
 
   get isOpen(): boolean {
     return !this.#isClosed;
+  }
+
+  /** The guest's present use of the virtual device: another one after each stop of its rings. */
+  get use(): Device | undefined {
+    return this.#use;
   }
 
   // --- Frontend --------------------------------------------------------------------------------------------------------
@@ -155,6 +162,7 @@ export class SimFrontend implements Frontend {
       lost: () => this.#process.world.violated('no surprise', 'a virtual device was lost'),
     });
     this.#state = { name: 'open', device, table, batch: new Batch(table), memory };
+    this.#use = device;
     for (const request of vm.requests) this.#fill(request);
     this.#push();
   }
@@ -218,6 +226,7 @@ export class SimFrontend implements Frontend {
   async #quiesce(): Promise<void> {
     const state = this.#state;
     if (state.name !== 'open') return;
+    this.#use = undefined;
     const { signal, cancel } = abortAfter(this.#options.clock, QUIESCE_MS_MAX);
     await state.device.quiesce(signal);
     cancel();

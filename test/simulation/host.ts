@@ -1,6 +1,6 @@
 /** A host: its disks, records and run folder, the VMs that run on it, and its daemon; it loses its power, and boots. */
 import type { X509Certificate } from 'node:crypto';
-import { rmSync } from 'node:fs';
+import { existsSync, rmSync, statSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import type { IoCalls } from '../../src/backends/disk/engine.ts';
 import type { Transport } from '../../src/bus/transport.ts';
@@ -36,6 +36,8 @@ export interface Wrappers {
   readonly repeatsAnswered?: boolean;
   /** True: guests are told that what failed was done. */
   readonly hidesErrors?: boolean;
+  /** Breaks something for the time of a run; the result mends it. */
+  readonly during?: () => () => void;
   /** True: hold times are not in the records. */
   readonly forgetsHold?: boolean;
 }
@@ -71,6 +73,7 @@ export class SimHost implements NetworkHost {
   #started = 0;
   readonly onDaemonLost: (() => void)[] = [];
   readonly onPowerLost: (() => void)[] = [];
+  onLogLost: (key: string) => void = () => {};
   /** By attachment at this host: epochs only grow, over all daemons. */
   readonly epochs = new Map<string, number>();
 
@@ -112,6 +115,20 @@ export class SimHost implements NetworkHost {
     this.#daemon = undefined;
     daemon.process.kill();
     for (const told of this.onDaemonLost) told();
+  }
+
+  /** What is in memory for a daemon that comes back is gone, or cut short. Only while there is none. */
+  loseLogs(): void {
+    if (this.#daemon !== undefined) return;
+    for (const key of this.vms.keys()) {
+      const path = join(this.#options.runDir, this.name, `${key}.log`);
+      if (!existsSync(path)) continue;
+      this.#world.trace(`${this.name} loses the log of ${key}`);
+      const { size } = statSync(path);
+      if (this.#world.chance(2)) rmSync(path);
+      else truncateSync(path, this.#world.random.below(size));
+      this.onLogLost(key);
+    }
   }
 
   /** As by systemd: it closes what it has, and is gone then. */

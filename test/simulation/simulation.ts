@@ -13,7 +13,6 @@ import { Checker } from './checker.ts';
 import { STATE_FOLDER } from './daemon.ts';
 import { profileOf, SimDisk } from './disk.ts';
 import { plan } from './faults.ts';
-import { QUIESCE_MS_MAX } from './frontend.ts';
 import { SimVm } from './guest.ts';
 import { SimHost, type Wrappers } from './host.ts';
 import { Network } from './network.ts';
@@ -42,8 +41,8 @@ const LOG_BLOCKS = [1, 2, 3, 5, 16, 64, 64, 64];
 const WITHOUT_LOG = 12;
 /** For ever more often than not. */
 const HOLD_MS = [undefined, undefined, undefined, 1_000, 10_000];
-/** Later than that after the hold time a guest that waits must have been told. One that starts may wait for the end of the one before it. */
-const HOLD_SLACK_MS = QUIESCE_MS_MAX + 1_000;
+/** Later than that after the hold time a guest that waits must have been told. */
+const HOLD_SLACK_MS = 1_000;
 const HOLD_LOOK_MS = 500;
 /** Where everybody has memory that is a file system. */
 const MEMORY_FOLDER = ['/dev/shm', '/run', tmpdir()].find((folder) => existsSync(folder))!;
@@ -99,9 +98,11 @@ export class Simulator {
   async run(seed: number, options: { wrappers?: Wrappers; keepTrace?: boolean } = {}): Promise<Run> {
     const world = new World(seed, options);
     const { hosts, placements, network } = this.#build(world, options.wrappers ?? {});
+    const mend = options.wrappers?.during?.();
     try {
       await work(world, { hosts, placements, network });
     } finally {
+      mend?.();
       for (const host of hosts) host.losePower();
     }
     const { violation, hash, events, nowMs, lines, counts } = world;
@@ -194,8 +195,10 @@ interface Situation {
 
 async function work(world: World, situation: Situation): Promise<void> {
   const { hosts, placements, network } = situation;
-  for (const { host, deviceHost, checker } of placements) {
+  for (const { host, deviceHost, checker, key } of placements) {
     host.onDaemonLost.push(() => checker.daemonLost());
+    const tellOthers = host.onLogLost;
+    host.onLogLost = (lost) => (lost === key ? checker.logLost() : tellOthers(lost));
     deviceHost.onPowerLost.push(() => checker.powerLost());
   }
   for (const host of hosts) host.startDaemon();
@@ -259,15 +262,17 @@ function watchHold(world: World, { host, vm, key, holdMs }: Placement): void {
   if (holdMs === undefined) return;
   let waitedMs = 0;
   let since: string | undefined;
+  let use: object | undefined;
   const look = () => {
     world.at(HOLD_LOOK_MS, look, { calls: false });
     const { daemon } = host;
     const entry =
       vm.waiting === 0 ? undefined : daemon?.entries.find((candidate) => `${candidate.vm}/${candidate.name}` === key);
-    const waits = entry?.state === 'connecting' && daemon?.process.isStopped === false;
-    // In use again for a moment, it has its hold time again.
-    waitedMs = waits && entry.since === since ? waitedMs + HOLD_LOOK_MS : 0;
+    const waits = entry?.state === 'connecting' && vm.use !== undefined && daemon?.process.isStopped === false;
+    // In use again for a moment, or stopped and started by the guest, it has its hold time again.
+    waitedMs = waits && entry.since === since && vm.use === use ? waitedMs + HOLD_LOOK_MS : 0;
     since = entry?.since;
+    use = vm.use;
     if (waitedMs <= holdMs + HOLD_SLACK_MS) return;
     const over = `the hold time of ${holdMs} ms was over ${HOLD_SLACK_MS} ms ago`;
     world.violated('hold', `${key}: ${vm.waiting} requests wait, and ${over}`);
