@@ -26,12 +26,15 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'a device is closed while its I/O is under way',
     invariants: ['one writer', 'memory'],
-    wrappers: { calls: (calls) => ({ ...calls, ioPending: () => 0, ioDestroy: () => {} }) },
+    wrappers: {
+      calls: (calls) => ({ ...calls, ioPending: () => 0, ioDestroy: () => {} }),
+      faults: ['reset', 'stallDisk', 'cut'],
+    },
   },
   {
     what: 'an image is opened while I/O of a killed daemon is under way',
     invariants: ['one writer'],
-    wrappers: { ignoresLock: true },
+    wrappers: { ignoresLock: true, faults: ['killDaemon'] },
   },
   {
     what: 'a flush does nothing',
@@ -88,17 +91,17 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'a write log sends what a durable write came after',
     invariants: ['acknowledged', 'replay', 'flushed'],
-    wrappers: { createLog: brokenLogs.keepingTheOvertaken() },
+    wrappers: { createLog: brokenLogs.keepingTheOvertaken(), faults: ['losePower'] },
   },
   {
     what: 'the writes of a log may be under way when they overlap',
     invariants: ['acknowledged', 'replay'],
-    wrappers: { during: overlappingWrites },
+    wrappers: { during: overlappingWrites, faults: ['losePower'] },
   },
   {
     what: 'a flush releases what was acknowledged after it was sent',
     invariants: ['acknowledged', 'replay'],
-    wrappers: { createLog: brokenLogs.releasingTooMuch() },
+    wrappers: { createLog: brokenLogs.releasingTooMuch(), faults: ['losePower'] },
   },
   {
     what: 'a write log is not sent again',
@@ -108,7 +111,7 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'a write log says that it has what an earlier guest wrote',
     invariants: ['acknowledged'],
-    wrappers: { createLog: brokenLogs.alwaysComplete() },
+    wrappers: { createLog: brokenLogs.alwaysComplete(), faults: ['losePower', 'killDaemon', 'restartVm'] },
   },
   {
     what: 'a write log forgets that it has everything',
@@ -118,7 +121,7 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'a write log ends with its daemon',
     invariants: ['acknowledged'],
-    wrappers: { createLog: brokenLogs.endingWithTheDaemon() },
+    wrappers: { createLog: brokenLogs.endingWithTheDaemon(), faults: ['losePower', 'killDaemon'] },
   },
   {
     what: 'a hold time never ends',

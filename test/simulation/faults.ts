@@ -127,10 +127,13 @@ export const faults: Readonly<Record<string, Fault>> = {
   },
 };
 
-/** Draws some kinds for this run, and times for them, within `spanMs`; some follow close on the one before, while it is being dealt with. */
-export function plan(cluster: Cluster, spanMs: number): void {
+/**
+ * Draws some kinds for this run, of all or of `only` these, and times for them, within `spanMs`; some follow close on the one before, while it is being
+ * dealt with.
+ */
+export function plan(cluster: Cluster, spanMs: number, only?: readonly string[]): void {
   const { world } = cluster;
-  const names = [...Object.keys(faults), ...COMMON, ...COMMON];
+  const names = only ?? [...Object.keys(faults), ...COMMON, ...COMMON];
   const kinds = Array.from({ length: 1 + world.random.below(5) }, () => world.pick(names));
   const count = world.random.below(13);
   let at = 0;

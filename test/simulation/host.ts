@@ -38,6 +38,8 @@ export interface Wrappers {
   readonly hidesErrors?: boolean;
   /** Breaks something for the time of a run; the result mends it. */
   readonly during?: () => () => void;
+  /** The faults that find it, where others seldom do. */
+  readonly faults?: readonly string[];
   /** True: hold times are not in the records. */
   readonly forgetsHold?: boolean;
 }

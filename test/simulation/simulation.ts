@@ -16,16 +16,13 @@ import { plan } from './faults.ts';
 import { SimVm } from './guest.ts';
 import { SimHost, type Wrappers } from './host.ts';
 import { Network } from './network.ts';
+import { type Placement, peace, type Situation, watchHold } from './peace.ts';
 import { type Violation, World } from './world.ts';
 
 const HOSTS = ['m1', 'm2', 'm3'];
 const PORT = 7443;
 /** Of the guests' work under faults. */
 const SPAN_MS = [2_000, 20_000, 60_000];
-/** After which everything that waits must have gone on: longer than any timer of the product. */
-const PEACE_MS = 120_000;
-/** After which every device that is there is in use again. */
-const RECONNECTION_MS = 20_000;
 const QUEUE_DEPTH_MAX = 24;
 /** Half of a block of a write log, two, and eight. */
 const DISK_BLOCKS = [4, 16, 64];
@@ -33,17 +30,12 @@ const DISK_BLOCKS = [4, 16, 64];
 const FLUSH_PERCENT = [0, 1, 5, 20];
 const CREATED_AT = '2026-01-01T00:00:00.000Z';
 const RECORD = { version: 1, createdAt: CREATED_AT } as const;
-/** Of one host in peace: heartbeats and retries. */
-const TIMERS_MAX = 64;
 /** Small, so that logs are full often; 1: there is never room for the new content beside the old; the last ones hold any disk. */
 const LOG_BLOCKS = [1, 2, 3, 5, 16, 64, 64, 64];
 /** One host in so many has no memory for logs. */
 const WITHOUT_LOG = 12;
 /** For ever more often than not. */
 const HOLD_MS = [undefined, undefined, undefined, 1_000, 10_000];
-/** Later than that after the hold time a guest that waits must have been told. */
-const HOLD_SLACK_MS = 1_000;
-const HOLD_LOOK_MS = 500;
 /** Where everybody has memory that is a file system. */
 const MEMORY_FOLDER = ['/dev/shm', '/run', tmpdir()].find((folder) => existsSync(folder))!;
 
@@ -59,18 +51,6 @@ export interface Run {
   /** In the world of the run. */
   readonly seconds: number;
   readonly trace: readonly string[] | undefined;
-}
-
-interface Placement {
-  /** "m1/d0" */
-  readonly device: string;
-  readonly host: SimHost;
-  readonly deviceHost: SimHost;
-  readonly vm: SimVm;
-  readonly key: string;
-  readonly disk: SimDisk;
-  readonly checker: Checker;
-  readonly holdMs: number | undefined;
 }
 
 /** Certificates are the one thing that no seed decides; nothing of them is looked at but names. */
@@ -100,7 +80,7 @@ export class Simulator {
     const { hosts, placements, network } = this.#build(world, options.wrappers ?? {});
     const mend = options.wrappers?.during?.();
     try {
-      await work(world, { hosts, placements, network });
+      await work(world, { hosts, placements, network, faults: options.wrappers?.faults });
     } finally {
       mend?.();
       for (const host of hosts) host.losePower();
@@ -187,12 +167,6 @@ function place(
   return { device: `${deviceHost.name}/${exported}`, host, deviceHost, vm: simulated, key, disk, checker, holdMs };
 }
 
-interface Situation {
-  readonly hosts: readonly SimHost[];
-  readonly placements: readonly Placement[];
-  readonly network: Network;
-}
-
 async function work(world: World, situation: Situation): Promise<void> {
   const { hosts, placements, network } = situation;
   for (const { host, deviceHost, checker, key } of placements) {
@@ -210,103 +184,7 @@ async function work(world: World, situation: Situation): Promise<void> {
     const requests = 20 + world.random.below(150);
     vm.work(requests, world.pick([1, spanMs / requests, (2 * spanMs) / requests]));
   }
-  plan({ world, network, hosts }, spanMs);
+  plan({ world, network, hosts }, spanMs, situation.faults);
   await world.run(spanMs);
   if (world.violation === undefined) await peace(world, situation);
-}
-
-/** All is mended; whatever waits must go on, and what is there must be right. */
-async function peace(world: World, situation: Situation): Promise<void> {
-  const { hosts, placements, network } = situation;
-  world.trace('peace');
-  for (const { vm } of placements) vm.rest();
-  await world.run(world.nowMs + 40_000);
-  const mend = () => {
-    network.mendAll();
-    for (const host of hosts) {
-      for (const disk of host.disks.values()) disk.stallMs = 0;
-      host.boot();
-      host.startDaemon();
-      host.daemon?.process.goOn();
-      for (const vm of host.vms.values()) vm.start();
-    }
-  };
-  mend();
-  const isDone = () => placements.every(({ vm }) => vm.isIdle);
-  const look = async () => {
-    for (const { vm } of placements) vm.readAll();
-    await world.run(world.nowMs + PEACE_MS, isDone);
-  };
-  await look();
-  for (const { vm, checker } of placements) {
-    if (vm.waiting > 0) stuck(world, placements);
-    // Who hears errors until it is started anew is started anew.
-    if (!checker.isFailed) continue;
-    vm.stop();
-    world.at(100, () => vm.start());
-  }
-  await world.run(world.nowMs + RECONNECTION_MS);
-  for (const { vm, checker } of placements) {
-    checker.expectsNoErrors = true;
-    vm.work(20, 5);
-  }
-  await look();
-  await look();
-  if (!isDone()) stuck(world, placements);
-  await world.run(world.nowMs + PEACE_MS);
-  checkLeftovers(world, situation);
-}
-
-/** Who waits for a device that is away is told at the end of the hold time, however often the device's host was asked meanwhile. */
-function watchHold(world: World, { host, vm, key, holdMs }: Placement): void {
-  if (holdMs === undefined) return;
-  let waitedMs = 0;
-  let since: string | undefined;
-  let use: object | undefined;
-  const look = () => {
-    world.at(HOLD_LOOK_MS, look, { calls: false });
-    const { daemon } = host;
-    const entry =
-      vm.waiting === 0 ? undefined : daemon?.entries.find((candidate) => `${candidate.vm}/${candidate.name}` === key);
-    const waits = entry?.state === 'connecting' && vm.use !== undefined && daemon?.process.isStopped === false;
-    // In use again for a moment, or stopped and started by the guest, it has its hold time again.
-    waitedMs = waits && entry.since === since && vm.use === use ? waitedMs + HOLD_LOOK_MS : 0;
-    since = entry?.since;
-    use = vm.use;
-    if (waitedMs <= holdMs + HOLD_SLACK_MS) return;
-    const over = `the hold time of ${holdMs} ms was over ${HOLD_SLACK_MS} ms ago`;
-    world.violated('hold', `${key}: ${vm.waiting} requests wait, and ${over}`);
-  };
-  world.at(HOLD_LOOK_MS, look, { calls: false });
-}
-
-function stuck(world: World, placements: readonly Placement[]): void {
-  const states = placements.map(({ key, host, vm, deviceHost }) => {
-    const entry = host.daemon?.entries.find((candidate) => `${candidate.vm}/${candidate.name}` === key);
-    const state = entry === undefined ? 'no daemon' : `${entry.state} (${entry.reason ?? 'no reason'})`;
-    const exported = [...(deviceHost.daemon?.exports?.all ?? [])].map(
-      (candidate) => `${candidate.name} ${candidate.state.name}`,
-    );
-    return `${key}: ${vm.waiting} requests wait; ${state}; ${deviceHost.name} has ${exported.join(', ')}`;
-  });
-  world.violated('every hold ends', `all is well again, and yet: ${states.join('; ')}`);
-}
-
-/** What is in use in peace is what the attachments need, whatever was before. */
-function checkLeftovers(world: World, { hosts, placements, network }: Situation): void {
-  const remote = placements.filter(({ host, deviceHost }) => host !== deviceHost);
-  if (network.connections.size > remote.length) {
-    world.violated('bounded', `${network.connections.size} connections are open, for ${remote.length} sessions`);
-  }
-  for (const host of hosts) {
-    const daemon = host.daemon!;
-    // A guest's own memory, and the staging of a session or of a bounce.
-    const regions = placements.reduce((sum, one) => sum + Number(one.host === host) + Number(one.deviceHost === host), 0);
-    if (daemon.memory.count > regions)
-      world.violated('bounded', `${host.name} has ${daemon.memory.count} regions of memory, not ${regions}`);
-    if (daemon.process.timers > TIMERS_MAX) world.violated('bounded', `${host.name} has ${daemon.process.timers} timers`);
-    const sessions = daemon.bus.exporter.sessions.length;
-    const served = remote.filter(({ deviceHost }) => deviceHost === host).length;
-    if (sessions > served) world.violated('bounded', `${host.name} has ${sessions} sessions, for ${served} attachments`);
-  }
 }
