@@ -40,6 +40,8 @@ export interface Wrappers {
   readonly during?: () => () => void;
   /** The faults that find it, where others seldom do. */
   readonly faults?: readonly string[];
+  /** And the guests: of how many blocks their disks are, and how many in a hundred of their requests are flushes. */
+  readonly guests?: { readonly blocks: number; readonly flushPercent: number };
   /** True: hold times are not in the records. */
   readonly forgetsHold?: boolean;
 }

@@ -130,7 +130,7 @@ function place(
 ): Placement {
   const [exported, vm] = [`d${index}`, `vm${index}`];
   const key = `${vm}/${exported}`;
-  const blocks = world.pick(DISK_BLOCKS);
+  const blocks = wrappers.guests?.blocks ?? world.pick(DISK_BLOCKS);
   const holdMs = world.pick(HOLD_MS);
   const checker = new Checker(world, { name: key, blocks, isLocal: host === deviceHost, hasLog: host.hasLogMemory, holdMs });
   const disk = new SimDisk(world, blocks);
@@ -138,7 +138,7 @@ function place(
   const path = `/disks/${exported}`;
   deviceHost.disks.set(path, disk);
   const queueDepth = 1 + world.random.below(QUEUE_DEPTH_MAX);
-  const flushPercent = world.pick(FLUSH_PERCENT);
+  const flushPercent = wrappers.guests?.flushPercent ?? world.pick(FLUSH_PERCENT);
   const simulated = new SimVm({
     world,
     name: vm,
