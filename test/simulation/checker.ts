@@ -36,9 +36,10 @@ interface Write {
   endedAt: number;
   isAcknowledged: boolean;
   isFlushed: boolean;
-  /** The session that it last took effect by, and when. */
+  /** The session that it last took effect by, and when; and when it did so first. */
   user: string;
   appliedAt: number;
+  firstAppliedAt: number;
 }
 
 export interface CheckerOptions {
@@ -59,8 +60,10 @@ interface Seen {
 }
 
 export class Checker implements DiskWitness {
-  /** The device is back for long. */
-  expectsNoErrors = false;
+  /** For so long that nobody waits for it. */
+  deviceIsBack = false;
+  /** This guest has had its device for so long that its log has everything that no flush covers. */
+  logIsWhole = false;
   readonly #world: World;
   readonly #options: CheckerOptions;
   readonly #writes: Write[] = [{ ...zeroes(0), endedAt: 0, isAcknowledged: true, isFlushed: true }];
@@ -82,7 +85,7 @@ export class Checker implements DiskWitness {
   #guestBegunAt = 0;
   /** The last flush that the disk has done: for which session, and when. */
   #diskFlush = { user: '', at: -1 };
-  /** In milliseconds of the world: the last answer that was no error. */
+  /** Of the world: the last answer that was no error. */
   #succeededMs = 0;
 
   constructor(world: World, options: CheckerOptions) {
@@ -149,7 +152,7 @@ export class Checker implements DiskWitness {
   failed(write: number | undefined): void {
     if (write !== undefined) this.#writes[write].endedAt = ++this.#now;
     if (this.#isFailed) return;
-    if (this.#isHoldOver && !this.expectsNoErrors) {
+    if (this.#isHoldOver && !this.deviceIsBack) {
       this.#world.count('errors of hold times');
       return;
     }
@@ -163,6 +166,7 @@ export class Checker implements DiskWitness {
   /** The guest is started anew: for it, what was before was one power cut. */
   guestStarted(): void {
     this.#guest++;
+    this.logIsWhole = false;
     this.#isFailed = false;
     this.#guestBegunAt = ++this.#now;
     this.#succeededMs = this.#world.nowMs;
@@ -195,7 +199,11 @@ export class Checker implements DiskWitness {
       candidate.user = user;
       candidate.appliedAt = ++this.#now;
       // Zeroes may be those of another write.
-      if (!candidate.isZeroes) this.#lost[block].delete(candidate);
+      if (candidate.isZeroes) continue;
+      this.#lost[block].delete(candidate);
+      candidate.firstAppliedAt = Math.min(candidate.firstAppliedAt, candidate.appliedAt);
+      if (!candidate.isAcknowledged || this.#powerLostAt > candidate.firstAppliedAt) continue;
+      this.#violated('replay', `write ${write} took effect again after it was acknowledged, and no power was lost`);
     }
     if (candidates.length === 0) {
       this.#violated('data', `block ${block} was written with ${write}, which is not for it`);
@@ -229,7 +237,7 @@ export class Checker implements DiskWitness {
   /** The device's host lost its power, and nobody knew what was written and not flushed: see `rules`. */
   get #isUnknown(): boolean {
     const { isLocal, hasLog } = this.#options;
-    if (!rules.unknownBefore || isLocal) return false;
+    if (!rules.unknownBefore || isLocal || this.logIsWhole) return false;
     if (this.#powerLostAt < Math.max(this.#guestBegunAt, this.#flushBegunAt)) return false;
     const knownSince = Math.max(this.#guestBegunAt, hasLog ? this.#logLostAt : this.#daemonLostAt);
     return this.#flushBegunAt < knownSince && (this.#guest > 1 || knownSince > this.#guestBegunAt);
@@ -288,5 +296,6 @@ function zeroes(id: number): Write {
     isFlushed: false,
     user: '',
     appliedAt: -1,
+    firstAppliedAt: NEVER,
   };
 }

@@ -68,14 +68,30 @@ export async function peace(world: World, situation: Situation): Promise<void> {
   }
   await world.run(world.nowMs + RECONNECTION_MS);
   for (const { vm, checker } of placements) {
-    checker.expectsNoErrors = true;
+    checker.deviceIsBack = true;
+    checker.logIsWhole = true;
     vm.work(20, 5);
   }
   await look();
+  await loseLastPower(world, situation);
   await look();
   if (!isDone()) stuck(world, placements);
   await world.run(world.nowMs + PEACE_MS);
   if (world.violation === undefined) checkLeftovers(world, situation);
+}
+
+/** Whatever was before: a guest whose device has been there for long loses nothing with the power of the device's host. */
+async function loseLastPower(world: World, { placements }: Situation): Promise<void> {
+  for (const { vm } of placements) vm.work(20, 5);
+  await world.run(world.nowMs + world.random.below(200));
+  for (const { checker } of placements) checker.deviceIsBack = false;
+  const deviceHosts = new Set(placements.map(({ deviceHost }) => deviceHost));
+  for (const host of deviceHosts) host.losePower();
+  await world.run(world.nowMs + world.latency(100));
+  for (const host of deviceHosts) host.boot();
+  for (const { vm } of placements) vm.start();
+  await world.run(world.nowMs + RECONNECTION_MS);
+  for (const { checker } of placements) checker.deviceIsBack = true;
 }
 
 /** Who waits for a device that is away is told at the end of the hold time, however often the device's host was asked meanwhile. */
