@@ -8,6 +8,8 @@ import type { World } from './world.ts';
 
 /** After which everything that waits must have gone on: longer than any timer of the product. */
 const PEACE_MS = 120_000;
+/** After which nothing of what was before is there any more. */
+const LEFTOVERS_MS = 60_000;
 /** After which every device that is there is in use again. */
 const RECONNECTION_MS = 20_000;
 /** Of one host in peace: heartbeats and retries. */
@@ -76,7 +78,7 @@ export async function peace(world: World, situation: Situation): Promise<void> {
   await loseLastPower(world, situation);
   await look();
   if (!isDone()) stuck(world, placements);
-  await world.run(world.nowMs + PEACE_MS);
+  await world.run(world.nowMs + LEFTOVERS_MS);
   if (world.violation === undefined) checkLeftovers(world, situation);
 }
 
