@@ -77,6 +77,7 @@ export class Checker implements DiskWitness {
   /** Counts the guest's starts. */
   #guest = 0;
   #isFailed = false;
+  #mayBeFailed = false;
   #powerLostAt = -1;
   #daemonLostAt = -1;
   #logLostAt = -1;
@@ -97,9 +98,9 @@ export class Checker implements DiskWitness {
     this.#seen = new Array(blocks).fill(undefined);
   }
 
-  /** The guest was told that what it wrote may be lost. */
-  get isFailed(): boolean {
-    return this.#isFailed;
+  /** The guest was told that what it wrote may be lost, or an error of its hold time may have meant that. */
+  get needsStart(): boolean {
+    return this.#isFailed || this.#mayBeFailed;
   }
 
   /** Returns the moment, for `readDone` and `flushDone`. */
@@ -154,6 +155,7 @@ export class Checker implements DiskWitness {
     if (this.#isFailed) return;
     if (this.#isHoldOver && !this.deviceIsBack) {
       this.#world.count('errors of hold times');
+      this.#mayBeFailed ||= this.#isUnknown;
       return;
     }
     if (!this.#isUnknown) {
@@ -168,6 +170,7 @@ export class Checker implements DiskWitness {
     this.#guest++;
     this.logIsWhole = false;
     this.#isFailed = false;
+    this.#mayBeFailed = false;
     this.#guestBegunAt = ++this.#now;
     this.#succeededMs = this.#world.nowMs;
     this.#seen = new Array(this.#blocks.length).fill(undefined);

@@ -64,7 +64,7 @@ export async function peace(world: World, situation: Situation): Promise<void> {
   for (const { vm, checker } of placements) {
     if (vm.waiting > 0) stuck(world, placements);
     // Who hears errors until it is started anew is started anew.
-    if (!checker.isFailed) continue;
+    if (!checker.needsStart) continue;
     vm.stop();
     world.at(100, () => vm.start());
   }
