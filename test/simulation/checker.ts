@@ -12,9 +12,7 @@
 import type { DiskWitness } from './disk.ts';
 import type { World } from './world.ts';
 
-/**
- * Where a guest may be answered with errors. The one place to tighten. Everything else is an error that nothing demands.
- */
+/** What the product does not promise: where a guest may be answered with errors, and what may be seen twice. The one place to tighten. */
 export const rules = {
   /**
    * The device's host lost its power while nobody knows what was written and not flushed: a guest before this one wrote something that no flush covers (its log
@@ -23,6 +21,11 @@ export const rules = {
   unknownBefore: true,
   /** The attachment has a hold time, and nothing was answered for as long. */
   holdIsOver: true,
+  /**
+   * A read may give again what was before a write that has no answer yet, although a read before the power loss of the device's host had given the new: the log
+   * has what was acknowledged, and the write goes again beside the reads.
+   */
+  unansweredGoesBack: true,
 };
 
 const NEVER = Number.POSITIVE_INFINITY;
@@ -264,8 +267,14 @@ export class Checker implements DiskWitness {
     );
     if (other !== undefined) return `${other.id} had overwritten it (acknowledged, ${this.#describe(block, other)})`;
     const seen = this.#seen[block];
+    if (seen !== undefined && this.#mayGoBack(seen)) return undefined;
     if (seen === undefined || seen.endedAt > read.begunAt || (write.isZeroes ? 0 : write.id) === seen.write) return undefined;
     return write.endedAt < seen.begunAt ? `a read before had given ${seen.write}, which came later` : undefined;
+  }
+
+  #mayGoBack({ write, endedAt }: Seen): boolean {
+    const isAnswered = write !== 0 && this.#writes[write].isAcknowledged;
+    return rules.unansweredGoesBack && this.#powerLostAt > endedAt && !isAnswered;
   }
 
   #describe(block: number, write: Write): string {

@@ -29,11 +29,15 @@ import type { Log } from '../../src/lib/log.ts';
 import { profileOf, type SimDisk, simulatedIo } from './disk.ts';
 import { SimFrontend } from './frontend.ts';
 import type { HostOptions, SimHost } from './host.ts';
+import { watchStores } from './log-kill.ts';
 import { ProcessMemory } from './memory.ts';
 import { SimProcess } from './world.ts';
 
 export const STATE_FOLDER = '/state';
 const LOCK_RETRY_MS = 200;
+/** One log in so many kills its daemon, at one of the first so many stores. */
+const DYING_LOGS = 6;
+const STORES_MAX = 400;
 /** Nothing can be made there. */
 const NO_FILE = '/proc/none/log';
 
@@ -210,9 +214,21 @@ export class SimDaemon {
       if (log.status().state === 'full') world.count('full logs');
       flushed.call(log, sequence);
     };
+    this.#mayDieAtAStore(log);
     this.process.onKill(() => log.close());
     return log;
   };
+
+  /** A daemon may be killed between any two stores of its log, and comes back. */
+  #mayDieAtAStore(log: WriteLog): void {
+    const { world } = this.#options;
+    let left = world.chance(DYING_LOGS) ? 1 + world.random.below(STORES_MAX) : Number.POSITIVE_INFINITY;
+    watchStores(log, () => {
+      if (this.process.alive && --left > 0) return;
+      if (this.process.alive) this.#host.daemonDies(this);
+      this.process.die();
+    });
+  }
 
   #recorded({ type, details }: NewEvent): void {
     if (type !== 'export.granted') return;

@@ -200,7 +200,7 @@ export class SimFrontend implements Frontend {
   #replied(replies: Replies): void {
     const state = this.#state;
     const vm = this.#vm;
-    if (state.name !== 'open') return;
+    if (state.name !== 'open' || !this.#process.alive) return;
     for (let i = 0; i < replies.count; i++) {
       const row = replies.rows[i];
       const request = this.#requests.get(row);

@@ -19,6 +19,9 @@ import type { ProcessMemory } from './memory.ts';
 import type { Network, NetworkHost } from './network.ts';
 import type { SimProcess, World } from './world.ts';
 
+/** Typically. */
+const RESTART_MS = 100;
+
 /** The places where a test puts something broken between a daemon and its world. */
 export interface Wrappers {
   readonly calls?: (calls: IoCalls, process: SimProcess) => IoCalls;
@@ -119,6 +122,15 @@ export class SimHost implements NetworkHost {
     this.#daemon = undefined;
     daemon.process.kill();
     for (const told of this.onDaemonLost) told();
+  }
+
+  /** It is killed by what it is doing; whoever watches services starts it again. */
+  daemonDies(daemon: SimDaemon): void {
+    this.#world.count('daemons killed in their logs');
+    this.#world.at(0, () => {
+      if (this.#daemon === daemon) this.killDaemon();
+    });
+    this.#world.at(this.#world.latency(RESTART_MS), () => this.startDaemon());
   }
 
   /** What is in memory for a daemon that comes back is gone, or cut short. Only while there is none. */

@@ -20,6 +20,9 @@ export class Violation extends Error {
   }
 }
 
+/** Ends what a process is doing, in the middle of it. */
+export class Killed extends Error {}
+
 interface Event {
   readonly at: number;
   readonly order: number;
@@ -160,6 +163,7 @@ export class SimProcess {
   readonly #onKill: (() => void)[] = [];
   /** What waits for a process that is stopped, in order; undefined: it runs. */
   #stopped: (() => void)[] | undefined;
+  #isOver = false;
   /** Of this process. */
   timers = 0;
 
@@ -174,10 +178,17 @@ export class SimProcess {
   }
 
   kill(): void {
-    if (!this.alive) return;
+    if (this.#isOver) return;
+    this.#isOver = true;
     this.alive = false;
     this.#stopped = undefined;
     for (const work of this.#onKill.reverse()) work();
+  }
+
+  /** From now on nothing comes out of it; `kill` follows. */
+  die(): never {
+    this.alive = false;
+    throw new Killed();
   }
 
   /** By SIGSTOP. */
@@ -203,8 +214,15 @@ export class SimProcess {
   /** Now, or when it goes on, or never. From within an event only. */
   tell(run: () => void): void {
     if (!this.alive) return;
-    if (this.#stopped !== undefined) this.#stopped.push(run);
-    else run();
+    if (this.#stopped !== undefined) {
+      this.#stopped.push(run);
+      return;
+    }
+    try {
+      run();
+    } catch (thrown) {
+      if (!(thrown instanceof Killed)) throw thrown;
+    }
   }
 
   readonly clock: Clock = {
