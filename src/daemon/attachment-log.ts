@@ -1,7 +1,7 @@
 /** The write log of a virtual device: opened with its first session, one per guest, and gone with the attachment. Read-only disks need none. */
 import type { AttachmentEntry } from '../api/types.ts';
 import type { OpenSession } from '../device/source.ts';
-import { WriteLog } from '../filters/write-log/write-log.ts';
+import { WriteLog, type WriteLogOptions } from '../filters/write-log/write-log.ts';
 import type { Clock } from '../lib/clock.ts';
 import { formatBytes } from '../lib/format.ts';
 import type { Log } from '../lib/log.ts';
@@ -14,6 +14,8 @@ export interface WriteLogChoice {
   readonly boundBytes: number;
   /** Of this host: a log ends with it, also where the run folder does not. */
   readonly bootId: string;
+  /** Opens a log, or makes one; as the class does it where it is left out. */
+  readonly createLog?: (options: WriteLogOptions, isFirst: boolean) => WriteLog;
 }
 
 export interface AttachmentLogOptions extends WriteLogChoice {
@@ -71,7 +73,7 @@ export class AttachmentLog {
 
   /** One of an earlier start of the guest is not used: for this guest, all that was before was one power cut. */
   #open(): WriteLog {
-    const { record, path, boundBytes, bootId, clock, log, events } = this.#options;
+    const { record, path, boundBytes, bootId, createLog, clock, log, events } = this.#options;
     const { vm, name, attachment, guest } = record.value;
     const process = guest?.process ?? 'unknown';
     if (this.#log !== undefined && this.#process === process) return this.#log;
@@ -80,24 +82,22 @@ export class AttachmentLog {
     const fields = { attachment: `${vm}/${name}` };
     const isFirst = this.#unused;
     this.#unused = false;
-    this.#log = new WriteLog(
-      {
-        path,
-        boundBytes,
-        owner: `${attachment}\n${bootId}\n${process}`,
-        clock,
-        onSent: (bytes) => {
-          log.warn({ ...fields, bytes }, 'write log sent again: the device host had forgotten what was not flushed');
-          events.logSent(formatBytes(bytes), bytes);
-        },
-        onTrouble: (reason) => {
-          if (reason === undefined) return;
-          log.warn({ ...fields, reason }, 'write log in trouble');
-          events.logTrouble(reason);
-        },
+    const options: WriteLogOptions = {
+      path,
+      boundBytes,
+      owner: `${attachment}\n${bootId}\n${process}`,
+      clock,
+      onSent: (bytes) => {
+        log.warn({ ...fields, bytes }, 'write log sent again: the device host had forgotten what was not flushed');
+        events.logSent(formatBytes(bytes), bytes);
       },
-      isFirst,
-    );
+      onTrouble: (reason) => {
+        if (reason === undefined) return;
+        log.warn({ ...fields, reason }, 'write log in trouble');
+        events.logTrouble(reason);
+      },
+    };
+    this.#log = createLog?.(options, isFirst) ?? new WriteLog(options, isFirst);
     return this.#log;
   }
 }

@@ -23,6 +23,8 @@ function setUp(holdMs: number | undefined) {
     end: (_cause: NetbusError) => {},
     /** The lease is granted when the test says so. */
     granting: Promise.resolve(),
+    /** Nothing is answered before the test says so, not even no. */
+    answering: Promise.resolve(),
   };
   const states: VirtualDeviceState[] = [];
   const virtual = new VirtualDevice({
@@ -30,6 +32,7 @@ function setUp(holdMs: number | undefined) {
     depth: 16,
     holdMs,
     openSession: async (onEnded) => {
+      await host.answering;
       if (!host.reachable) throw GONE;
       host.end = onEnded;
       const device = new HeldDevice(profile, 16);
@@ -143,6 +146,41 @@ test('for ever is for ever', async () => {
   await comeBack();
   assert.equal(await ask(guest), DiskStatus.ok);
   await guest.close();
+});
+
+test('a guest that starts while the last use still waits for an answer has its own hold time, from its start', async () => {
+  const { clock, host, guest, virtual, states } = setUp(1000);
+  await ask(guest);
+  let answer = () => {};
+  host.answering = new Promise<void>((resolve) => {
+    answer = resolve;
+  });
+  host.reachable = false;
+  clock.advance(1000);
+  host.end(GONE);
+  await settle();
+  await guest.close();
+  const next = new TestGuest(virtual.open(), new MemoryRegion(MIB), 32);
+  next.add({ kind: DiskKind.write, outBytes: 4096 });
+  next.pushAll();
+  clock.advance(999);
+  await settle();
+  assert.equal(next.answers.length, 0);
+  clock.advance(1);
+  await next.answered();
+  assert.equal(next.answers[0].status, DiskStatus.ioError);
+  assert.equal(virtual.state.name, 'failed');
+  answer();
+  await settle();
+  assert.equal(states.at(-1)?.name, 'failed', 'the end of the last use says nothing of this one');
+  host.reachable = true;
+  for (let i = 0; i < 3; i++) {
+    clock.advance(2000);
+    await settle();
+  }
+  assert.equal(await ask(next), DiskStatus.ok);
+  await next.close();
+  assert.deepEqual([...guest.breaches, ...next.breaches], []);
 });
 
 test('the device comes back and is lost again before it is in place: errors go on', async () => {

@@ -99,7 +99,10 @@ export class VirtualDevice implements Source {
   open(): Device {
     if (this.#use !== undefined) throw new Error('a virtual device has one guest at a time');
     const use = new Use(this.#profile, this.#options, this.#history, this.#previous, {
-      become: (state) => this.#become(state),
+      // A later use speaks for itself.
+      become: (state) => {
+        if (this.#use === undefined || this.#use === use) this.#become(state);
+      },
       closed: () => {
         this.#use = undefined;
       },
@@ -173,6 +176,8 @@ class Use {
         closed: () => this.#closed(),
       },
     });
+    // From the guest's start, also where the use before this one has not ended yet.
+    this.#hold.waits(undefined);
     this.ended = previous.then(() => this.#run());
   }
 

@@ -2,9 +2,12 @@
 import { IO_OPERATION_WORDS, IO_SEGMENT_WORDS, IoOp } from '../../native/index.ts';
 import type { IoCalls } from '../../src/backends/disk/engine.ts';
 import type { DeviceHost } from '../../src/daemon/device-host.ts';
+import type { RecordFiles } from '../../src/daemon/record-files.ts';
 import { DiskStatus } from '../../src/device/disk.ts';
 import { FailedDevice } from '../../src/device/failed-device.ts';
 import type { OpenSession } from '../../src/device/source.ts';
+import { InFlightWrites } from '../../src/filters/write-log/in-flight-writes.ts';
+import { brokenLogs } from './broken-logs.ts';
 import type { Wrappers } from './host.ts';
 
 /** Heartbeats and everything slower. */
@@ -15,18 +18,24 @@ export interface Broken {
   /** One of these is found. */
   readonly invariants: readonly string[];
   readonly wrappers: Wrappers;
+  /** The seed that the test begins with, so that it is short: the ones before it do not find it. 0 where it is left out. */
+  readonly from?: number;
 }
 
 export const brokenHosts: readonly Broken[] = [
   {
     what: 'a device is closed while its I/O is under way',
     invariants: ['one writer', 'memory'],
-    wrappers: { calls: (calls) => ({ ...calls, ioPending: () => 0, ioDestroy: () => {} }) },
+    wrappers: {
+      calls: (calls) => ({ ...calls, ioPending: () => 0, ioDestroy: () => {} }),
+      faults: ['reset', 'stallDisk', 'cut'],
+    },
   },
   {
     what: 'an image is opened while I/O of a killed daemon is under way',
     invariants: ['one writer'],
-    wrappers: { ignoresLock: true },
+    from: 16,
+    wrappers: { ignoresLock: true, faults: ['killDaemon'] },
   },
   {
     what: 'a flush does nothing',
@@ -41,6 +50,7 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'a request that was answered goes again',
     invariants: ['replay', 'acknowledged'],
+    from: 9,
     wrappers: { repeatsAnswered: true },
   },
   {
@@ -55,7 +65,8 @@ export const brokenHosts: readonly Broken[] = [
   },
   {
     what: 'nobody notices that the other end is silent',
-    invariants: ['every hold ends'],
+    invariants: ['every hold ends', 'hold'],
+    from: 3,
     wrappers: {
       clock: (clock) => ({ ...clock, after: (ms, callback) => (ms >= LONG_MS ? () => {} : clock.after(ms, callback)) }),
     },
@@ -65,7 +76,93 @@ export const brokenHosts: readonly Broken[] = [
     invariants: ['no surprise'],
     wrappers: { deviceHost: failingSecond },
   },
+  {
+    what: 'records are renamed before their content is on the disk',
+    invariants: ['epoch', 'records'],
+    from: 13,
+    wrappers: { files: writtenLater },
+  },
+  {
+    what: 'a write log has not all that was acknowledged',
+    invariants: ['acknowledged', 'replay'],
+    wrappers: { createLog: brokenLogs.droppingEntries() },
+  },
+  {
+    what: 'a write log sends not the newest content',
+    invariants: ['acknowledged', 'replay'],
+    wrappers: { createLog: brokenLogs.keepingTheFirst() },
+  },
+  {
+    what: 'a write log sends what a durable write came after',
+    invariants: ['acknowledged', 'replay', 'flushed'],
+    from: 8,
+    wrappers: { createLog: brokenLogs.keepingTheOvertaken(), faults: ['losePower'] },
+  },
+  {
+    what: 'the writes of a log may be under way when they overlap',
+    invariants: ['acknowledged', 'replay'],
+    from: 23,
+    wrappers: { during: overlappingWrites, faults: ['losePower'], guests: { blocks: 4, flushPercent: 0 } },
+  },
+  {
+    what: 'a flush releases what was acknowledged after it was sent',
+    invariants: ['acknowledged', 'replay'],
+    from: 44,
+    wrappers: { createLog: brokenLogs.releasingTooMuch(), faults: ['losePower'] },
+  },
+  {
+    what: 'a write log is not sent again',
+    invariants: ['acknowledged'],
+    wrappers: { createLog: brokenLogs.neverSent() },
+  },
+  {
+    what: 'a write log says that it has what an earlier guest wrote',
+    invariants: ['acknowledged'],
+    from: 53,
+    wrappers: { createLog: brokenLogs.alwaysComplete(), faults: ['losePower', 'killDaemon', 'restartVm'] },
+  },
+  {
+    what: 'a write log forgets that it has everything',
+    invariants: ['no surprise'],
+    from: 4,
+    wrappers: { createLog: brokenLogs.neverComplete() },
+  },
+  {
+    what: 'a write log ends with its daemon',
+    invariants: ['acknowledged'],
+    from: 56,
+    wrappers: { createLog: brokenLogs.endingWithTheDaemon(), faults: ['losePower', 'killDaemon'] },
+  },
+  {
+    what: 'a hold time never ends',
+    invariants: ['hold'],
+    from: 44,
+    wrappers: { forgetsHold: true },
+  },
+  {
+    what: 'a hold time ends, and the guest is told that its requests are done',
+    invariants: ['acknowledged', 'data'],
+    from: 5,
+    wrappers: { hidesErrors: true },
+  },
 ];
+
+function writtenLater(files: RecordFiles): RecordFiles {
+  return {
+    ...files,
+    write: async (path, content, mode) => {
+      void files.write(path, content, mode);
+    },
+  };
+}
+
+function overlappingWrites(): () => void {
+  const { overlaps } = InFlightWrites.prototype;
+  InFlightWrites.prototype.overlaps = () => false;
+  return () => {
+    InFlightWrites.prototype.overlaps = overlaps;
+  };
+}
 
 function withoutFlush(calls: IoCalls): IoCalls {
   return {

@@ -4,6 +4,8 @@
  */
 import { IO_COMPLETION_WORDS, IO_OPERATION_WORDS, IO_SEGMENT_WORDS, IoOp } from '../../native/index.ts';
 import type { IoCalls } from '../../src/backends/disk/engine.ts';
+import type { DiskProfile } from '../../src/device/profile.ts';
+import { diskProfile } from '../support/memory-disk.ts';
 import type { ProcessMemory } from './memory.ts';
 import type { SimProcess, World } from './world.ts';
 
@@ -14,7 +16,9 @@ const TYPICAL_MS = 0.3;
 /** What watches the disk: each block holds the number of the write that it was last written by; 0: zeroes. */
 export interface DiskWitness {
   /** A write takes effect on a block. */
-  applied(block: number, write: number): void;
+  applied(block: number, write: number, user: string): void;
+  /** A flush is done. `user` names the session that it and the writes were for. */
+  flushed(user: string): void;
   /** After a power loss: what is left. */
   survived(block: number, write: number): void;
 }
@@ -36,6 +40,8 @@ export class SimDisk {
   /** Added to what each operation takes. */
   stallMs = 0;
   order = 0;
+  /** Who has written, by process and engine: of an earlier one nothing may come any more. */
+  readonly users: string[] = [];
 
   constructor(world: World, blocks: number) {
     this.world = world;
@@ -159,6 +165,9 @@ export function simulatedIo(process: SimProcess, memory: ProcessMemory, disks: R
       if (other.process === process && other.engine === io.engine) continue;
       world.violated('one writer', `${process.name} begins I/O while that of another session is under way on the same disk`);
     }
+    const user = `${process.name} engine ${io.engine}`;
+    if (!disk.users.includes(user)) disk.users.push(user);
+    if (disk.users.at(-1) !== user) world.violated('one writer', `${user} begins I/O after ${disk.users.at(-1)} had the disk`);
     const operation: Operation = { process, engine: io.engine, content: undefined };
     disk.operations.add(operation);
     const first = io.position / BLOCK_BYTES;
@@ -184,7 +193,7 @@ export function simulatedIo(process: SimProcess, memory: ProcessMemory, disks: R
           block.cacheOrder = ++disk.order;
           written[i] = { order: disk.order, write: block.cache };
           world.trace(`disk ${process.name} block ${blocks[i]} = ${block.cache}`);
-          disk.witness?.applied(blocks[i], block.cache);
+          disk.witness?.applied(blocks[i], block.cache, user);
           if (world.chance(8)) disk.writeBack(block);
         } else if (io.op === IoOp.read && process.alive) {
           writePayload(io.segments, i, disk.blocks[blocks[i]].cache);
@@ -208,6 +217,7 @@ export function simulatedIo(process: SimProcess, memory: ProcessMemory, disks: R
           block.stable = coveredWrites[i];
           block.stableOrder = covered[i];
         }
+        disk.witness?.flushed(user);
       }
       if (process.alive) io.done(io.op === IoOp.read || isWrite ? io.length : 0);
     };
@@ -251,4 +261,13 @@ export function blockContent(world: World, words: Uint32Array, at: number): numb
     break;
   }
   return words[at];
+}
+
+export function profileOf(disk: SimDisk): DiskProfile {
+  return diskProfile({
+    capacityBytes: disk.blocks.length * BLOCK_BYTES,
+    physicalBlockBytes: BLOCK_BYTES,
+    optimalIoBytes: 0,
+    features: ['flush', 'write-zeroes', 'write-cache-control', 'multi-queue'],
+  });
 }

@@ -12,6 +12,9 @@ export interface Cluster {
 /** Drawn more often than the others: what loses state. */
 const COMMON = ['killDaemon', 'losePower', 'losePower', 'cut'];
 
+/** One daemon in so many that are killed. */
+const LOSES_LOGS = 8;
+
 type Fault = (cluster: Cluster) => void;
 
 /** How long a fault lasts: often a moment, sometimes longer than every timer of the product. */
@@ -79,6 +82,7 @@ export const faults: Readonly<Record<string, Fault>> = {
     world.at(isSlow ? world.latency(10) : 0, () => {
       for (const disk of host.disks.values()) disk.stallMs = 0;
       host.killDaemon();
+      if (world.chance(LOSES_LOGS)) host.loseLogs();
       world.at(duration(world) / 4, () => host.startDaemon());
     });
   },
@@ -96,8 +100,10 @@ export const faults: Readonly<Record<string, Fault>> = {
     world.at(duration(world), () => daemon?.process.goOn());
   },
 
+  /** Mostly of a host that others use disks of: its guests outlive it. */
   losePower({ world, hosts }) {
-    const host = world.pick(hosts);
+    const withDisks = hosts.filter(({ disks }) => disks.size > 0);
+    const host = world.pick(world.chance(3) ? hosts : withDisks);
     host.losePower();
     world.at(duration(world), () => {
       host.boot();
@@ -121,10 +127,13 @@ export const faults: Readonly<Record<string, Fault>> = {
   },
 };
 
-/** Draws some kinds for this run, and times for them, within `spanMs`; some follow close on the one before, while it is being dealt with. */
-export function plan(cluster: Cluster, spanMs: number): void {
+/**
+ * Draws some kinds for this run, of all or of `only` these, and times for them, within `spanMs`; some follow close on the one before, while it is being
+ * dealt with.
+ */
+export function plan(cluster: Cluster, spanMs: number, only?: readonly string[]): void {
   const { world } = cluster;
-  const names = [...Object.keys(faults), ...COMMON, ...COMMON];
+  const names = only ?? [...Object.keys(faults), ...COMMON, ...COMMON];
   const kinds = Array.from({ length: 1 + world.random.below(5) }, () => world.pick(names));
   const count = world.random.below(13);
   let at = 0;

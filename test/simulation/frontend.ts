@@ -36,6 +36,7 @@ export class SimFrontend implements Frontend {
   readonly #options: FrontendOptions;
   readonly #process: SimProcess;
   readonly #memory: ProcessMemory;
+  readonly #hidesErrors: boolean;
   #vm: SimVm | undefined;
   #state: State = { name: 'idle' };
   #isClosed = false;
@@ -43,13 +44,17 @@ export class SimFrontend implements Frontend {
   #rows: FreeRows | undefined;
   readonly #requests = new Map<number, Request>();
   #waits = false;
+  /** The virtual device as it was opened last, until the rings are stopped. */
+  #use: Device | undefined;
   /** Connections come and go one after the other. */
   readonly #turns = new Turns();
 
-  constructor(options: FrontendOptions, process: SimProcess, memory: ProcessMemory) {
+  /** `hidesErrors`: broken. */
+  constructor(options: FrontendOptions, process: SimProcess, memory: ProcessMemory, hidesErrors: boolean) {
     this.#options = options;
     this.#process = process;
     this.#memory = memory;
+    this.#hidesErrors = hidesErrors;
     process.onKill(() => {
       this.#isClosed = true;
       this.#vm?.lost(this);
@@ -58,6 +63,11 @@ export class SimFrontend implements Frontend {
 
   get isOpen(): boolean {
     return !this.#isClosed;
+  }
+
+  /** The guest's present use of the virtual device: another one after each stop of its rings. */
+  get use(): Device | undefined {
+    return this.#use;
   }
 
   // --- Frontend --------------------------------------------------------------------------------------------------------
@@ -152,6 +162,7 @@ export class SimFrontend implements Frontend {
       lost: () => this.#process.world.violated('no surprise', 'a virtual device was lost'),
     });
     this.#state = { name: 'open', device, table, batch: new Batch(table), memory };
+    this.#use = device;
     for (const request of vm.requests) this.#fill(request);
     this.#push();
   }
@@ -189,7 +200,7 @@ export class SimFrontend implements Frontend {
   #replied(replies: Replies): void {
     const state = this.#state;
     const vm = this.#vm;
-    if (state.name !== 'open') return;
+    if (state.name !== 'open' || !this.#process.alive) return;
     for (let i = 0; i < replies.count; i++) {
       const row = replies.rows[i];
       const request = this.#requests.get(row);
@@ -200,12 +211,13 @@ export class SimFrontend implements Frontend {
       this.#requests.delete(row);
       this.#rows!.give(row);
       const values: number[] = [];
-      if (request.kind === DiskKind.read && replies.statuses[i] === DiskStatus.ok) {
+      const status = this.#hidesErrors ? DiskStatus.ok : replies.statuses[i];
+      if (request.kind === DiskKind.read && status === DiskStatus.ok) {
         const content = words(state.memory, row * REQUEST_BYTES_MAX, request.blocks * BLOCK_BYTES);
         for (let at = 0; at < content.length; at += BLOCK_BYTES / 4)
           values.push(blockContent(this.#process.world, content, at));
       }
-      vm?.replied(request, replies.statuses[i], values);
+      vm?.replied(request, status, values);
     }
     this.#push();
   }
@@ -214,6 +226,7 @@ export class SimFrontend implements Frontend {
   async #quiesce(): Promise<void> {
     const state = this.#state;
     if (state.name !== 'open') return;
+    this.#use = undefined;
     const { signal, cancel } = abortAfter(this.#options.clock, QUIESCE_MS_MAX);
     await state.device.quiesce(signal);
     cancel();

@@ -71,6 +71,11 @@ export class SimVm {
     return this.#requests.size;
   }
 
+  /** See SimFrontend. */
+  get use(): object | undefined {
+    return this.#frontend?.use;
+  }
+
   get isIdle(): boolean {
     return this.#left === 0 && this.#requests.size === 0;
   }

@@ -1,46 +1,26 @@
-/**
- * A host: its disks and records, which outlive its boots, and its daemon, put together as src/daemon/daemon.ts does it, of the real parts: store,
- * records, exports, lease, disk device, bus, attachments, virtual devices. In their places stand the simulated clock, network, files, kernel and frontend.
- */
+/** A host: its disks, records and run folder, the VMs that run on it, and its daemon; it loses its power, and boots. */
 import type { X509Certificate } from 'node:crypto';
+import { existsSync, rmSync, statSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
-import { DiskDevice } from '../../src/backends/disk/disk-device.ts';
 import type { IoCalls } from '../../src/backends/disk/engine.ts';
-import { FailureLog } from '../../src/backends/disk/failure-log.ts';
-import { Image } from '../../src/backends/disk/image.ts';
-import { Bus } from '../../src/bus/bus.ts';
 import type { Transport } from '../../src/bus/transport.ts';
-import { Attachments } from '../../src/daemon/attachments.ts';
-import { createCallHandlers } from '../../src/daemon/calls.ts';
-import { type DeviceHost, LocalDeviceHost } from '../../src/daemon/device-host.ts';
-import { DeviceHosts, targetIn } from '../../src/daemon/device-hosts.ts';
-import type { NewEvent } from '../../src/daemon/events.ts';
-import type { OpenExport } from '../../src/daemon/export.ts';
-import { Exports } from '../../src/daemon/exports.ts';
-import { planStart } from '../../src/daemon/plan.ts';
+import type { DeviceHost } from '../../src/daemon/device-host.ts';
 import type { RecordFiles } from '../../src/daemon/record-files.ts';
-import { attachmentRecordSchema, exportRecordSchema, virtualDeviceRecordSchema } from '../../src/daemon/records.ts';
-import { RecordStore } from '../../src/daemon/store.ts';
-import type { Device } from '../../src/device/device.ts';
-import { NetbusError } from '../../src/device/errors.ts';
-import type { DiskProfile } from '../../src/device/profile.ts';
 import type { BackendSource } from '../../src/device/source.ts';
-import { StaticDirectory } from '../../src/directory/static-directory.ts';
-import { bounce } from '../../src/filters/bounce.ts';
+import { LOG_BLOCK_BYTES } from '../../src/filters/write-log/log-file.ts';
+import type { WriteLog, WriteLogOptions } from '../../src/filters/write-log/write-log.ts';
 import type { Address } from '../../src/lib/address.ts';
 import type { Clock } from '../../src/lib/clock.ts';
-import type { Log } from '../../src/lib/log.ts';
-import { diskProfile } from '../support/memory-disk.ts';
-import { BLOCK_BYTES, type SimDisk, simulatedIo } from './disk.ts';
+import { SimDaemon } from './daemon.ts';
+import type { SimDisk } from './disk.ts';
 import { SimFiles } from './files.ts';
-import { SimFrontend } from './frontend.ts';
 import type { SimVm } from './guest.ts';
-import { ProcessMemory } from './memory.ts';
+import type { ProcessMemory } from './memory.ts';
 import type { Network, NetworkHost } from './network.ts';
-import { SimProcess, type World } from './world.ts';
+import type { SimProcess, World } from './world.ts';
 
-export const STATE_FOLDER = '/state';
-const LOCK_RETRY_MS = 200;
+/** Typically. */
+const RESTART_MS = 100;
 
 /** The places where a test puts something broken between a daemon and its world. */
 export interface Wrappers {
@@ -52,10 +32,21 @@ export interface Wrappers {
   readonly deviceHost?: (host: DeviceHost) => DeviceHost;
   readonly memory?: (memory: ProcessMemory['allocate']) => ProcessMemory['allocate'];
   readonly bootId?: (bootId: string) => string;
+  readonly createLog?: (options: WriteLogOptions, isFirst: boolean) => WriteLog;
   /** False: an image is opened although I/O of a process that was killed is under way. */
   readonly ignoresLock?: boolean;
   /** True: see VmOptions. */
   readonly repeatsAnswered?: boolean;
+  /** True: guests are told that what failed was done. */
+  readonly hidesErrors?: boolean;
+  /** Breaks something for the time of a run; the result mends it. */
+  readonly during?: () => () => void;
+  /** The faults that find it, where others seldom do. */
+  readonly faults?: readonly string[];
+  /** And the guests: of how many blocks their disks are, and how many in a hundred of their requests are flushes. */
+  readonly guests?: { readonly blocks: number; readonly flushPercent: number };
+  /** True: hold times are not in the records. */
+  readonly forgetsHold?: boolean;
 }
 
 export interface HostOptions {
@@ -65,8 +56,10 @@ export interface HostOptions {
   readonly address: string;
   readonly certificate: X509Certificate;
   readonly hosts: ReadonlyMap<string, Address>;
-  /** Sockets of devices are in folders below. */
+  /** In memory. The run folder of each host is in it. */
   readonly runDir: string;
+  /** Of each write log: bytes of data; undefined: there is no memory for one. */
+  readonly logBytes: number | undefined;
   readonly wrappers: Wrappers;
 }
 
@@ -87,6 +80,7 @@ export class SimHost implements NetworkHost {
   #started = 0;
   readonly onDaemonLost: (() => void)[] = [];
   readonly onPowerLost: (() => void)[] = [];
+  onLogLost: (key: string) => void = () => {};
   /** By attachment at this host: epochs only grow, over all daemons. */
   readonly epochs = new Map<string, number>();
 
@@ -97,6 +91,14 @@ export class SimHost implements NetworkHost {
     this.address = options.address;
     this.files = new SimFiles(options.world);
     options.network.add(this);
+  }
+
+  get hasLogMemory(): boolean {
+    return this.#options.logBytes !== undefined;
+  }
+
+  get logBytes(): number {
+    return this.#options.logBytes ?? LOG_BLOCK_BYTES;
   }
 
   get daemon(): SimDaemon | undefined {
@@ -122,6 +124,29 @@ export class SimHost implements NetworkHost {
     for (const told of this.onDaemonLost) told();
   }
 
+  /** It is killed by what it is doing; whoever watches services starts it again. */
+  daemonDies(daemon: SimDaemon): void {
+    this.#world.count('daemons killed in their logs');
+    this.#world.at(0, () => {
+      if (this.#daemon === daemon) this.killDaemon();
+    });
+    this.#world.at(this.#world.latency(RESTART_MS), () => this.startDaemon());
+  }
+
+  /** What is in memory for a daemon that comes back is gone, or cut short. Only while there is none. */
+  loseLogs(): void {
+    if (this.#daemon !== undefined) return;
+    for (const key of this.vms.keys()) {
+      const path = join(this.#options.runDir, this.name, `${key}.log`);
+      if (!existsSync(path)) continue;
+      this.#world.trace(`${this.name} loses the log of ${key}`);
+      const { size } = statSync(path);
+      if (this.#world.chance(2)) rmSync(path);
+      else truncateSync(path, this.#world.random.below(size));
+      this.onLogLost(key);
+    }
+  }
+
   /** As by systemd: it closes what it has, and is gone then. */
   stopDaemon(): void {
     const daemon = this.#daemon;
@@ -142,6 +167,7 @@ export class SimHost implements NetworkHost {
     for (const vm of this.vms.values()) vm.stop();
     for (const disk of this.disks.values()) disk.losePower();
     this.files.losePower();
+    rmSync(join(this.#options.runDir, this.name), { recursive: true, force: true });
   }
 
   boot(): void {
@@ -151,199 +177,4 @@ export class SimHost implements NetworkHost {
     this.#world.trace(`${this.name} boots`);
     this.startDaemon();
   }
-}
-
-export class SimDaemon {
-  readonly process: SimProcess;
-  readonly memory: ProcessMemory;
-  attachments!: Attachments;
-  bus!: Bus;
-  exports!: Exports;
-  isReady = false;
-  readonly #host: SimHost;
-  readonly #options: HostOptions;
-  readonly #clock: Clock;
-  readonly #bootId: string;
-  readonly #io: IoCalls;
-  readonly #diskOf = new Map<number, SimDisk>();
-  readonly #allocate: ProcessMemory['allocate'];
-  #lastFd = 2;
-
-  constructor(host: SimHost, options: HostOptions, bootId: string, name: string) {
-    const { wrappers, world } = options;
-    this.#host = host;
-    this.#options = options;
-    this.#bootId = bootId;
-    this.process = new SimProcess(world, name);
-    this.memory = new ProcessMemory(this.process);
-    this.#allocate = wrappers.memory?.(this.memory.allocate) ?? this.memory.allocate;
-    this.#clock = wrappers.clock?.(this.process.clock) ?? this.process.clock;
-    const calls = simulatedIo(this.process, this.memory, this.#diskOf);
-    this.#io = wrappers.calls?.(calls, this.process) ?? calls;
-    this.process.at(world.latency(50), () => void this.#start().catch((thrown) => this.#failed(thrown)));
-  }
-
-  /** Devices of VMs as `status` shows them. */
-  get entries(): ReturnType<Attachments['entries']> {
-    return this.isReady ? this.attachments.entries() : [];
-  }
-
-  /** In the order of the composition root; `closed` once all is. */
-  close(closed: () => void): void {
-    if (!this.isReady) {
-      closed();
-      return;
-    }
-    const { world } = this.#options;
-    const close = async () => {
-      await this.attachments.close();
-      await this.bus.close();
-      await this.exports.close();
-    };
-    this.process.tell(() => {
-      close().then(
-        () => world.at(0, closed),
-        (thrown) => this.#failed(thrown),
-      );
-    });
-  }
-
-  async #start(): Promise<void> {
-    const { network, wrappers, hosts, certificate, runDir } = this.#options;
-    const host = this.#host.name;
-    const clock = this.#clock;
-    const plainFiles = this.#host.files.of(this.process);
-    const files = wrappers.files?.(plainFiles) ?? plainFiles;
-    const log = this.#log();
-    const events = { record: (event: NewEvent) => this.#recorded(event) };
-
-    const exportRecords = new RecordStore(join(STATE_FOLDER, 'exports'), exportRecordSchema, files);
-    const attachmentRecords = new RecordStore(join(STATE_FOLDER, 'attachments'), attachmentRecordSchema, files);
-    const virtualDeviceRecords = new RecordStore(join(STATE_FOLDER, 'virtual-devices'), virtualDeviceRecordSchema, files);
-    const load = async <Value>(store: RecordStore<Value>) => {
-      const { records, damaged } = await store.load(clock.wallTime());
-      for (const { file, reason } of damaged) this.#violated('records', `${file} cannot be used after a start: ${reason}`);
-      return records;
-    };
-    const actions = planStart({
-      exports: await load(exportRecords),
-      attachments: await load(attachmentRecords),
-      virtualDevices: await load(virtualDeviceRecords),
-    });
-
-    const directory = new StaticDirectory(host, hosts);
-    this.exports = new Exports({
-      ...{ host, bootId: this.#bootId, exports: exportRecords, attachments: attachmentRecords },
-      ...{ openExport: this.#openExport, clock, log, events },
-    });
-    const transport = network.transport(this.#host, this.process, certificate);
-    this.bus = new Bus({
-      identity: { cluster: 'lab', host },
-      bootId: this.#bootId,
-      release: '0.0.0',
-      clock,
-      log,
-      admits: (name) => directory.admits(name),
-      targetOf: (name) => targetIn(directory, name),
-      sessionHost: { open: async (peer, { attachment }, onEnded) => this.exports.openSession(peer, attachment, onEnded) },
-      handlers: createCallHandlers(this.exports),
-      allocate: this.#allocate,
-      busyPollUs: 0,
-      transport: wrappers.transport?.(transport) ?? transport,
-    });
-    const local = new LocalDeviceHost(this.exports, host, bounce(undefined, this.#allocate));
-    const deviceHosts = new DeviceHosts({ host, local, directory, bus: this.bus });
-    this.attachments = new Attachments({
-      host,
-      runDir: join(runDir, host),
-      socketGroup: undefined,
-      records: virtualDeviceRecords,
-      hosts: () => deviceHosts.names,
-      deviceHost: (name) => wrappers.deviceHost?.(deviceHosts.get(name)) ?? deviceHosts.get(name),
-      createFrontend: (options) => {
-        const frontend = new SimFrontend(options, this.process, this.memory);
-        const vm = [...this.#host.vms].find(([key]) => options.path.endsWith(`/${key}.sock`))![1];
-        vm.socket = frontend;
-        return frontend;
-      },
-      identifyProcess: String,
-      clock,
-      log,
-      events,
-    });
-
-    for (const action of actions) {
-      if (action.type === 'restore-virtual-device') await this.attachments.restore(action.record);
-      if (action.type === 'report') this.#violated('records', `${action.subject} is not served: ${action.reason}`);
-    }
-    for (const action of actions) {
-      if (action.type === 'restore-export') void this.exports.restore(action.record, action.attachments);
-    }
-    const { address } = this.#host;
-    await this.bus.listen(address, hosts.get(host)!.port);
-    this.isReady = true;
-  }
-
-  /** As backends/disk/disk.ts does it, but on a simulated disk. The lock belongs to the open file: whatever a killed process left in the kernel keeps it. */
-  readonly #openExport: OpenExport = async (record, { signal, onWaiting, onFlushFailed }) => {
-    const disk = this.#host.disks.get(record.disk)!;
-    const { wrappers } = this.#options;
-    while (disk.leftBehind && wrappers.ignoresLock !== true) {
-      onWaiting(`${record.disk} is in use`);
-      await new Promise<void>((resolve) => this.#clock.after(LOCK_RETRY_MS, resolve));
-      if (signal.aborted) throw new NetbusError('ended', 'closed');
-    }
-    const fd = ++this.#lastFd;
-    this.#diskOf.set(fd, disk);
-    const profile = profileOf(disk);
-    const failures = new FailureLog(record.disk, this.#clock, this.#log());
-    const image = new Image({ path: record.disk, fd, isBlockDevice: false, profile, failures });
-    image.onFlushFailed = onFlushFailed;
-    const source: BackendSource = {
-      instance: `${record.disk}-${record.reopened}`,
-      profile,
-      open: (): Device => new DiskDevice(image, this.#io, 'threads', () => {}),
-      describe: () => ({ path: record.disk }),
-      refresh: async () => profile,
-      close: async () => {},
-    };
-    return wrappers.source?.(source) ?? source;
-  };
-
-  #recorded({ type, details }: NewEvent): void {
-    if (type !== 'export.granted') return;
-    const { user, epoch } = details as { user: string; epoch: number };
-    const before = this.#host.epochs.get(user) ?? 0;
-    this.#options.world.trace(`${this.process.name} grants ${user} epoch ${epoch}`);
-    if (!this.process.alive) return;
-    if (epoch <= before) this.#violated('epoch', `${user} was granted epoch ${epoch} after ${before}`);
-    this.#host.epochs.set(user, epoch);
-  }
-
-  #log(): Log {
-    const { world } = this.#options;
-    const line = (level: string) => (fields: object, message: string) => {
-      if (!this.process.alive) return;
-      world.trace(`log ${this.process.name} ${level} ${message.replaceAll(/:5\d{4}/g, '')}`);
-      if ('err' in fields) this.#violated('bug', `${message}: ${(fields.err as Error).stack}`);
-    };
-    return { debug: line('debug'), info: line('info'), warn: line('warn'), error: line('error') };
-  }
-
-  #failed(thrown: unknown): void {
-    if (this.process.alive) this.#violated('bug', `${this.process.name}: ${(thrown as Error).stack}`);
-  }
-
-  #violated(invariant: string, message: string): void {
-    this.#options.world.violated(invariant, message);
-  }
-}
-
-export function profileOf(disk: SimDisk): DiskProfile {
-  return diskProfile({
-    capacityBytes: disk.blocks.length * BLOCK_BYTES,
-    physicalBlockBytes: BLOCK_BYTES,
-    optimalIoBytes: 0,
-    features: ['flush', 'write-zeroes', 'write-cache-control', 'multi-queue'],
-  });
 }

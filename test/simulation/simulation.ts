@@ -3,32 +3,41 @@
  * hold. Everything follows from the seed.
  */
 import { X509Certificate } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { LOG_BLOCK_BYTES } from '../../src/filters/write-log/log-file.ts';
 import type { Address } from '../../src/lib/address.ts';
 import { TestAuthority } from '../support/bus-host.ts';
 import { Checker } from './checker.ts';
-import { SimDisk } from './disk.ts';
+import { STATE_FOLDER } from './daemon.ts';
+import { profileOf, SimDisk } from './disk.ts';
 import { plan } from './faults.ts';
 import { SimVm } from './guest.ts';
-import { profileOf, SimHost, STATE_FOLDER, type Wrappers } from './host.ts';
+import { SimHost, type Wrappers } from './host.ts';
 import { Network } from './network.ts';
+import { type Placement, peace, type Situation, watchHold } from './peace.ts';
 import { type Violation, World } from './world.ts';
 
 const HOSTS = ['m1', 'm2', 'm3'];
 const PORT = 7443;
 /** Of the guests' work under faults. */
 const SPAN_MS = [2_000, 20_000, 60_000];
-/** After which everything that waits must have gone on: longer than any timer of the product. */
-const PEACE_MS = 120_000;
 const QUEUE_DEPTH_MAX = 24;
+/** Half of a block of a write log, two, and eight. */
+const DISK_BLOCKS = [4, 16, 64];
 /** A guest that never flushes has the most to lose, and one that does the most to check. */
 const FLUSH_PERCENT = [0, 1, 5, 20];
 const CREATED_AT = '2026-01-01T00:00:00.000Z';
 const RECORD = { version: 1, createdAt: CREATED_AT } as const;
-/** Of one host in peace: heartbeats and retries. */
-const TIMERS_MAX = 64;
+/** Small, so that logs are full often; 1: there is never room for the new content beside the old; the last ones hold any disk. */
+const LOG_BLOCKS = [1, 2, 3, 5, 16, 64, 64, 64];
+/** One host in so many has no memory for logs. */
+const WITHOUT_LOG = 12;
+/** For ever more often than not. */
+const HOLD_MS = [undefined, undefined, undefined, 1_000, 10_000];
+/** Where everybody has memory that is a file system. */
+const MEMORY_FOLDER = ['/dev/shm', '/run', tmpdir()].find((folder) => existsSync(folder))!;
 
 export interface Run {
   readonly seed: number;
@@ -37,20 +46,11 @@ export interface Run {
   readonly hash: string;
   readonly events: number;
   readonly answered: number;
+  /** What the run is there for, and how often it came about. */
+  readonly counts: ReadonlyMap<string, number>;
   /** In the world of the run. */
   readonly seconds: number;
   readonly trace: readonly string[] | undefined;
-}
-
-interface Placement {
-  /** "m1/d0" */
-  readonly device: string;
-  readonly host: SimHost;
-  readonly deviceHost: SimHost;
-  readonly vm: SimVm;
-  readonly key: string;
-  readonly disk: SimDisk;
-  readonly checker: Checker;
 }
 
 /** Certificates are the one thing that no seed decides; nothing of them is looked at but names. */
@@ -60,7 +60,7 @@ export class Simulator {
 
   private constructor(certificates: ReadonlyMap<string, X509Certificate>) {
     this.#certificates = certificates;
-    this.#runDir = mkdtempSync(join(tmpdir(), 'netbus-simulation-'));
+    this.#runDir = mkdtempSync(join(MEMORY_FOLDER, 'netbus-simulation-'));
   }
 
   static async make(): Promise<Simulator> {
@@ -78,14 +78,16 @@ export class Simulator {
   async run(seed: number, options: { wrappers?: Wrappers; keepTrace?: boolean } = {}): Promise<Run> {
     const world = new World(seed, options);
     const { hosts, placements, network } = this.#build(world, options.wrappers ?? {});
+    const mend = options.wrappers?.during?.();
     try {
-      await work(world, { hosts, placements, network });
+      await work(world, { hosts, placements, network, faults: options.wrappers?.faults });
     } finally {
+      mend?.();
       for (const host of hosts) host.losePower();
     }
-    const { violation, hash, events, nowMs, lines } = world;
+    const { violation, hash, events, nowMs, lines, counts } = world;
     const answered = placements.reduce((sum, { vm }) => sum + vm.answered, 0);
-    return { seed, violation, hash, events, answered, seconds: nowMs / 1000, trace: lines };
+    return { seed, violation, hash, events, answered, counts, seconds: nowMs / 1000, trace: lines };
   }
 
   /** Hosts with records as `netbus export` and `netbus attach` leave them. */
@@ -97,14 +99,25 @@ export class Simulator {
     const hosts = names.map((name) => {
       const address = addresses.get(name)!.host;
       const certificate = this.#certificates.get(name)!;
-      return new SimHost({ world, network, name, address, certificate, hosts: addresses, runDir: this.#runDir, wrappers });
+      const logBytes = world.chance(WITHOUT_LOG) ? undefined : world.pick(LOG_BLOCKS) * LOG_BLOCK_BYTES;
+      return new SimHost({
+        world,
+        network,
+        name,
+        address,
+        certificate,
+        hosts: addresses,
+        runDir: this.#runDir,
+        logBytes,
+        wrappers,
+      });
     });
     const count = 1 + random.below(2);
     const placements = Array.from({ length: count }, (_, i): Placement => {
       const deviceHost = hosts[i === 0 ? 0 : random.below(hosts.length)];
       // The first one is always far away.
       const host = i === 0 ? hosts[1] : world.pick(hosts);
-      return place(world, i, { host, deviceHost, repeatsAnswered: wrappers.repeatsAnswered ?? false });
+      return place(world, i, { host, deviceHost, wrappers });
     });
     return { hosts, placements, network };
   }
@@ -113,19 +126,28 @@ export class Simulator {
 function place(
   world: World,
   index: number,
-  { host, deviceHost, repeatsAnswered }: { host: SimHost; deviceHost: SimHost; repeatsAnswered: boolean },
+  { host, deviceHost, wrappers }: { host: SimHost; deviceHost: SimHost; wrappers: Wrappers },
 ): Placement {
   const [exported, vm] = [`d${index}`, `vm${index}`];
   const key = `${vm}/${exported}`;
-  const blocks = world.pick([4, 16]);
-  const checker = new Checker(world, key, blocks);
+  const blocks = wrappers.guests?.blocks ?? world.pick(DISK_BLOCKS);
+  const holdMs = world.pick(HOLD_MS);
+  const checker = new Checker(world, { name: key, blocks, isLocal: host === deviceHost, hasLog: host.hasLogMemory, holdMs });
   const disk = new SimDisk(world, blocks);
   disk.witness = checker;
   const path = `/disks/${exported}`;
   deviceHost.disks.set(path, disk);
   const queueDepth = 1 + world.random.below(QUEUE_DEPTH_MAX);
-  const flushPercent = world.pick(FLUSH_PERCENT);
-  const simulated = new SimVm({ world, name: vm, blocks, checker, queueDepth, flushPercent, repeatsAnswered });
+  const flushPercent = wrappers.guests?.flushPercent ?? world.pick(FLUSH_PERCENT);
+  const simulated = new SimVm({
+    world,
+    name: vm,
+    blocks,
+    checker,
+    queueDepth,
+    flushPercent,
+    repeatsAnswered: wrappers.repeatsAnswered ?? false,
+  });
   host.vms.set(key, simulated);
   const id = `00000000-0000-4000-8000-00000000000${index}`;
   const profile = profileOf(disk);
@@ -140,23 +162,21 @@ function place(
   put(host, `virtual-devices/${vm}~${exported}`, {
     ...{ vm, name: exported, host: deviceHost.name, export: exported, attachment: id, profile },
     ...{ depth: 256, guest: null, writeCache: null },
+    ...(holdMs !== undefined && wrappers.forgetsHold !== true && { holdMs }),
   });
-  return { device: `${deviceHost.name}/${exported}`, host, deviceHost, vm: simulated, key, disk, checker };
-}
-
-interface Situation {
-  readonly hosts: readonly SimHost[];
-  readonly placements: readonly Placement[];
-  readonly network: Network;
+  return { device: `${deviceHost.name}/${exported}`, host, deviceHost, vm: simulated, key, disk, checker, holdMs };
 }
 
 async function work(world: World, situation: Situation): Promise<void> {
   const { hosts, placements, network } = situation;
-  for (const { host, deviceHost, checker } of placements) {
+  for (const { host, deviceHost, checker, key } of placements) {
     host.onDaemonLost.push(() => checker.daemonLost());
+    const tellOthers = host.onLogLost;
+    host.onLogLost = (lost) => (lost === key ? checker.logLost() : tellOthers(lost));
     deviceHost.onPowerLost.push(() => checker.powerLost());
   }
   for (const host of hosts) host.startDaemon();
+  for (const placement of placements) watchHold(world, placement);
   const spanMs = world.pick(SPAN_MS);
   for (const { vm } of placements) {
     vm.start();
@@ -164,77 +184,7 @@ async function work(world: World, situation: Situation): Promise<void> {
     const requests = 20 + world.random.below(150);
     vm.work(requests, world.pick([1, spanMs / requests, (2 * spanMs) / requests]));
   }
-  plan({ world, network, hosts }, spanMs);
+  plan({ world, network, hosts }, spanMs, situation.faults);
   await world.run(spanMs);
   if (world.violation === undefined) await peace(world, situation);
-}
-
-/** All is mended; whatever waits must go on, and what is there must be right. */
-async function peace(world: World, situation: Situation): Promise<void> {
-  const { hosts, placements, network } = situation;
-  world.trace('peace');
-  for (const { vm } of placements) vm.rest();
-  await world.run(world.nowMs + 40_000);
-  const mend = () => {
-    network.mendAll();
-    for (const host of hosts) {
-      for (const disk of host.disks.values()) disk.stallMs = 0;
-      host.boot();
-      host.startDaemon();
-      host.daemon?.process.goOn();
-      for (const vm of host.vms.values()) vm.start();
-    }
-  };
-  mend();
-  const isDone = () => placements.every(({ vm }) => vm.isIdle);
-  const look = async () => {
-    for (const { vm } of placements) vm.readAll();
-    await world.run(world.nowMs + PEACE_MS, isDone);
-  };
-  await look();
-  for (const { vm, checker } of placements) {
-    if (vm.waiting > 0 && !checker.mayWait) stuck(world, placements);
-    // Who waits until it is started anew, or hears errors until then, is started anew.
-    if (vm.waiting === 0 && !checker.isFailed) continue;
-    vm.stop();
-    world.at(100, () => vm.start());
-  }
-  await world.run(world.nowMs + 5_000);
-  for (const { vm } of placements) vm.work(20, 5);
-  await look();
-  await look();
-  if (!isDone()) stuck(world, placements);
-  await world.run(world.nowMs + PEACE_MS);
-  checkLeftovers(world, situation);
-}
-
-function stuck(world: World, placements: readonly Placement[]): void {
-  const states = placements.map(({ key, host, vm, deviceHost }) => {
-    const entry = host.daemon?.entries.find((candidate) => `${candidate.vm}/${candidate.name}` === key);
-    const state = entry === undefined ? 'no daemon' : `${entry.state} (${entry.reason ?? 'no reason'})`;
-    const exported = [...(deviceHost.daemon?.exports?.all ?? [])].map(
-      (candidate) => `${candidate.name} ${candidate.state.name}`,
-    );
-    return `${key}: ${vm.waiting} requests wait; ${state}; ${deviceHost.name} has ${exported.join(', ')}`;
-  });
-  world.violated('every hold ends', `all is well again, and yet: ${states.join('; ')}`);
-}
-
-/** What is in use in peace is what the attachments need, whatever was before. */
-function checkLeftovers(world: World, { hosts, placements, network }: Situation): void {
-  const remote = placements.filter(({ host, deviceHost }) => host !== deviceHost);
-  if (network.connections.size > remote.length) {
-    world.violated('bounded', `${network.connections.size} connections are open, for ${remote.length} sessions`);
-  }
-  for (const host of hosts) {
-    const daemon = host.daemon!;
-    // A guest's own memory, and the staging of a session or of a bounce.
-    const regions = placements.reduce((sum, one) => sum + Number(one.host === host) + Number(one.deviceHost === host), 0);
-    if (daemon.memory.count > regions)
-      world.violated('bounded', `${host.name} has ${daemon.memory.count} regions of memory, not ${regions}`);
-    if (daemon.process.timers > TIMERS_MAX) world.violated('bounded', `${host.name} has ${daemon.process.timers} timers`);
-    const sessions = daemon.bus.exporter.sessions.length;
-    const served = remote.filter(({ deviceHost }) => deviceHost === host).length;
-    if (sessions > served) world.violated('bounded', `${host.name} has ${sessions} sessions, for ${served} attachments`);
-  }
 }

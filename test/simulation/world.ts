@@ -20,6 +20,9 @@ export class Violation extends Error {
   }
 }
 
+/** Ends what a process is doing, in the middle of it. */
+export class Killed extends Error {}
+
 interface Event {
   readonly at: number;
   readonly order: number;
@@ -34,6 +37,8 @@ export class World {
   events = 0;
   /** The first one ends the run. */
   violation: Violation | undefined;
+  /** How often something came about that the run is there for. */
+  readonly counts = new Map<string, number>();
   /** Kept where somebody wants to read it. */
   readonly lines: string[] | undefined;
   readonly #heap: Event[] = [];
@@ -90,6 +95,10 @@ export class World {
     for (let i = 0; i < line.length; i++) hash = Math.imul(hash ^ line.charCodeAt(i), 0x01000193);
     this.#hash = hash;
     if (this.lines !== undefined && this.lines.length < TRACE_LINES_MAX) this.lines.push(line);
+  }
+
+  count(what: string): void {
+    this.counts.set(what, (this.counts.get(what) ?? 0) + 1);
   }
 
   /** Something that must not happen did. The first one counts. */
@@ -154,6 +163,7 @@ export class SimProcess {
   readonly #onKill: (() => void)[] = [];
   /** What waits for a process that is stopped, in order; undefined: it runs. */
   #stopped: (() => void)[] | undefined;
+  #isOver = false;
   /** Of this process. */
   timers = 0;
 
@@ -168,10 +178,22 @@ export class SimProcess {
   }
 
   kill(): void {
-    if (!this.alive) return;
+    if (this.#isOver) return;
+    this.#isOver = true;
     this.alive = false;
     this.#stopped = undefined;
     for (const work of this.#onKill.reverse()) work();
+  }
+
+  /** From now on nothing comes out of it; `kill` follows. */
+  die(): never {
+    this.alive = false;
+    throw new Killed();
+  }
+
+  /** By SIGSTOP. */
+  get isStopped(): boolean {
+    return this.#stopped !== undefined;
   }
 
   stop(): void {
@@ -192,8 +214,15 @@ export class SimProcess {
   /** Now, or when it goes on, or never. From within an event only. */
   tell(run: () => void): void {
     if (!this.alive) return;
-    if (this.#stopped !== undefined) this.#stopped.push(run);
-    else run();
+    if (this.#stopped !== undefined) {
+      this.#stopped.push(run);
+      return;
+    }
+    try {
+      run();
+    } catch (thrown) {
+      if (!(thrown instanceof Killed)) throw thrown;
+    }
   }
 
   readonly clock: Clock = {

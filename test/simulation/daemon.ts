@@ -1,0 +1,260 @@
+/**
+ * A host's daemon, put together as src/daemon/daemon.ts does it, of the real parts: store, records, exports, lease, disk device, bus, attachments,
+ * virtual devices, write logs. In their places stand the simulated clock, network, files, kernel and frontend.
+ */
+import { join } from 'node:path';
+import { DiskDevice } from '../../src/backends/disk/disk-device.ts';
+import type { IoCalls } from '../../src/backends/disk/engine.ts';
+import { FailureLog } from '../../src/backends/disk/failure-log.ts';
+import { Image } from '../../src/backends/disk/image.ts';
+import { Bus } from '../../src/bus/bus.ts';
+import { Attachments } from '../../src/daemon/attachments.ts';
+import { createCallHandlers } from '../../src/daemon/calls.ts';
+import { LocalDeviceHost } from '../../src/daemon/device-host.ts';
+import { DeviceHosts, targetIn } from '../../src/daemon/device-hosts.ts';
+import type { NewEvent } from '../../src/daemon/events.ts';
+import type { OpenExport } from '../../src/daemon/export.ts';
+import { Exports } from '../../src/daemon/exports.ts';
+import { planStart } from '../../src/daemon/plan.ts';
+import { attachmentRecordSchema, exportRecordSchema, virtualDeviceRecordSchema } from '../../src/daemon/records.ts';
+import { RecordStore } from '../../src/daemon/store.ts';
+import type { Device } from '../../src/device/device.ts';
+import { NetbusError } from '../../src/device/errors.ts';
+import type { BackendSource } from '../../src/device/source.ts';
+import { StaticDirectory } from '../../src/directory/static-directory.ts';
+import { bounce } from '../../src/filters/bounce.ts';
+import { WriteLog, type WriteLogOptions } from '../../src/filters/write-log/write-log.ts';
+import type { Clock } from '../../src/lib/clock.ts';
+import type { Log } from '../../src/lib/log.ts';
+import { profileOf, type SimDisk, simulatedIo } from './disk.ts';
+import { SimFrontend } from './frontend.ts';
+import type { HostOptions, SimHost } from './host.ts';
+import { watchStores } from './log-kill.ts';
+import { ProcessMemory } from './memory.ts';
+import { SimProcess } from './world.ts';
+
+export const STATE_FOLDER = '/state';
+const LOCK_RETRY_MS = 200;
+/** One log in so many kills its daemon, at one of the first so many stores. */
+const DYING_LOGS = 6;
+const STORES_MAX = 400;
+/** Nothing can be made there. */
+const NO_FILE = '/proc/none/log';
+
+export class SimDaemon {
+  readonly process: SimProcess;
+  readonly memory: ProcessMemory;
+  attachments!: Attachments;
+  bus!: Bus;
+  exports!: Exports;
+  isReady = false;
+  readonly #host: SimHost;
+  readonly #options: HostOptions;
+  readonly #clock: Clock;
+  readonly #bootId: string;
+  readonly #io: IoCalls;
+  readonly #diskOf = new Map<number, SimDisk>();
+  readonly #allocate: ProcessMemory['allocate'];
+  #lastFd = 2;
+
+  constructor(host: SimHost, options: HostOptions, bootId: string, name: string) {
+    const { wrappers, world } = options;
+    this.#host = host;
+    this.#options = options;
+    this.#bootId = bootId;
+    this.process = new SimProcess(world, name);
+    this.memory = new ProcessMemory(this.process);
+    this.#allocate = wrappers.memory?.(this.memory.allocate) ?? this.memory.allocate;
+    this.#clock = wrappers.clock?.(this.process.clock) ?? this.process.clock;
+    const calls = simulatedIo(this.process, this.memory, this.#diskOf);
+    this.#io = wrappers.calls?.(calls, this.process) ?? calls;
+    this.process.at(world.latency(50), () => void this.#start().catch((thrown) => this.#failed(thrown)));
+  }
+
+  /** Devices of VMs as `status` shows them. */
+  get entries(): ReturnType<Attachments['entries']> {
+    return this.isReady ? this.attachments.entries() : [];
+  }
+
+  /** In the order of the composition root; `closed` once all is. */
+  close(closed: () => void): void {
+    if (!this.isReady) {
+      closed();
+      return;
+    }
+    const { world } = this.#options;
+    const close = async () => {
+      await this.attachments.close();
+      await this.bus.close();
+      await this.exports.close();
+    };
+    this.process.tell(() => {
+      close().then(
+        () => world.at(0, closed),
+        (thrown) => this.#failed(thrown),
+      );
+    });
+  }
+
+  async #start(): Promise<void> {
+    const { network, wrappers, hosts, certificate, runDir } = this.#options;
+    const host = this.#host.name;
+    const clock = this.#clock;
+    const plainFiles = this.#host.files.of(this.process);
+    const files = wrappers.files?.(plainFiles) ?? plainFiles;
+    const log = this.#log();
+    const events = { record: (event: NewEvent) => this.#recorded(event) };
+
+    const exportRecords = new RecordStore(join(STATE_FOLDER, 'exports'), exportRecordSchema, files);
+    const attachmentRecords = new RecordStore(join(STATE_FOLDER, 'attachments'), attachmentRecordSchema, files);
+    const virtualDeviceRecords = new RecordStore(join(STATE_FOLDER, 'virtual-devices'), virtualDeviceRecordSchema, files);
+    const load = async <Value>(store: RecordStore<Value>) => {
+      const { records, damaged } = await store.load(clock.wallTime());
+      for (const { file, reason } of damaged) this.#violated('records', `${file} cannot be used after a start: ${reason}`);
+      return records;
+    };
+    const actions = planStart({
+      exports: await load(exportRecords),
+      attachments: await load(attachmentRecords),
+      virtualDevices: await load(virtualDeviceRecords),
+    });
+
+    const directory = new StaticDirectory(host, hosts);
+    this.exports = new Exports({
+      ...{ host, bootId: this.#bootId, exports: exportRecords, attachments: attachmentRecords },
+      ...{ openExport: this.#openExport, clock, log, events },
+    });
+    const transport = network.transport(this.#host, this.process, certificate);
+    this.bus = new Bus({
+      identity: { cluster: 'lab', host },
+      bootId: this.#bootId,
+      release: '0.0.0',
+      clock,
+      log,
+      admits: (name) => directory.admits(name),
+      targetOf: (name) => targetIn(directory, name),
+      sessionHost: { open: async (peer, { attachment }, onEnded) => this.exports.openSession(peer, attachment, onEnded) },
+      handlers: createCallHandlers(this.exports),
+      allocate: this.#allocate,
+      busyPollUs: 0,
+      transport: wrappers.transport?.(transport) ?? transport,
+    });
+    const local = new LocalDeviceHost(this.exports, host, bounce(undefined, this.#allocate));
+    const deviceHosts = new DeviceHosts({ host, local, directory, bus: this.bus });
+    this.attachments = new Attachments({
+      host,
+      runDir: join(runDir, host),
+      socketGroup: undefined,
+      records: virtualDeviceRecords,
+      hosts: () => deviceHosts.names,
+      deviceHost: (name) => wrappers.deviceHost?.(deviceHosts.get(name)) ?? deviceHosts.get(name),
+      createFrontend: (options) => {
+        const frontend = new SimFrontend(options, this.process, this.memory, wrappers.hidesErrors ?? false);
+        const vm = [...this.#host.vms].find(([key]) => options.path.endsWith(`/${key}.sock`))![1];
+        vm.socket = frontend;
+        return frontend;
+      },
+      identifyProcess: String,
+      writeLog: { boundBytes: this.#host.logBytes, bootId: this.#bootId, createLog: this.#createLog },
+      clock,
+      log,
+      events,
+    });
+
+    for (const action of actions) {
+      if (action.type === 'restore-virtual-device') await this.attachments.restore(action.record);
+      if (action.type === 'report') this.#violated('records', `${action.subject} is not served: ${action.reason}`);
+    }
+    for (const action of actions) {
+      if (action.type === 'restore-export') void this.exports.restore(action.record, action.attachments);
+    }
+    const { address } = this.#host;
+    await this.bus.listen(address, hosts.get(host)!.port);
+    this.isReady = true;
+  }
+
+  /** As backends/disk/disk.ts does it, but on a simulated disk. The lock belongs to the open file: whatever a killed process left in the kernel keeps it. */
+  readonly #openExport: OpenExport = async (record, { signal, onWaiting, onFlushFailed }) => {
+    const disk = this.#host.disks.get(record.disk)!;
+    const { wrappers } = this.#options;
+    while (disk.leftBehind && wrappers.ignoresLock !== true) {
+      onWaiting(`${record.disk} is in use`);
+      await new Promise<void>((resolve) => this.#clock.after(LOCK_RETRY_MS, resolve));
+      if (signal.aborted) throw new NetbusError('ended', 'closed');
+    }
+    const fd = ++this.#lastFd;
+    this.#diskOf.set(fd, disk);
+    const profile = profileOf(disk);
+    const failures = new FailureLog(record.disk, this.#clock, this.#log());
+    const image = new Image({ path: record.disk, fd, isBlockDevice: false, profile, failures });
+    image.onFlushFailed = onFlushFailed;
+    const source: BackendSource = {
+      instance: `${record.disk}-${record.reopened}`,
+      profile,
+      open: (): Device => new DiskDevice(image, this.#io, 'threads', () => {}),
+      describe: () => ({ path: record.disk }),
+      refresh: async () => profile,
+      close: async () => {},
+    };
+    return wrappers.source?.(source) ?? source;
+  };
+
+  /** The real one, in the host's memory. What of this process is mapped goes with it, so that it changes nothing of what the next one finds. */
+  readonly #createLog = (options: WriteLogOptions, isFirst: boolean): WriteLog => {
+    const { world, wrappers } = this.#options;
+    const path = this.#host.hasLogMemory ? options.path : NO_FILE;
+    const onSent = (bytes: number) => {
+      world.count('logs sent again');
+      options.onSent(bytes);
+    };
+    const make = wrappers.createLog ?? ((given, first) => new WriteLog(given, first));
+    const log = make({ ...options, path, onSent }, isFirst);
+    const { flushed } = log;
+    log.flushed = (sequence) => {
+      if (log.status().state === 'full') world.count('full logs');
+      flushed.call(log, sequence);
+    };
+    this.#mayDieAtAStore(log);
+    this.process.onKill(() => log.close());
+    return log;
+  };
+
+  /** A daemon may be killed between any two stores of its log, and comes back. */
+  #mayDieAtAStore(log: WriteLog): void {
+    const { world } = this.#options;
+    let left = world.chance(DYING_LOGS) ? 1 + world.random.below(STORES_MAX) : Number.POSITIVE_INFINITY;
+    watchStores(log, () => {
+      if (this.process.alive && --left > 0) return;
+      if (this.process.alive) this.#host.daemonDies(this);
+      this.process.die();
+    });
+  }
+
+  #recorded({ type, details }: NewEvent): void {
+    if (type !== 'export.granted') return;
+    const { user, epoch } = details as { user: string; epoch: number };
+    const before = this.#host.epochs.get(user) ?? 0;
+    this.#options.world.trace(`${this.process.name} grants ${user} epoch ${epoch}`);
+    if (!this.process.alive) return;
+    if (epoch <= before) this.#violated('epoch', `${user} was granted epoch ${epoch} after ${before}`);
+    this.#host.epochs.set(user, epoch);
+  }
+
+  #log(): Log {
+    const { world } = this.#options;
+    const line = (level: string) => (fields: object, message: string) => {
+      if (!this.process.alive) return;
+      world.trace(`log ${this.process.name} ${level} ${message.replaceAll(/:5\d{4}/g, '')}`);
+      if ('err' in fields) this.#violated('bug', `${message}: ${(fields.err as Error).stack}`);
+    };
+    return { debug: line('debug'), info: line('info'), warn: line('warn'), error: line('error') };
+  }
+
+  #failed(thrown: unknown): void {
+    if (this.process.alive) this.#violated('bug', `${this.process.name}: ${(thrown as Error).stack}`);
+  }
+
+  #violated(invariant: string, message: string): void {
+    this.#options.world.violated(invariant, message);
+  }
+}
