@@ -14,6 +14,8 @@ const RECONNECT_MS = 1_000;
 const PAUSE_AFTER_ERROR_MS = 100;
 const SECTORS_PER_BLOCK = BLOCK_BYTES / 512;
 const MEMORY_BYTES = 16 * 1024 * 1024;
+/** Blocks of one read where all are compared. */
+const VERIFY_BLOCKS = 16;
 /** Of a hundred requests; the rest are writes. */
 const READ_PERCENT = 35;
 const FLUSH_PERCENT = 3;
@@ -111,12 +113,16 @@ export class BlockWriter {
 
   /** Reads all blocks and compares; paused. Resolves with false where an answer is not there in time. */
   async verify(timeoutMs: number): Promise<boolean> {
+    const { blocks } = this.ledger;
     let next = 0;
     let done = 0;
     const reader = async () => {
-      while (next < this.ledger.blocks) {
-        await this.#read(next++, done % this.#options.queues);
-        done++;
+      while (next < blocks) {
+        const first = next;
+        const count = Math.min(VERIFY_BLOCKS, blocks - first);
+        next += count;
+        await this.#read(first, count, done % this.#options.queues);
+        done += count;
       }
     };
     const all = Promise.all(Array.from({ length: this.#options.depth }, reader)).catch(() => undefined);
@@ -126,7 +132,7 @@ export class BlockWriter {
     });
     try {
       await waitFor('all blocks', () => over, timeoutMs);
-      return done === this.ledger.blocks;
+      return done === blocks;
     } catch {
       return false;
     }
@@ -207,18 +213,18 @@ export class BlockWriter {
       this.#working++;
       let good: boolean;
       if (dice < FLUSH_PERCENT) good = await this.flush(queue);
-      else if (dice < FLUSH_PERCENT + READ_PERCENT) good = await this.#read(block, queue);
+      else if (dice < FLUSH_PERCENT + READ_PERCENT) good = await this.#read(block, 1, queue);
       else good = await this.write(block, queue);
       this.#working--;
       await new Promise((resolve) => setTimeout(resolve, good ? paceMs : PAUSE_AFTER_ERROR_MS));
     }
   }
 
-  async #read(block: number, queue: number): Promise<boolean> {
+  async #read(first: number, count: number, queue: number): Promise<boolean> {
     try {
-      const data = await this.#vm.read(block * SECTORS_PER_BLOCK, BLOCK_BYTES, { queue });
+      const data = await this.#vm.read(first * SECTORS_PER_BLOCK, count * BLOCK_BYTES, { queue });
       this.#answered();
-      this.compare(block, data);
+      for (let i = 0; i < count; i++) this.compare(first + i, data.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES));
       return true;
     } catch (error) {
       return this.#failed(error);

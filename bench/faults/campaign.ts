@@ -57,10 +57,9 @@ export class Campaign {
     let done = 0;
     for (let number = 1; done < faults && performance.now() < untilMs; number++) {
       const round = rounds.next().value;
-      const startedAt = performance.now();
-      await this.#play(round);
+      const phases = await this.#play(round);
       done += round.length;
-      this.#say(`${number}. ${describe(round)}: checked after ${Math.round(performance.now() - startedAt)} ms`);
+      this.#say(`${number}. ${describe(round)}: ${phases}`);
     }
     await this.#checkImage();
     const writers = this.#stage.writers;
@@ -78,8 +77,11 @@ export class Campaign {
     };
   }
 
-  async #play(round: Round): Promise<void> {
+  /** Returns how long each part of it took, in words. */
+  async #play(round: Round): Promise<string> {
+    const watch = new Stopwatch();
     await this.#everybodyWorks();
+    watch.lap('at work');
     const before = this.#stage.writers.map(({ errorCount }) => errorCount);
     // The cause that ends last is the one that everybody waits for.
     let last: (() => Promise<void>) | undefined;
@@ -88,10 +90,14 @@ export class Campaign {
         last = await this.#suffer(fault);
       }),
     );
+    watch.lap('causes gone');
     await last?.();
     await this.#everybodyIsBack();
+    watch.lap('all back');
     await this.#countErrors(round, before);
     await this.#check();
+    watch.lap('checked');
+    return watch.text();
   }
 
   /** A fault that meets nobody at work says nothing. By number, so that a slow machine has as much to lose. */
@@ -196,6 +202,22 @@ export class Campaign {
   #note(text: string): void {
     this.#notes.push(text);
     this.#say(`  ✗ ${text}`);
+  }
+}
+
+/** How long the parts of something took, one after the other. */
+class Stopwatch {
+  #at = performance.now();
+  readonly #laps: string[] = [];
+
+  lap(what: string): void {
+    const now = performance.now();
+    this.#laps.push(`${what} after ${Math.round(now - this.#at)} ms`);
+    this.#at = now;
+  }
+
+  text(): string {
+    return this.#laps.join(', ');
   }
 }
 

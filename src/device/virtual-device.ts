@@ -17,7 +17,9 @@ import type { Grant, OpenSession, Session, Source } from './source.ts';
 
 const RETRY_FIRST_MS = 50;
 /** A host that is back is asked within this time: half of it is what its guests wait longer, on average. */
-const RETRY_MAX_MS = 400;
+const RETRY_MAX_MS = 250;
+/** A host that is there and refuses because of what it, or this one, has on record changes that by somebody's hand, not by itself. */
+const RETRY_REFUSED_MAX_MS = 2_000;
 
 const UNFLUSHED_LOST =
   'the device host or its export was restarted while acknowledged writes were not flushed: they may be lost, so the disk answers with errors until the VM is started again';
@@ -209,8 +211,9 @@ class Use {
         retryMs = RETRY_FIRST_MS;
         continue;
       }
+      retryMs = Math.min(retryMs, isRefusal(cause) ? RETRY_REFUSED_MAX_MS : RETRY_MAX_MS);
       await this.#pause(retryMs);
-      retryMs = Math.min(retryMs * 2, RETRY_MAX_MS);
+      retryMs *= 2;
     }
     await this.#finish();
     this.#owner.become({ name: 'idle' });
@@ -348,5 +351,17 @@ class Use {
       this.#woken().then(() => undefined),
     );
     cancel();
+  }
+}
+
+/** The device's host answered, and said no. One whose lease another host holds may have it at any moment. */
+function isRefusal(cause: NetbusError | undefined): boolean {
+  switch (cause?.code) {
+    case 'device':
+    case 'denied':
+    case 'not_found':
+      return true;
+    default:
+      return false;
   }
 }
