@@ -32,6 +32,8 @@ export interface BlockWriterOptions {
   readonly depth: number;
   /** Between an answer and the next request of that place, in milliseconds: leaves the processors to the others. */
   readonly paceMs: number;
+  /** Of a hundred requests; FLUSH_PERCENT by default. */
+  readonly flushPercent?: number;
   /** Each acknowledgement, at the time of the machine's monotonic clock; for a timeline. */
   readonly onAcknowledged?: (at: number) => void;
 }
@@ -201,7 +203,7 @@ export class BlockWriter {
 
   /** One of `depth` places: blocks are shared out, so that two requests never meet in one. */
   async #work(generation: number, place: number): Promise<void> {
-    const { depth, queues, paceMs, blocks } = this.#options;
+    const { depth, queues, paceMs, blocks, flushPercent = FLUSH_PERCENT } = this.#options;
     const queue = place % queues;
     while (this.#generation === generation) {
       if (this.#state !== 'running') {
@@ -212,8 +214,8 @@ export class BlockWriter {
       const dice = this.#random.below(100);
       this.#working++;
       let good: boolean;
-      if (dice < FLUSH_PERCENT) good = await this.flush(queue);
-      else if (dice < FLUSH_PERCENT + READ_PERCENT) good = await this.#read(block, 1, queue);
+      if (dice < flushPercent) good = await this.flush(queue);
+      else if (dice < flushPercent + READ_PERCENT) good = await this.#read(block, 1, queue);
       else good = await this.write(block, queue);
       this.#working--;
       await new Promise((resolve) => setTimeout(resolve, good ? paceMs : PAUSE_AFTER_ERROR_MS));

@@ -69,6 +69,11 @@ export class LogBlocks {
     return this.#capacity;
   }
 
+  /** It has all the memory that there is, and less than it may have. */
+  get isShort(): boolean {
+    return this.#capacity < this.file.entries;
+  }
+
   /** A write was acknowledged: `extent` bytes at `position`, from `source`. Room was made before. */
   write(position: number, extent: number, source: SegmentList, now: number): void {
     for (let done = 0; done < extent; ) {
@@ -114,6 +119,8 @@ export class LogBlocks {
       this.#entryOf.delete(file.block(entry));
       this.#unlink(entry);
     }
+    // There may be memory again.
+    if (this.isShort) this.#grow();
   }
 
   /** The blocks in use, by their position on the disk. */
