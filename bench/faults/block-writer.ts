@@ -140,6 +140,24 @@ export class BlockWriter {
     }
   }
 
+  /**
+   * The VM is stopped, as before a migration, and goes on. Resolves when its VMM has every answer, or its connection has ended: then
+   * it is started anew by the next one anyway.
+   */
+  async stopAndGo(): Promise<void> {
+    const vm = this.#vm;
+    const { control } = vm;
+    const isSame = () => vm.control === control && control.open;
+    const rings = [...vm.queues.keys()];
+    try {
+      for (const ring of rings) if (isSame()) await vm.enableRing(ring, false);
+      for (const ring of rings) if (isSame()) await vm.stopRing(ring);
+      for (const ring of rings) if (isSame()) await vm.startRing(ring);
+    } catch (thrown) {
+      if (isSame()) throw thrown;
+    }
+  }
+
   /** The power button: a new start of the guest on the same disk, paused. What had no answer is answered by nobody. */
   async restart(): Promise<void> {
     this.#state = 'pausing';

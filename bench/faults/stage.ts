@@ -23,7 +23,7 @@ const LEDGER_BLOCKS = 1024;
 const WORK_MIB = 32;
 /** An emulated processor encrypts and serves: more than this would take a processor from all others. */
 const MACHINE_BLOCKS = 256;
-const MACHINE_PACE_MS = 40;
+const MACHINE_PACE_MS = 80;
 const MACHINE_WORK_IOPS = 20;
 const WORK_IOPS = 150;
 /** A filesystem for a disk that can be full, and the disk on it, which fits with room to spare. */
@@ -77,6 +77,10 @@ export class Stage {
     const start = (name: string) => cluster.startDaemon(cluster.host(name), programs.get(name));
     await Promise.all([start(DEVICE_HOST), start(VM_HOST)]);
     const machine = wired.machines.get(MACHINE_HOST);
+    if (machine !== undefined) say(`${MACHINE_HOST} is a machine of its own and boots`);
+    const booting = machine?.boot();
+    // It is awaited below.
+    booting?.catch(() => {});
     const writers = new Writers(cluster, cleanup, seed);
 
     const ledgerBlocks = options.ledgerBlocks ?? LEDGER_BLOCKS;
@@ -92,12 +96,10 @@ export class Stage {
     let machineWriter: BlockWriter | undefined;
     const guestDisks: FioDisk[] = [];
     if (machine !== undefined) {
-      say(`${MACHINE_HOST} is a machine of its own and boots`);
-      await machine.boot();
-      for (const name of ['ledger', 'work']) {
-        await machine.guest.succeed(`truncate -s ${WORK_MIB}M /srv/${name}3.img`);
-        await machine.netbus('export', `${name}3`, '--disk', `/srv/${name}3.img`, '--allow', VM_HOST);
-      }
+      await booting;
+      const disks = ['ledger3', 'work3'].map((name) => ({ name, disk: `/srv/${name}.img`, allow: [VM_HOST] }));
+      for (const { disk } of disks) await machine.guest.succeed(`truncate -s ${WORK_MIB}M ${disk}`);
+      await machine.post('/v1/exports', disks);
       machineWriter = await writers.connect(`${MACHINE_HOST}/ledger3`, MACHINE_BLOCKS, 4, MACHINE_PACE_MS);
       guestDisks.push({ device: `${MACHINE_HOST}/work3`, iops: MACHINE_WORK_IOPS });
     }
