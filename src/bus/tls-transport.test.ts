@@ -47,7 +47,7 @@ test('a network that drops the first packet without a word: the dial gives up so
   });
   for (let i = 0; i < 3; i++) await turn();
   clock.advance(CONNECT_MS_MAX - 1);
-  for (let i = 0; i < 3; i++) await turn();
+  for (let i = 0; i < 9; i++) await turn();
   assert.equal(ended, undefined);
   clock.advance(1);
   await dialing;

@@ -38,7 +38,10 @@ export class TlsTransport implements Transport {
 
   connect(address: string, port: number, securing: Securing): SecureStream {
     const stream = this.#stream(native.connectTcp(address, port), 'client', securing);
-    this.#clock.after(CONNECT_MS_MAX, () => stream.giveUpConnecting());
+    this.#clock.after(CONNECT_MS_MAX, () => {
+      // This process may have been stopped itself: the answer that came meanwhile is looked at first.
+      setImmediate(() => setImmediate(() => stream.giveUpConnecting()));
+    });
     return stream;
   }
 
