@@ -84,7 +84,7 @@ export class GuestGuard {
       // Each grant is a durable write at the device's host: none is asked for that would be refused here.
       if (session.ids !== undefined && this.#isOther(session.ids)) {
         session.close();
-        throw new NetbusError('device', OTHER_DEVICE);
+        throw otherDevice();
       }
       return {
         activate: async () => {
@@ -117,7 +117,7 @@ export class GuestGuard {
     if (grant.unflushed !== undefined || this.#seen || sameDevice(before, grant)) return;
     const { bootId, instance } = grant;
     try {
-      if (this.#isOther(grant)) throw new NetbusError('device', OTHER_DEVICE);
+      if (this.#isOther(grant)) throw otherDevice();
       // A write that is acknowledged before this is stored could be lost without anybody knowing.
       await this.#change((guest) => guest && { ...guest, device: { bootId, instance } });
     } catch (thrown) {
@@ -138,6 +138,10 @@ export class GuestGuard {
       return guest === value.guest ? value : { ...value, guest };
     });
   }
+}
+
+function otherDevice(): NetbusError {
+  return new NetbusError('device', OTHER_DEVICE, { lasting: true });
 }
 
 function sameDevice(a: GuestRecord['device'], b: Pick<Grant, 'bootId' | 'instance'> | null): boolean {

@@ -162,9 +162,9 @@ test('a host that is away is tried again, more and more slowly, and then everyth
   await guest.close();
 });
 
-test('a host that is there and refuses is asked more rarely', async () => {
+test('what does not change by itself is tried more rarely', async () => {
   const { host, virtual, clock, states } = setUp();
-  host.refusal = new NetbusError('device', 'it forgot what the guest had not flushed');
+  host.refusal = new NetbusError('device', 'it forgot what the guest had not flushed', { lasting: true });
   const guest = use(virtual);
   guest.add({ kind: DiskKind.flush });
   guest.pushAll();

@@ -18,8 +18,8 @@ import type { Grant, OpenSession, Session, Source } from './source.ts';
 const RETRY_FIRST_MS = 50;
 /** A host that is back is asked within this time: half of it is what its guests wait longer, on average. */
 const RETRY_MAX_MS = 250;
-/** A host that is there and refuses because of what it, or this one, has on record changes that by somebody's hand, not by itself. */
-const RETRY_REFUSED_MAX_MS = 2_000;
+/** The same where what is wrong does not change by itself. */
+const RETRY_LASTING_MAX_MS = 2_000;
 
 const UNFLUSHED_LOST =
   'the device host or its export was restarted while acknowledged writes were not flushed: they may be lost, so the disk answers with errors until the VM is started again';
@@ -211,7 +211,7 @@ class Use {
         retryMs = RETRY_FIRST_MS;
         continue;
       }
-      retryMs = Math.min(retryMs, isRefusal(cause) ? RETRY_REFUSED_MAX_MS : RETRY_MAX_MS);
+      retryMs = Math.min(retryMs, cause?.lasting ? RETRY_LASTING_MAX_MS : RETRY_MAX_MS);
       await this.#pause(retryMs);
       retryMs *= 2;
     }
@@ -351,17 +351,5 @@ class Use {
       this.#woken().then(() => undefined),
     );
     cancel();
-  }
-}
-
-/** The device's host answered, and said no. One whose lease another host holds may have it at any moment. */
-function isRefusal(cause: NetbusError | undefined): boolean {
-  switch (cause?.code) {
-    case 'device':
-    case 'denied':
-    case 'not_found':
-      return true;
-    default:
-      return false;
   }
 }
