@@ -126,10 +126,11 @@ export class GuestGuard {
     }
   }
 
-  /** It forgot what a guest of an earlier daemon had not flushed. */
+  /** It forgot what a guest of an earlier daemon had not flushed; of a disk that nobody writes there is nothing to forget. */
   #isOther(ids: Pick<Grant, 'bootId' | 'instance'>): boolean {
-    const before = this.#record.value.guest?.device ?? null;
-    return !this.#seen && before !== null && !sameDevice(before, ids);
+    const { guest, profile } = this.#record.value;
+    const before = guest?.device ?? null;
+    return !profile.readOnly && !this.#seen && before !== null && !sameDevice(before, ids);
   }
 
   async #change(change: (guest: GuestRecord | null) => GuestRecord | null): Promise<void> {

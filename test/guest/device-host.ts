@@ -56,6 +56,7 @@ const WAITING = `
   readFileSync(pipe);
   await import(process.argv[1]);
 `;
+/** Posts each of its further arguments to the path of its first one. */
 const POST = `
   import { request } from 'node:http';
   const [path, ...bodies] = process.argv.slice(2);
@@ -103,7 +104,9 @@ export class DeviceHost {
   /** Switches it on; resolves when its daemon listens. */
   async boot(): Promise<void> {
     const { host, port } = this.#options;
-    const guest = await (this.#next ?? this.#prepare(0));
+    const next = this.#next ?? this.#prepare(0);
+    this.#next = undefined;
+    const guest = await next;
     this.#guest = guest;
     for (const thread of readdirSync(`/proc/${guest.qemu.pid}/task`)) setPriority(Number(thread), 0);
     const file = { driver: 'file', filename: this.#disk };
@@ -114,7 +117,8 @@ export class DeviceHost {
     if (refused !== '') throw new Error(`${this.name}: ${forward}: ${refused}`);
     await guest.succeed(`
       until [ -b /dev/vdb ]; do usleep 20000; done
-      mount -t ext4 /dev/vdb /srv && echo >/run/go
+      mount -t ext4 /dev/vdb /srv || exit 1
+      echo >/run/go
       ${this.#untilDaemonListens()}`);
     this.#next = this.#prepare(NEXT_NICENESS);
     // Whoever boots it hears of it.
