@@ -14,6 +14,8 @@ const RECONNECT_MS = 1_000;
 const PAUSE_AFTER_ERROR_MS = 100;
 const SECTORS_PER_BLOCK = BLOCK_BYTES / 512;
 const MEMORY_BYTES = 16 * 1024 * 1024;
+/** Blocks of one read where all are compared. */
+const VERIFY_BLOCKS = 16;
 /** Of a hundred requests; the rest are writes. */
 const READ_PERCENT = 35;
 const FLUSH_PERCENT = 3;
@@ -30,6 +32,8 @@ export interface BlockWriterOptions {
   readonly depth: number;
   /** Between an answer and the next request of that place, in milliseconds: leaves the processors to the others. */
   readonly paceMs: number;
+  /** Of a hundred requests; FLUSH_PERCENT by default. */
+  readonly flushPercent?: number;
   /** Each acknowledgement, at the time of the machine's monotonic clock; for a timeline. */
   readonly onAcknowledged?: (at: number) => void;
 }
@@ -111,12 +115,16 @@ export class BlockWriter {
 
   /** Reads all blocks and compares; paused. Resolves with false where an answer is not there in time. */
   async verify(timeoutMs: number): Promise<boolean> {
+    const { blocks } = this.ledger;
     let next = 0;
     let done = 0;
     const reader = async () => {
-      while (next < this.ledger.blocks) {
-        await this.#read(next++, done % this.#options.queues);
-        done++;
+      while (next < blocks) {
+        const first = next;
+        const count = Math.min(VERIFY_BLOCKS, blocks - first);
+        next += count;
+        await this.#read(first, count, done % this.#options.queues);
+        done += count;
       }
     };
     const all = Promise.all(Array.from({ length: this.#options.depth }, reader)).catch(() => undefined);
@@ -126,9 +134,27 @@ export class BlockWriter {
     });
     try {
       await waitFor('all blocks', () => over, timeoutMs);
-      return done === this.ledger.blocks;
+      return done === blocks;
     } catch {
       return false;
+    }
+  }
+
+  /**
+   * The VM is stopped, as before a migration, and goes on. Resolves when its VMM has every answer, or its connection has ended: then
+   * it is started anew by the next one anyway.
+   */
+  async stopAndGo(): Promise<void> {
+    const vm = this.#vm;
+    const { control } = vm;
+    const isSame = () => vm.control === control && control.open;
+    const rings = [...vm.queues.keys()];
+    try {
+      for (const ring of rings) if (isSame()) await vm.enableRing(ring, false);
+      for (const ring of rings) if (isSame()) await vm.stopRing(ring);
+      for (const ring of rings) if (isSame()) await vm.startRing(ring);
+    } catch (thrown) {
+      if (isSame()) throw thrown;
     }
   }
 
@@ -195,7 +221,7 @@ export class BlockWriter {
 
   /** One of `depth` places: blocks are shared out, so that two requests never meet in one. */
   async #work(generation: number, place: number): Promise<void> {
-    const { depth, queues, paceMs, blocks } = this.#options;
+    const { depth, queues, paceMs, blocks, flushPercent = FLUSH_PERCENT } = this.#options;
     const queue = place % queues;
     while (this.#generation === generation) {
       if (this.#state !== 'running') {
@@ -206,19 +232,19 @@ export class BlockWriter {
       const dice = this.#random.below(100);
       this.#working++;
       let good: boolean;
-      if (dice < FLUSH_PERCENT) good = await this.flush(queue);
-      else if (dice < FLUSH_PERCENT + READ_PERCENT) good = await this.#read(block, queue);
+      if (dice < flushPercent) good = await this.flush(queue);
+      else if (dice < flushPercent + READ_PERCENT) good = await this.#read(block, 1, queue);
       else good = await this.write(block, queue);
       this.#working--;
       await new Promise((resolve) => setTimeout(resolve, good ? paceMs : PAUSE_AFTER_ERROR_MS));
     }
   }
 
-  async #read(block: number, queue: number): Promise<boolean> {
+  async #read(first: number, count: number, queue: number): Promise<boolean> {
     try {
-      const data = await this.#vm.read(block * SECTORS_PER_BLOCK, BLOCK_BYTES, { queue });
+      const data = await this.#vm.read(first * SECTORS_PER_BLOCK, count * BLOCK_BYTES, { queue });
       this.#answered();
-      this.compare(block, data);
+      for (let i = 0; i < count; i++) this.compare(first + i, data.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES));
       return true;
     } catch (error) {
       return this.#failed(error);

@@ -19,11 +19,21 @@ export interface CampaignOptions {
   readonly untilMs: number;
   /** How long guests may wait after all causes are gone, in milliseconds. Generous: it says that something hangs, not that it is slow. */
   readonly backMsMax: number;
+  /** How long a VMM may wait for an answer, in milliseconds; VMM_MS_MAX by default. */
+  readonly vmmMsMax?: number;
+  /** Ends after the first round in which something was wrong. */
+  readonly untilFound?: boolean;
 }
 
 /** Requests that are answered before a round begins: of the writer on m1, and of each other. */
 const WORK_BEFORE = 400;
-const WORK_BEFORE_OTHERS = 50;
+const WORK_BEFORE_OTHERS = 25;
+
+/** The daemon answers within 10 s, and has to be given the processor for that. */
+const VMM_MS_MAX = 30_000;
+/** Of a hundred rounds: those in which the VM is stopped meanwhile, and goes on. */
+const STOPPED_PERCENT = 25;
+const STOP_AFTER_MS_MAX = 500;
 
 /** Faults that an error of the disk's users belongs to. */
 const DEMANDS_ERRORS: readonly FaultKind[] = ['disk-full', 'io-error'];
@@ -50,17 +60,17 @@ export class Campaign {
   }
 
   async run(): Promise<FaultReport> {
-    const { seed, kinds, rounds, faults, untilMs } = this.#options;
+    const { seed, kinds, rounds, faults, untilMs, untilFound = false } = this.#options;
     for (const writer of this.#stage.writers) writer.resume();
     await this.#everybodyIsBack();
     await this.#leakWatch.begin();
     let done = 0;
     for (let number = 1; done < faults && performance.now() < untilMs; number++) {
       const round = rounds.next().value;
-      const startedAt = performance.now();
-      await this.#play(round);
+      const phases = await this.#play(round);
       done += round.length;
-      this.#say(`${number}. ${describe(round)}: checked after ${Math.round(performance.now() - startedAt)} ms`);
+      this.#say(`${number}. ${describe(round)}: ${phases}`);
+      if (untilFound && this.#hasFound()) break;
     }
     await this.#checkImage();
     const writers = this.#stage.writers;
@@ -78,20 +88,28 @@ export class Campaign {
     };
   }
 
-  async #play(round: Round): Promise<void> {
+  /** Returns how long each part of it took, in words. */
+  async #play(round: Round): Promise<string> {
+    const watch = new Stopwatch();
     await this.#everybodyWorks();
+    watch.lap('at work');
     const before = this.#stage.writers.map(({ errorCount }) => errorCount);
     // The cause that ends last is the one that everybody waits for.
     let last: (() => Promise<void>) | undefined;
-    await Promise.all(
-      round.map(async (fault) => {
+    await Promise.all([
+      ...round.map(async (fault) => {
         last = await this.#suffer(fault);
       }),
-    );
+      this.#stopVm(round[0]),
+    ]);
+    watch.lap('causes gone');
     await last?.();
     await this.#everybodyIsBack();
+    watch.lap('all back');
     await this.#countErrors(round, before);
     await this.#check();
+    watch.lap('checked');
+    return watch.text();
   }
 
   /** A fault that meets nobody at work says nothing. By number, so that a slow machine has as much to lose. */
@@ -120,6 +138,28 @@ export class Campaign {
       const times = this.#recoveries.get(kind) ?? [];
       this.#recoveries.set(kind, [...times, at - goneAt]);
     };
+  }
+
+  /** In some rounds, while the first cause lasts: a VMM that stops its VM has its answers in time, whatever has failed. */
+  async #stopVm({ dice, durationMs }: PlannedFault): Promise<void> {
+    if ((dice * 1_000) % 1 >= STOPPED_PERCENT / 100) return;
+    const { vmmMsMax = VMM_MS_MAX, backMsMax } = this.#options;
+    const { writer } = this.#stage;
+    await sleep(Math.min(durationMs / 2, STOP_AFTER_MS_MAX));
+    let answered = false;
+    const failed = (error: Error) => this.#guestError(`${writer.name}: its VM could not be stopped: ${error.message}`);
+    void writer
+      .stopAndGo()
+      .catch(failed)
+      .finally(() => {
+        answered = true;
+      });
+    try {
+      await waitFor('the answer', () => answered, vmmMsMax);
+    } catch {
+      this.#guestError(`${writer.name}: its VMM waited for an answer for more than ${vmmMsMax / 1000} s`);
+      await waitFor('the answer at last', () => answered, backMsMax).catch(() => undefined);
+    }
   }
 
   /** A guest that does not come back is an error, and gets a new start, so that the rest of the campaign says something. */
@@ -188,6 +228,10 @@ export class Campaign {
     closeSync(image);
   }
 
+  #hasFound(): boolean {
+    return this.#guestErrors + this.#leaks > 0 || this.#stage.writers.some(({ lost, stale }) => lost + stale > 0);
+  }
+
   #guestError(text: string): void {
     this.#guestErrors++;
     this.#note(text);
@@ -196,6 +240,22 @@ export class Campaign {
   #note(text: string): void {
     this.#notes.push(text);
     this.#say(`  ✗ ${text}`);
+  }
+}
+
+/** How long the parts of something took, one after the other. */
+class Stopwatch {
+  #at = performance.now();
+  readonly #laps: string[] = [];
+
+  lap(what: string): void {
+    const now = performance.now();
+    this.#laps.push(`${what} after ${Math.round(now - this.#at)} ms`);
+    this.#at = now;
+  }
+
+  text(): string {
+    return this.#laps.join(', ');
   }
 }
 

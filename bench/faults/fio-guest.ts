@@ -7,8 +7,6 @@ import type { Cluster } from '../../test/support/cluster.ts';
 import { waitFor } from '../../test/support/wait.ts';
 
 const SIZE_MIB = 8;
-/** Leaves the processors to the rest. */
-const RATE_IOPS = 150;
 /** Between two looks at a guest, in milliseconds: each costs an emulated processor time. */
 const LOOK_MS = 100;
 /** Kernel messages of this severity and worse: KERN_WARNING. */
@@ -16,9 +14,29 @@ const SEVERITY_MAX = 4;
 /** What an emulated processor without its time says; no device is behind it. */
 const STARVED = /clocksource|soft lockup|rcu|hrtimer|sched: RT throttling|perf: interrupt took too long|TSC|tsc:/;
 
+export interface FioDisk {
+  readonly device: string;
+  /** Leaves the processors to the rest. */
+  readonly iops: number;
+}
+
+interface Work {
+  /** Its name in the guest. */
+  readonly disk: string;
+  readonly iops: number;
+}
+
+/** One look at a guest. */
+interface Look {
+  /** By disk, how many requests its kernel has counted as answered. */
+  readonly answered: ReadonlyMap<string, number>;
+  /** What is wrong with a fio. */
+  readonly problems: string[];
+}
+
 export class FioGuest {
   readonly guest: Guest;
-  readonly #disks: string[];
+  readonly #work: Work[];
   readonly #seed: number;
   /** Kernel messages that were told already. */
   #told = 0;
@@ -26,32 +44,39 @@ export class FioGuest {
   static async boot(
     cluster: Cluster,
     host: string,
-    devices: readonly string[],
+    disks: readonly FioDisk[],
     cleanup: Cleanup,
     seed: number,
   ): Promise<FioGuest> {
+    const devices = disks.map(({ device }) => device);
     const guest = await bootAttached(cluster, host, 'guest', devices, { cleanup, cpus: 2, fio: true, resettable: true });
-    const work = new FioGuest(guest, devices.length, seed);
+    const work = new FioGuest(guest, disks, seed);
     await work.#start();
     return work;
   }
 
-  private constructor(guest: Guest, disks: number, seed: number) {
+  private constructor(guest: Guest, disks: readonly FioDisk[], seed: number) {
     this.guest = guest;
-    this.#disks = Array.from({ length: disks }, (_, i) => `vd${String.fromCharCode(97 + i)}`);
+    this.#work = disks.map(({ iops }, i) => ({ disk: `vd${String.fromCharCode(97 + i)}`, iops }));
     this.#seed = seed;
   }
 
   /** What is wrong: a fio that found something or got an error, a disk that does not go on in time, a kernel that complains. */
   async problems(timeoutMs: number): Promise<string[]> {
-    const problems: string[] = [];
-    for (const disk of this.#disks) {
-      const failure = await this.guest.run(`cat /run/fio-${disk}.failed 2>/dev/null`);
-      if (failure.status === 0) problems.push(`fio on ${disk} ended: ${failure.output.trim().slice(-500)}`);
-      else if (!(await this.#goesOn(disk, timeoutMs))) problems.push(`${disk} does nothing for ${timeoutMs / 1000} s`);
+    const begun = await this.#look();
+    let now = begun;
+    const still = () => this.#work.filter(({ disk }) => now.answered.get(disk) === begun.answered.get(disk));
+    const goesOn = async () => {
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+      now = await this.#look();
+      return now.problems.length > 0 || still().length === 0;
+    };
+    if (begun.problems.length === 0) await waitFor('the disks of the guest', goesOn, timeoutMs).catch(() => undefined);
+    const problems = [...now.problems];
+    if (problems.length === 0) {
+      for (const { disk } of still()) problems.push(`${disk} does nothing for ${timeoutMs / 1000} s`);
     }
-    problems.push(...(await this.#kernelComplaints()));
-    return problems;
+    return [...problems, ...(await this.#kernelComplaints())];
   }
 
   /** The reset button, and the work from its beginning. */
@@ -63,10 +88,10 @@ export class FioGuest {
 
   async #start(): Promise<void> {
     await this.#kernelComplaints();
-    for (const [i, disk] of this.#disks.entries()) {
+    for (const [i, { disk, iops }] of this.#work.entries()) {
       const fio = [
         `fio --name=${disk} --filename=/dev/${disk} --direct=1 --ioengine=libaio --iodepth=8 --size=${SIZE_MIB}M`,
-        `--rw=randwrite --bsrange=4k-32k --fsync=32 --verify=crc32c --verify_fatal=1 --rate_iops=${RATE_IOPS}`,
+        `--rw=randwrite --bsrange=4k-32k --fsync=32 --verify=crc32c --verify_fatal=1 --rate_iops=${iops}`,
         `--randseed=${this.#seed + i}`,
       ].join(' ');
       // Each pass writes all blocks and then reads and compares all of them.
@@ -76,26 +101,18 @@ export class FioGuest {
     }
   }
 
-  /** The kernel counts what a disk has answered. */
-  async #goesOn(disk: string, timeoutMs: number): Promise<boolean> {
-    const answered = async () => {
-      const fields = (await this.guest.succeed(`cat /sys/block/${disk}/stat`)).trim().split(/\s+/).map(Number);
-      return fields[0]! + fields[4]!;
-    };
-    const before = await answered();
-    try {
-      await waitFor(
-        disk,
-        async () => {
-          await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
-          return (await answered()) > before;
-        },
-        timeoutMs,
-      );
-      return true;
-    } catch {
-      return false;
-    }
+  /** All in one command: an emulated processor is slow to begin each. */
+  async #look(): Promise<Look> {
+    const disks = this.#work.map(({ disk }) => disk);
+    const looks = disks.map((disk) => `echo ${disk} $(cat /sys/block/${disk}/stat)`).join('\n');
+    const failures = `for disk in ${disks.join(' ')}; do
+      [ ! -e /run/fio-$disk.failed ] || echo "fio on $disk ended: $(tail -c 500 /run/fio-$disk.failed | tr '\\n' ' ')"
+    done`;
+    const lines = (await this.guest.succeed(`${looks}\n${failures}`)).split('\n');
+    const counts = lines.splice(0, disks.length).map((line) => line.trim().split(/\s+/));
+    // Reads and writes that were completed.
+    const answered = new Map(counts.map(([disk, ...fields]) => [disk!, Number(fields[0]) + Number(fields[4])]));
+    return { answered, problems: lines };
   }
 
   async #kernelComplaints(): Promise<string[]> {

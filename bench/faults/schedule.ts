@@ -35,8 +35,8 @@ const LONG_SILENCE_PERCENT = 10;
 /** The second and third of a round begin within this time of the first, in milliseconds. */
 const OVERLAP_MS = 1_000;
 /** Of a hundred rounds: those of one fault, and those of at most two. */
-const ALONE_PERCENT = 55;
-const AT_MOST_TWO_PERCENT = 85;
+const ALONE_PERCENT = 45;
+const AT_MOST_TWO_PERCENT = 80;
 
 /**
  * Rounds without end. Each kind comes once before any comes again, so that every prefix has about as many of each; a round has no

@@ -11,7 +11,7 @@ import type { Wire } from '../../test/support/wire.ts';
 import { wireCluster } from '../../test/support/wired-cluster.ts';
 import { BLOCK_BYTES } from './block-ledger.ts';
 import { BlockWriter } from './block-writer.ts';
-import { FioGuest } from './fio-guest.ts';
+import { type FioDisk, FioGuest } from './fio-guest.ts';
 import { type FaultKind, needsMachine } from './kinds.ts';
 
 /** The device's host, the VM's host, and the device's host that can lose its power. */
@@ -21,6 +21,11 @@ export const MACHINE_HOST = 'm3';
 
 const LEDGER_BLOCKS = 1024;
 const WORK_MIB = 32;
+/** An emulated processor encrypts and serves: more than this would take a processor from all others. */
+const MACHINE_BLOCKS = 256;
+const MACHINE_PACE_MS = 80;
+const MACHINE_WORK_IOPS = 20;
+const WORK_IOPS = 150;
 /** A filesystem for a disk that can be full, and the disk on it, which fits with room to spare. */
 const SMALL_FILESYSTEM_MIB = 24;
 const SMALL_DISK_BLOCKS = 1024;
@@ -72,6 +77,10 @@ export class Stage {
     const start = (name: string) => cluster.startDaemon(cluster.host(name), programs.get(name));
     await Promise.all([start(DEVICE_HOST), start(VM_HOST)]);
     const machine = wired.machines.get(MACHINE_HOST);
+    if (machine !== undefined) say(`${MACHINE_HOST} is a machine of its own and boots`);
+    const booting = machine?.boot();
+    // It is awaited below.
+    booting?.catch(() => {});
     const writers = new Writers(cluster, cleanup, seed);
 
     const ledgerBlocks = options.ledgerBlocks ?? LEDGER_BLOCKS;
@@ -85,16 +94,14 @@ export class Stage {
       if (kinds.includes(kind)) smallDisks.set(kind, await makeSmallDisk(kind, cluster, writers, cleanup));
     }
     let machineWriter: BlockWriter | undefined;
-    const guestDisks: string[] = [];
+    const guestDisks: FioDisk[] = [];
     if (machine !== undefined) {
-      say(`${MACHINE_HOST} is a machine of its own and boots`);
-      await machine.boot();
-      for (const name of ['ledger', 'work']) {
-        await machine.guest.succeed(`truncate -s ${WORK_MIB}M /srv/${name}3.img`);
-        await machine.netbus('export', `${name}3`, '--disk', `/srv/${name}3.img`, '--allow', VM_HOST);
-      }
-      machineWriter = await writers.connect(`${MACHINE_HOST}/ledger3`, LEDGER_BLOCKS, 4, 5);
-      guestDisks.push(`${MACHINE_HOST}/work3`);
+      await booting;
+      const disks = ['ledger3', 'work3'].map((name) => ({ name, disk: `/srv/${name}.img`, allow: [VM_HOST] }));
+      for (const { disk } of disks) await machine.guest.succeed(`truncate -s ${WORK_MIB}M ${disk}`);
+      await machine.post('/v1/exports', disks);
+      machineWriter = await writers.connect(`${MACHINE_HOST}/ledger3`, MACHINE_BLOCKS, 4, MACHINE_PACE_MS);
+      guestDisks.push({ device: `${MACHINE_HOST}/work3`, iops: MACHINE_WORK_IOPS });
     }
     let guest: FioGuest | undefined;
     if (options.guest) {
@@ -102,7 +109,13 @@ export class Stage {
       makeEmptyDisk(path, WORK_MIB);
       await exportDisk(cluster, 'work', path);
       say('a guest boots, and works under fio --verify');
-      guest = await FioGuest.boot(cluster, VM_HOST, [`${DEVICE_HOST}/work`, ...guestDisks], cleanup, seed);
+      guest = await FioGuest.boot(
+        cluster,
+        VM_HOST,
+        [{ device: `${DEVICE_HOST}/work`, iops: WORK_IOPS }, ...guestDisks],
+        cleanup,
+        seed,
+      );
     }
     return new Stage({ cluster, wire, machine, writer, imagePath, machineWriter, smallDisks, guest }, programs);
   }

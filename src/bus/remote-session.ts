@@ -90,6 +90,10 @@ export class RemoteSession implements Session, ConnectionOwner, RemoteDeviceLink
     return this.#connection.rttMs;
   }
 
+  get ids(): Pick<Grant, 'bootId' | 'instance'> {
+    return { bootId: this.bootId, instance: this.#instance };
+  }
+
   get peer(): string {
     return this.#connection.peer;
   }

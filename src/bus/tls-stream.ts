@@ -14,6 +14,7 @@ const RECEIVE_BUFFER_BYTES = 84 * 1024;
 const KEEPALIVE_AFTER_S = 10;
 const EAGAIN = 11;
 const EPROTO = 71;
+const ETIMEDOUT = 110;
 
 type State = 'connecting' | 'handshake' | 'open' | 'ended' | 'closed';
 
@@ -71,6 +72,11 @@ export class TlsStream implements SecureStream {
 
   write(bytes: Uint8Array, length: number): void {
     if (this.writable) this.#sent(native.tlsWrite(this.#tls, bytes, 0, length));
+  }
+
+  /** Fails with ETIMEDOUT where nobody has answered at all; does nothing otherwise. */
+  giveUpConnecting(): void {
+    if (this.#state === 'connecting') this.#failed(-ETIMEDOUT);
   }
 
   end(): void {

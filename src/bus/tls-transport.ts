@@ -13,6 +13,11 @@ import type { Arrival, Listening, SecureStream, Securing, Transport } from './tr
 const CIPHERS = 'TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384';
 const EAGAIN = 11;
 const ACCEPTS_PER_TURN_MAX = 16;
+/**
+ * How long a host may take to answer the first packet, in milliseconds. The kernel repeats that packet after 1, 3 and 7 s: where a network loses all
+ * without a word, whoever tries anew this often is back much sooner.
+ */
+export const CONNECT_MS_MAX = 2_000;
 /** How long no connection is taken after the system would not give one. */
 const PAUSE_MS = 100;
 
@@ -32,7 +37,12 @@ export class TlsTransport implements Transport {
   }
 
   connect(address: string, port: number, securing: Securing): SecureStream {
-    return this.#stream(native.connectTcp(address, port), 'client', securing);
+    const stream = this.#stream(native.connectTcp(address, port), 'client', securing);
+    this.#clock.after(CONNECT_MS_MAX, () => {
+      // This process may have been stopped itself: the answer that came meanwhile is looked at first.
+      setImmediate(() => setImmediate(() => stream.giveUpConnecting()));
+    });
+    return stream;
   }
 
   listen(address: string, port: number, arrived: (arrival: Arrival) => void): Listening {
@@ -56,7 +66,7 @@ export class TlsTransport implements Transport {
     this.#closed = true;
   }
 
-  #stream(fd: number, role: 'client' | 'server', securing: Securing): SecureStream {
+  #stream(fd: number, role: 'client' | 'server', securing: Securing): TlsStream {
     return new TlsStream({ context: this.#context, fd, role, buffer: this.#receiveBuffer, securing });
   }
 }

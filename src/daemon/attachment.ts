@@ -122,7 +122,7 @@ export class Attachment {
       profile,
       depth,
       holdMs,
-      before: guest === null ? 'nothing' : 'unknown',
+      before: guest === null || profile.readOnly ? 'nothing' : 'unknown',
       openSession: this.#guard.guard(this.#writeLog?.wrap(open) ?? open),
       clock,
       onState: (state) => this.#become(state),

@@ -28,11 +28,17 @@ const first: VirtualDeviceRecord = {
 describe('guest guard', () => {
   let folder: string;
   let instance: string;
+  let calls: string[];
   const open: OpenSession = async () => ({
-    activate: async () => ({ epoch: 1, bootId: 'boot', instance, device: source.open() }),
+    activate: async () => {
+      calls.push('activate');
+      return { epoch: 1, bootId: 'boot', instance, device: source.open() };
+    },
     quiesced: async () => {},
-    close: () => {},
+    close: () => void calls.push('close'),
   });
+  /** A session that says beforehand of which device it is. */
+  const openTold: OpenSession = async (onEnded) => ({ ...(await open(onEnded)), ids: { bootId: 'boot', instance } });
 
   /** As after a start of the daemon, with a VMM that is connected. */
   async function start(pid = process.pid): Promise<{ guard: GuestGuard; stored: StoredRecord<VirtualDeviceRecord> }> {
@@ -53,6 +59,7 @@ describe('guest guard', () => {
   beforeEach(() => {
     folder = mkdtempSync(join(tmpdir(), 'netbus-guard-'));
     instance = 'one';
+    calls = [];
   });
   afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -68,6 +75,20 @@ describe('guest guard', () => {
     const { stored } = await start();
     assert.equal(new GuestGuard(stored).connected(process.pid), false);
     assert.equal(new GuestGuard(stored).connected(process.ppid), true);
+  });
+
+  test('where the session says that the device is another one, no lease is asked for', async () => {
+    await activate((await start()).guard);
+    instance = 'two';
+    const { guard } = await start();
+    calls = [];
+    await assert.rejects(
+      guard.guard(openTold)(() => {}),
+      { code: 'device', message: /the guest waits until the VM is started/ },
+    );
+    assert.deepEqual(calls, ['close']);
+    instance = 'one';
+    await (await (await guard.guard(openTold)(() => {})).activate()).device.close();
   });
 
   test('a guest in use counts as unknown until it has left in good order', async () => {

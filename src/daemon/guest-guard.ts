@@ -81,6 +81,11 @@ export class GuestGuard {
       if (fenced !== undefined) throw new NetbusError('fenced', fenced);
       await this.#use();
       const session = await open(onEnded);
+      // Each grant is a durable write at the device's host: none is asked for that would be refused here.
+      if (session.ids !== undefined && this.#isOther(session.ids)) {
+        session.close();
+        throw otherDevice();
+      }
       return {
         activate: async () => {
           const grant = await session.activate();
@@ -112,13 +117,20 @@ export class GuestGuard {
     if (grant.unflushed !== undefined || this.#seen || sameDevice(before, grant)) return;
     const { bootId, instance } = grant;
     try {
-      if (before !== null) throw new NetbusError('device', OTHER_DEVICE);
+      if (this.#isOther(grant)) throw otherDevice();
       // A write that is acknowledged before this is stored could be lost without anybody knowing.
       await this.#change((guest) => guest && { ...guest, device: { bootId, instance } });
     } catch (thrown) {
       await grant.device.close();
       throw thrown;
     }
+  }
+
+  /** It forgot what a guest of an earlier daemon had not flushed; of a disk that nobody writes there is nothing to forget. */
+  #isOther(ids: Pick<Grant, 'bootId' | 'instance'>): boolean {
+    const { guest, profile } = this.#record.value;
+    const before = guest?.device ?? null;
+    return !profile.readOnly && !this.#seen && before !== null && !sameDevice(before, ids);
   }
 
   async #change(change: (guest: GuestRecord | null) => GuestRecord | null): Promise<void> {
@@ -129,7 +141,11 @@ export class GuestGuard {
   }
 }
 
-function sameDevice(a: GuestRecord['device'], b: GuestRecord['device']): boolean {
+function otherDevice(): NetbusError {
+  return new NetbusError('device', OTHER_DEVICE, { lasting: true });
+}
+
+function sameDevice(a: GuestRecord['device'], b: Pick<Grant, 'bootId' | 'instance'> | null): boolean {
   return a?.bootId === b?.bootId && a?.instance === b?.instance;
 }
 

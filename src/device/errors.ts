@@ -38,11 +38,14 @@ export type ErrorCode = keyof typeof errorCodes;
 /** An error with a stable code. The message is one line: what is wrong, where, and what to do. */
 export class NetbusError extends Error {
   readonly code: ErrorCode;
+  /** It does not change by itself: whoever tries again takes time for it. */
+  readonly lasting: boolean;
 
-  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+  constructor(code: ErrorCode, message: string, options: { cause?: unknown; lasting?: boolean } = {}) {
     super(message, options);
     this.name = 'NetbusError';
     this.code = code;
+    this.lasting = options.lasting ?? (code === 'denied' || code === 'not_found');
   }
 
   /** Wraps whatever was thrown; a NetbusError comes back as it is. */

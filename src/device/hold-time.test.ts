@@ -136,6 +136,29 @@ test('without hold time a loss is an error at once, but a guest that starts gets
   await guest.close();
 });
 
+test('without hold time a guest that starts does not wait for a host that says nothing', async () => {
+  const clock = new ManualClock();
+  const virtual = new VirtualDevice({
+    ...{ profile, depth: 16, holdMs: 0, clock },
+    openSession: () => new Promise<never>(() => {}),
+    onState: () => {},
+  });
+  const guest = new TestGuest(virtual.open(), new MemoryRegion(MIB), 32);
+  guest.add({ kind: DiskKind.write, outBytes: 4096 });
+  guest.pushAll();
+  await settle();
+  clock.advance(999);
+  await settle();
+  assert.equal(guest.answers.length, 0);
+  clock.advance(1);
+  await guest.answered();
+  assert.equal(guest.answers[0].status, DiskStatus.ioError);
+  const failed = virtual.state;
+  assert.ok(failed.name === 'failed' && failed.returns === true);
+  assert.match(failed.cause.message, /it has no hold time, and the device is away: its host did not answer yet/);
+  await guest.close();
+});
+
 test('for ever is for ever', async () => {
   const { clock, guest, virtual, lose, comeBack } = setUp(undefined);
   await ask(guest);

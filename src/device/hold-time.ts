@@ -3,6 +3,9 @@ import type { Clock } from '../lib/clock.ts';
 import { formatDuration } from '../lib/format.ts';
 import { NetbusError } from './errors.ts';
 
+/** Without any hold time: how long a guest that starts waits for the first try. */
+const FIRST_TRY_MS_MAX = 1_000;
+
 export class HoldTime {
   readonly #holdMs: number | undefined;
   readonly #clock: Clock;
@@ -33,12 +36,14 @@ export class HoldTime {
   waits(cause: NetbusError | undefined): void {
     this.#cause = cause ?? this.#cause;
     if (this.#holdMs === undefined || this.#over) return;
-    // Without any hold time the first try decides: a guest that starts gets the device, not errors before it.
-    if (this.#holdMs === 0) {
-      if (this.#cause !== undefined) this.#end();
+    // Without any hold time the first try decides, if it comes to something: a guest that starts gets the device, not errors before it.
+    if (this.#holdMs === 0 && this.#cause !== undefined) {
+      this.#cancel?.();
+      this.#end();
     } else if (this.#cancel === undefined) {
-      this.#errorsAt = this.#clock.wallTime() + this.#holdMs;
-      this.#cancel = this.#clock.after(this.#holdMs, () => this.#end());
+      const waitMs = this.#holdMs === 0 ? FIRST_TRY_MS_MAX : this.#holdMs;
+      this.#errorsAt = this.#clock.wallTime() + waitMs;
+      this.#cancel = this.#clock.after(waitMs, () => this.#end());
     }
   }
 

@@ -47,6 +47,8 @@ export interface Grant {
  * it may read the profile and nothing else.
  */
 export interface Session {
+  /** What a grant would be of, where that is known already (see Grant); it may be another one by then. */
+  readonly ids?: Pick<Grant, 'bootId' | 'instance'>;
   /**
    * Asks for the lease. Resolves once the old session and all its I/O have ended; rejects with a NetbusError, also where the
    * session ends or is closed meanwhile. At most once at a time.

@@ -143,7 +143,7 @@ test('a host that is away is tried again, more and more slowly, and then everyth
   const guest = use(virtual);
   guest.add({ kind: DiskKind.flush });
   guest.pushAll();
-  for (const waitMs of [50, 100, 200, 400, 400, 400]) {
+  for (const waitMs of [50, 100, 200, 250, 250, 250]) {
     await turn();
     const before = states.length;
     clock.advance(waitMs - 1);
@@ -156,9 +156,37 @@ test('a host that is away is tried again, more and more slowly, and then everyth
   const state = virtual.state;
   assert.ok(state.name === 'connecting' && state.cause === GONE);
   host.reachable = true;
-  clock.advance(400);
+  clock.advance(250);
   await guest.answered();
   assert.equal(virtual.state.name, 'active');
+  await guest.close();
+});
+
+test('what does not change by itself is tried more rarely', async () => {
+  const { host, virtual, clock, states } = setUp();
+  host.refusal = new NetbusError('device', 'it forgot what the guest had not flushed', { lasting: true });
+  const guest = use(virtual);
+  guest.add({ kind: DiskKind.flush });
+  guest.pushAll();
+  for (const waitMs of [50, 100, 200, 400, 800, 1_600, 2_000, 2_000]) {
+    await turn();
+    const before = states.length;
+    clock.advance(waitMs - 1);
+    await turn();
+    assert.equal(states.length, before);
+    clock.advance(1);
+    await turn();
+    assert.equal(states.length, before + 1);
+  }
+  // One that is away meanwhile is asked as soon as it may be back.
+  host.reachable = false;
+  await turn();
+  clock.advance(2_000);
+  await turn();
+  host.reachable = true;
+  host.refusal = undefined;
+  clock.advance(250);
+  await guest.answered();
   await guest.close();
 });
 

@@ -17,7 +17,9 @@ import type { Grant, OpenSession, Session, Source } from './source.ts';
 
 const RETRY_FIRST_MS = 50;
 /** A host that is back is asked within this time: half of it is what its guests wait longer, on average. */
-const RETRY_MAX_MS = 400;
+const RETRY_MAX_MS = 250;
+/** The same where what is wrong does not change by itself. */
+const RETRY_LASTING_MAX_MS = 2_000;
 
 const UNFLUSHED_LOST =
   'the device host or its export was restarted while acknowledged writes were not flushed: they may be lost, so the disk answers with errors until the VM is started again';
@@ -214,8 +216,9 @@ class Use {
         retryMs = RETRY_FIRST_MS;
         continue;
       }
+      retryMs = Math.min(retryMs, cause?.lasting ? RETRY_LASTING_MAX_MS : RETRY_MAX_MS);
       await this.#pause(retryMs);
-      retryMs = Math.min(retryMs * 2, RETRY_MAX_MS);
+      retryMs *= 2;
     }
     await this.#finish();
     this.#owner.become({ name: 'idle' });

@@ -5,7 +5,7 @@ import { existsSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Campaign } from '../../bench/faults/campaign.ts';
-import { type FaultKind, testedKinds } from '../../bench/faults/kinds.ts';
+import { type FaultKind, faultKinds } from '../../bench/faults/kinds.ts';
 import { type FaultReport, isGood, jsonLine, table } from '../../bench/faults/report.ts';
 import { planRounds, type Round } from '../../bench/faults/schedule.ts';
 import { DEVICE_HOST, Stage, VM_HOST } from '../../bench/faults/stage.ts';
@@ -17,12 +17,14 @@ import { NOT_POSSIBLE_HERE } from '../support/skip.ts';
 const PROGRAM = fileURLToPath(new URL('../../dist/netbus.js', import.meta.url));
 const SOURCE = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 
-/** Each kind once or twice, within this time on a machine that has some to give. */
-const FAULTS = 10;
-const CAMPAIGN_MS_MAX = 30_000;
+/** Each kind once, within this time on a machine that has some to give. */
+const FAULTS = faultKinds.length;
+const CAMPAIGN_MS_MAX = 60_000;
 const BACK_MS_MAX = 60_000;
 /** Nobody comes back in time here, whatever the time is. */
 const BROKEN_BACK_MS_MAX = 5_000;
+/** The product's bound is 10 s. */
+const BROKEN_VMM_MS_MAX = 13_000;
 
 /** Few, so that each is written again and again however slow the machine is. */
 const BROKEN_BLOCKS = 64;
@@ -38,17 +40,20 @@ interface Play {
   readonly rounds: Iterator<Round, never>;
   readonly faults: number;
   readonly backMsMax: number;
+  readonly vmmMsMax?: number;
+  readonly untilFound?: boolean;
   readonly programs?: ReadonlyMap<string, readonly string[]>;
   readonly say: (text: string) => void;
 }
 
-async function play({ rounds, faults, backMsMax, say, ...what }: Play): Promise<FaultReport> {
+async function play({ rounds, faults, backMsMax, vmmMsMax, untilFound = false, say, ...what }: Play): Promise<FaultReport> {
   const { seed, kinds } = what;
   const cleanup = new Cleanup();
   try {
     const stage = await Stage.set({ cleanup, program: PROGRAM, ...what }, say);
     const untilMs = performance.now() + CAMPAIGN_MS_MAX;
-    return await new Campaign(stage, { seed, kinds, rounds, faults, untilMs, backMsMax }, say).run();
+    const bounds = { backMsMax, ...(vmmMsMax !== undefined && { vmmMsMax }) };
+    return await new Campaign(stage, { seed, kinds, rounds, faults, untilMs, ...bounds, untilFound }, say).run();
   } finally {
     await cleanup.run();
   }
@@ -57,18 +62,30 @@ async function play({ rounds, faults, backMsMax, say, ...what }: Play): Promise<
 test('nothing is lost, stale, failed or left over, whatever fails', { skip }, async (t) => {
   assert.ok(existsSync(PROGRAM), `${PROGRAM} is missing: run "npm run build"`);
   const seed = randomInt(2 ** 32);
-  t.diagnostic(`seed ${seed}: npm run bench -- faults --seed ${seed} --kinds ${testedKinds.join(',')}`);
-  const rounds = planRounds(testedKinds, seededRandom(seed));
+  t.diagnostic(`seed ${seed}: npm run bench -- faults --seed ${seed}`);
+  const rounds = planRounds(faultKinds, seededRandom(seed));
   const said: string[] = [];
   const say = (text: string) => void said.push(text);
-  const report = await play({ kinds: testedKinds, seed, guest: true, rounds, faults: FAULTS, backMsMax: BACK_MS_MAX, say });
+  const report = await play({ kinds: faultKinds, seed, guest: true, rounds, faults: FAULTS, backMsMax: BACK_MS_MAX, say });
   for (const line of table(report).split('\n')) t.diagnostic(line);
   assert.ok(isGood(report), `${jsonLine(report)}\n${said.join('\n')}`);
   if (report.byKind.has('disk-full')) assert.ok(report.expectedErrors > 0);
 });
 
-describe('the campaign finds', { skip }, () => {
+/** What is broken makes others wait, and waits take no processor. */
+const BROKEN_AT_A_TIME = 3;
+
+/**
+ * One or two for each invariant that a campaign of faults watches: 1, 2, 3, 5, 6 and 9. The other three are watched elsewhere:
+ * 4 (quiet means quiet): a late write of a session that was cut reaches the image as `second-writer` does; what reaches guest memory after
+ * a cut is looked at by the simulation (its "memory") and the compliance suite, because a guest of this campaign cannot tell such a write from
+ * its own read. With migration there is a moment at which quiet shows: the source has stopped.
+ * 7 (everyone outside is hostile): no fault here is hostile; fuzzing is (test/fuzz, and the property tests of the parsers).
+ * 8 (no one gets in): nobody tries here; src/bus/listener.test.ts has strangers, and the tests of the daemon have hosts that may not.
+ */
+describe('the campaign finds', { skip, concurrency: BROKEN_AT_A_TIME }, () => {
   const cut: Round = [{ kind: 'cut', atMs: 0, durationMs: 500, dice: 0 }];
+  const longCut: Round = [{ kind: 'cut', atMs: 0, durationMs: 15_000, dice: 0 }];
   const kill: Round = [{ kind: 'kill-device-side', atMs: 0, durationMs: 0, dice: 0 }];
 
   /** Two rounds with a daemon that is broken in one way, and no guest: the writer alone has to notice. */
@@ -81,8 +98,10 @@ describe('the campaign finds', { skip }, () => {
       guest: false,
       ledgerBlocks: BROKEN_BLOCKS,
       rounds: { next: () => ({ value: round, done: false }) },
-      faults: 2,
+      faults: 3,
       backMsMax: BROKEN_BACK_MS_MAX,
+      vmmMsMax: BROKEN_VMM_MS_MAX,
+      untilFound: true,
       programs: new Map([[host, program]]),
       say: () => {},
     });
@@ -111,6 +130,15 @@ describe('the campaign finds', { skip }, () => {
   test('a disk that does not come back (no surprise unplug)', async () => {
     const { guestErrors } = await broken('never-comes-back', VM_HOST, cut);
     assert.ok(guestErrors > 0);
+  });
+
+  test('a VMM that waits for the network (the VMM never waits without bound)', async () => {
+    const { guestErrors, notes } = await broken('vmm-waits', VM_HOST, longCut);
+    assert.ok(guestErrors > 0);
+    assert.ok(
+      notes.some((note) => /its VMM waited for an answer/.test(note)),
+      notes.join('; '),
+    );
   });
 
   test('descriptors that sessions leave behind (everything is bounded)', async () => {

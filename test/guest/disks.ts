@@ -1,9 +1,12 @@
 /** QEMU arguments for a guest's disks. */
 
 /** A disk straight on a file of this machine, with no Netbus in it: the yardstick. */
-export function fileDisk({ id, path, format = 'raw' }: { id: string; path: string; format?: 'raw' | 'qcow2' }): string[] {
+export function fileDisk(disk: { id: string; path: string; format?: 'raw' | 'qcow2'; readOnly?: boolean }): string[] {
+  const { id, path, format = 'raw', readOnly = false } = disk;
+  // Two machines may have one that is read-only.
+  const rest = readOnly ? 'read-only=on,file.read-only=on' : 'discard=unmap';
   return [
-    ...['-blockdev', `driver=${format},node-name=${id},file.driver=file,file.filename=${path},discard=unmap`],
+    ...['-blockdev', `driver=${format},node-name=${id},file.driver=file,file.filename=${path},${rest}`],
     ...['-device', `virtio-blk-pci,drive=${id},serial=${id}`],
   ];
 }

@@ -71,6 +71,11 @@ export class LogBlocks {
     return this.#capacity;
   }
 
+  /** It has all the memory that there is, and less than it may have. */
+  get isShort(): boolean {
+    return this.#capacity < this.file.entries;
+  }
+
   /** A write was acknowledged: `extent` bytes at `position`, from `source`. Room was made before. */
   write(position: number, extent: number, source: SegmentList, now: number): void {
     const first = Math.floor(position / LOG_BLOCK_BYTES);
@@ -115,7 +120,10 @@ export class LogBlocks {
 
   /** A flush that was sent when `sequence` was the last one has succeeded: what it covers is no longer there, and `release` makes it free. */
   flushed(sequence: number): void {
-    if (sequence > this.file.flushedThrough) this.file.flushedThrough = sequence;
+    if (sequence <= this.file.flushedThrough) return;
+    this.file.flushedThrough = sequence;
+    // There may be memory again.
+    if (this.isShort) this.#grow();
   }
 
   /** Takes back at most `count` entries that a flush covers: in pieces, because a flush may cover very many. */

@@ -5,7 +5,18 @@
  * An entry is there when its sequence is above `flushedThrough`; that is stored last, when data and the rest of the entry are in place.
  */
 import { createHash } from 'node:crypto';
-import { closeSync, constants, fstatSync, ftruncateSync, openSync, readSync, renameSync, unlinkSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  renameSync,
+  statfsSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
 import { NativeRegion } from '../../../native/region.ts';
 import { NetbusError } from '../../device/errors.ts';
 
@@ -13,6 +24,8 @@ export const LOG_BLOCK_BYTES = 4096;
 
 /** The file takes memory in steps of so many entries. */
 const STEP_ENTRIES = 256;
+/** The folder is the host's, for sockets and much else: the last of its memory is left to them. */
+const LEFT_FREE_BYTES = 1024 * 1024;
 const HEADER_BYTES = 4096;
 const MAGIC = 'netbus write log 1';
 const IDENTITY_BYTES = 32;
@@ -44,6 +57,7 @@ export class LogFile {
   /** Most entries. */
   readonly entries: number;
   readonly dataOffset: number;
+  readonly #path: string;
   readonly #fd: number;
   readonly #header: Float64Array;
   readonly #sequences: Float64Array;
@@ -51,8 +65,9 @@ export class LogFile {
   readonly #words: Uint32Array;
   #closed = false;
 
-  private constructor(fd: number, entries: number) {
+  private constructor(path: string, fd: number, entries: number) {
     const { columnsBytes, dataOffset } = layout(entries);
+    this.#path = path;
     this.#fd = fd;
     this.entries = entries;
     this.dataOffset = dataOffset;
@@ -87,7 +102,7 @@ export class LogFile {
         throw damaged(path, 'it has another size than it says');
       const ready = header.readDoubleLE(At.ready);
       if (!Number.isInteger(ready) || ready < 0 || ready > entries) throw damaged(path, 'its header is damaged');
-      return new LogFile(fd, entries);
+      return new LogFile(path, fd, entries);
     } catch (thrown) {
       closeSync(fd);
       throw NetbusError.from(thrown, 'device');
@@ -107,7 +122,7 @@ export class LogFile {
       writeSync(fd, header, 0, HEADER_BYTES, 0);
       ftruncateSync(fd, layout(entries).dataOffset + entries * LOG_BLOCK_BYTES);
       renameSync(temporary, path);
-      return new LogFile(fd, entries);
+      return new LogFile(path, fd, entries);
     } catch (thrown) {
       closeSync(fd);
       removeFile(temporary);
@@ -193,6 +208,7 @@ export class LogFile {
     if (count === 0) return false;
     const columns = HEADER_BYTES;
     try {
+      if (!hasMemory(this.#path, count * LOG_BLOCK_BYTES + LEFT_FREE_BYTES)) return false;
       this.#fill(columns + 8 * first, 8 * count);
       this.#fill(columns + 8 * (this.entries + first), 8 * count);
       this.#fill(columns + 16 * this.entries + 4 * first, 4 * count);
@@ -223,6 +239,12 @@ export function removeFile(path: string): void {
   } catch (thrown) {
     if ((thrown as NodeJS.ErrnoException).code !== 'ENOENT') throw thrown;
   }
+}
+
+/** A tmpfs without a bound says that it has no blocks. */
+function hasMemory(path: string, bytes: number): boolean {
+  const { blocks, bavail, bsize } = statfsSync(path);
+  return blocks === 0 || bavail * bsize >= bytes;
 }
 
 function layout(entries: number): { columnsBytes: number; dataOffset: number } {

@@ -105,7 +105,7 @@ export class WriteLog {
     this.#blocks?.flushed(sequence);
     if (this.#blocks === undefined) this.#complete = true;
     else if (!this.#blocks.file.complete) this.#blocks.file.complete = true;
-    this.#tellTrouble(this.#blocks === undefined ? this.#trouble : undefined);
+    this.#tellTrouble(this.#blocks === undefined ? this.#trouble : this.#shortage());
   }
 
   /** Sent again to the host that forgot, and flushed there. */
@@ -134,7 +134,7 @@ export class WriteLog {
     blocks?.release(blocks.used);
     const device = this.#device;
     const oldestTime = blocks?.oldestTime;
-    const reason = this.#trouble;
+    const reason = this.#trouble ?? this.#shortage();
     const state = this.sending ? 'sending' : device?.waitsForFlush ? 'full' : 'logging';
     return {
       usedBytes: (blocks?.used ?? 0) * LOG_BLOCK_BYTES,
@@ -167,6 +167,11 @@ export class WriteLog {
       this.#complete = complete;
       this.#tellTrouble(`there is no write log, so every write waits for stable storage: ${(thrown as Error).message}`);
     }
+  }
+
+  #shortage(): string | undefined {
+    if (!this.#blocks?.isShort) return undefined;
+    return `there is no memory for more in the folder of ${this.#options.path}: writes wait for flushes more often`;
   }
 
   #setSending(sending: boolean): void {
