@@ -102,7 +102,7 @@ export const brokenHosts: readonly Broken[] = [
   },
   {
     what: 'a flush releases what was acknowledged after it was sent',
-    invariants: ['acknowledged', 'replay'],
+    invariants: ['acknowledged', 'replay', 'flushed'],
     from: 8,
     wrappers: { createLog: brokenLogs.releasingTooMuch(), faults: ['losePower'] },
   },
