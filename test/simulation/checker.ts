@@ -11,6 +11,7 @@
  */
 import type { DiskWitness } from './disk.ts';
 import type { World } from './world.ts';
+import { NEVER, newWrite, type Write } from './writes.ts';
 
 /** What the product does not promise: where a guest may be answered with errors, and what may be seen twice. The one place to tighten. */
 export const rules = {
@@ -27,23 +28,6 @@ export const rules = {
    */
   unansweredGoesBack: true,
 };
-
-const NEVER = Number.POSITIVE_INFINITY;
-
-interface Write {
-  readonly id: number;
-  readonly guest: number;
-  readonly isZeroes: boolean;
-  readonly begunAt: number;
-  /** Since then it is done, or will never be. */
-  endedAt: number;
-  isAcknowledged: boolean;
-  isFlushed: boolean;
-  /** The session that it last took effect by, and when; and when it did so first. */
-  user: string;
-  appliedAt: number;
-  firstAppliedAt: number;
-}
 
 export interface CheckerOptions {
   readonly name: string;
@@ -69,7 +53,7 @@ export class Checker implements DiskWitness {
   logIsWhole = false;
   readonly #world: World;
   readonly #options: CheckerOptions;
-  readonly #writes: Write[] = [{ ...zeroes(0), endedAt: 0, isAcknowledged: true, isFlushed: true }];
+  readonly #writes: Write[] = [{ ...newWrite(0), endedAt: 0, isAcknowledged: true, isFlushed: true }];
   /** Per block: the writes that it had, oldest first. */
   readonly #blocks: Write[][];
   /** Per block: what the power took with it, and was not written again. */
@@ -113,7 +97,7 @@ export class Checker implements DiskWitness {
 
   /** A write or writeZeroes begins; returns its number. */
   writeBegun(blocks: readonly number[], isZeroes: boolean): number {
-    const write: Write = { ...zeroes(this.#writes.length), guest: this.#guest, isZeroes, begunAt: this.begun() };
+    const write: Write = { ...newWrite(this.#writes.length), guest: this.#guest, isZeroes, begunAt: this.begun() };
     this.#writes.push(write);
     for (const block of blocks) this.#blocks[block].push(write);
     return write.id;
@@ -295,19 +279,4 @@ export class Checker implements DiskWitness {
   #violated(invariant: string, message: string): void {
     this.#world.violated(invariant, `${this.#options.name}: ${message}`);
   }
-}
-
-function zeroes(id: number): Write {
-  return {
-    id,
-    guest: 0,
-    isZeroes: id === 0,
-    begunAt: 0,
-    endedAt: NEVER,
-    isAcknowledged: false,
-    isFlushed: false,
-    user: '',
-    appliedAt: -1,
-    firstAppliedAt: NEVER,
-  };
 }

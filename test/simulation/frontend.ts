@@ -43,6 +43,8 @@ export class SimFrontend implements Frontend {
   /** Rows of the present use. */
   #rows: FreeRows | undefined;
   readonly #requests = new Map<number, Request>();
+  /** What was asked for in the present use: a process that was stopped hears late of what it has found already. */
+  readonly #asked = new Set<Request>();
   #waits = false;
   /** The virtual device as it was opened last, until the rings are stopped. */
   #use: Device | undefined;
@@ -145,6 +147,7 @@ export class SimFrontend implements Frontend {
     const memory = this.#memory.allocate(depth * REQUEST_BYTES_MAX);
     this.#rows = new FreeRows(depth);
     this.#requests.clear();
+    this.#asked.clear();
     this.#waits = false;
     const isCurrent = () => this.#state.name === 'open' && this.#state.device === device;
     device.start({
@@ -169,7 +172,8 @@ export class SimFrontend implements Frontend {
 
   #fill(request: Request): void {
     const state = this.#state;
-    if (state.name !== 'open') return;
+    if (state.name !== 'open' || this.#asked.has(request)) return;
+    this.#asked.add(request);
     const { table, memory, batch } = state;
     const row = this.#rows!.take();
     if (row < 0) throw new Error('a guest has more requests than its device takes');

@@ -75,11 +75,13 @@ export async function peace(world: World, situation: Situation): Promise<void> {
     vm.work(20, 5);
   }
   await look();
-  await loseLastPower(world, situation);
-  await look();
   if (!isDone()) stuck(world, placements);
   await world.run(world.nowMs + LEFTOVERS_MS);
   if (world.violation === undefined) checkLeftovers(world, situation);
+  await loseLastPower(world, situation);
+  await look();
+  await look();
+  if (!isDone()) stuck(world, placements);
 }
 
 /** Whatever was before: a guest whose device has been there for long loses nothing with the power of the device's host. */
