@@ -11,7 +11,7 @@ import { setPriority } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import type { Cleanup } from '../support/cleanup.ts';
 import type { Host } from '../support/hosts.ts';
-import { runOk } from '../support/process.ts';
+import { type RunningProcess, runOk } from '../support/process.ts';
 import { fileDisk } from './disks.ts';
 import { type Guest, startGuest } from './guest.ts';
 import { makeEmptyDisk } from './root-disk.ts';
@@ -37,6 +37,8 @@ const DAEMON_MS_MAX = 120_000;
 const LOOK_US = 100_000;
 /** The next machine does not take the processors from those that are looked at. */
 const NEXT_NICENESS = 5;
+/** The one that works is slow enough: starved as well, it would not finish a handshake within its bound. */
+const WORKING_NICENESS = -5;
 /** QEMU's user network: what a guest has, and where it finds the rest. */
 const GUEST_ADDRESS = '10.0.2.15';
 const GATEWAY = '10.0.2.2';
@@ -80,6 +82,7 @@ export class DeviceHost {
   #guest: Guest | undefined;
   /** The machine that gets the disk next. */
   #next: Promise<Guest> | undefined;
+  #nextProcess: RunningProcess | undefined;
 
   /** Makes its disks; `boot` starts it. */
   static async create(options: DeviceHostOptions): Promise<DeviceHost> {
@@ -104,11 +107,13 @@ export class DeviceHost {
   /** Switches it on; resolves when its daemon listens. */
   async boot(): Promise<void> {
     const { host, port } = this.#options;
-    const next = this.#next ?? this.#prepare(0);
+    const next = this.#next ?? this.#prepare(WORKING_NICENESS);
     this.#next = undefined;
+    // From now on somebody waits for it.
+    const threads = readdirSync(`/proc/${this.#nextProcess!.pid}/task`);
+    for (const thread of threads) setPriority(Number(thread), WORKING_NICENESS);
     const guest = await next;
     this.#guest = guest;
-    for (const thread of readdirSync(`/proc/${guest.qemu.pid}/task`)) setPriority(Number(thread), 0);
     const file = { driver: 'file', filename: this.#disk };
     await guest.qmp.execute('blockdev-add', { 'node-name': 'disk', driver: 'raw', discard: 'unmap', file });
     await guest.qmp.execute('device_add', { driver: 'virtio-blk-pci', id: 'disk', drive: 'disk' });
@@ -166,6 +171,9 @@ export class DeviceHost {
       // Its disks can be plugged in without a port for each.
       machine: 'pc',
       memoryMiB: MEMORY_MIB,
+      started: (qemu) => {
+        this.#nextProcess = qemu;
+      },
       arguments: [
         ...fileDisk({ id: 'program', path: this.#programDisk, readOnly: true }),
         ...['-netdev', 'user,id=net', '-device', 'virtio-net-pci,netdev=net'],

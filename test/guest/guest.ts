@@ -53,6 +53,8 @@ export interface GuestOptions {
   incoming?: boolean;
   /** Lets `reset` work; without it a reboot ends QEMU, so that a kernel panic is seen at once. */
   resettable?: boolean;
+  /** Told at once, before the guest has booted. */
+  started?: (qemu: RunningProcess) => void;
 }
 
 /** Starts QEMU and waits until the guest's agent answers (or, with `incoming`, until QEMU takes commands). */
@@ -68,6 +70,7 @@ export async function startGuest(options: GuestOptions): Promise<Guest> {
   const started = performance.now();
   const argv = qemuArguments(options, folder, sockets);
   const qemu = startProcess(options.host?.command(argv) ?? argv, options.cleanup);
+  options.started?.(qemu);
   const guest = new Guest(options.name, qemu, join(folder, 'console.log'));
   try {
     await waitForListener(sockets.agent, qemu.pid, QEMU_START_MS_MAX);
