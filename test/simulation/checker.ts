@@ -251,13 +251,14 @@ export class Checker implements DiskWitness {
     );
     if (other !== undefined) return `${other.id} had overwritten it (acknowledged, ${this.#describe(block, other)})`;
     const seen = this.#seen[block];
-    if (seen !== undefined && this.#mayGoBack(seen)) return undefined;
+    if (seen !== undefined && this.#mayGoBack(seen, read)) return undefined;
     if (seen === undefined || seen.endedAt > read.begunAt || (write.isZeroes ? 0 : write.id) === seen.write) return undefined;
     return write.endedAt < seen.begunAt ? `a read before had given ${seen.write}, which came later` : undefined;
   }
 
-  #mayGoBack({ write, endedAt }: Seen): boolean {
-    const isAnswered = write !== 0 && this.#writes[write].isAcknowledged;
+  #mayGoBack({ write, endedAt }: Seen, { begunAt }: { begunAt: number }): boolean {
+    const { isAcknowledged, endedAt: answeredAt } = this.#writes[write];
+    const isAnswered = write !== 0 && isAcknowledged && answeredAt < begunAt;
     return rules.unansweredGoesBack && this.#powerLostAt > endedAt && !isAnswered;
   }
 
