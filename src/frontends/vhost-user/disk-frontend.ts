@@ -7,6 +7,7 @@ import { BUSY_POLL_US_DEFAULT, BusyPoll } from '../../lib/busy-poll.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
 import { diskFeatureNames } from '../../protocols/virtio-blk/index.ts';
+import type { DirtyLog } from './dirty-log.ts';
 import { DiskModel, type WriteCache } from './disk-model.ts';
 import { DiskStatistics } from './disk-statistics.ts';
 import { type Left, LeftRequests } from './left-requests.ts';
@@ -35,6 +36,8 @@ export interface DiskFrontendOptions {
   readonly busyPollUs?: number;
   /** The bound of GET_VRING_BASE; QUIESCE_MS_MAX by default. */
   readonly quiesceMsMax?: number;
+  /** Whether a live migration is offered; false by default, and the VMM refuses one. */
+  readonly migratable?: boolean;
   /** A VMM has connected, or has gone and left nothing behind in its guest. */
   readonly onConnection?: (connected: boolean) => void;
   /** The driver's last choice, as it was recorded; true = write-back. */
@@ -185,11 +188,12 @@ export class DiskFrontend {
     log.info({ pid, uid }, `a VMM has connected (process ${pid})`);
     const previous = this.#previous;
     const requestPoll = new BusyPoll({ clock, maxUs, stayAwake: (microseconds) => native.busyPoll(microseconds) });
-    const model = (rings: readonly Ring[]) =>
+    const model = (rings: readonly Ring[], dirtyLog: DirtyLog) =>
       new DiskModel({
         source,
         depth,
         rings,
+        dirtyLog,
         clock,
         log,
         requestPoll,
@@ -204,6 +208,7 @@ export class DiskFrontend {
       queues: source.profile.queues,
       log,
       inflightPath: this.#options.inflightPath,
+      migratable: this.#options.migratable ?? false,
       makeModel: model,
       onEnding: () => this.#listener.pause(true),
       onEnded: () => this.#ended(),

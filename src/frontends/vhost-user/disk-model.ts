@@ -15,6 +15,7 @@ import {
 } from '../../protocols/virtio-blk/index.ts';
 import type { DeviceModel } from './device-model.ts';
 import { DeviceUse } from './device-use.ts';
+import type { DirtyLog } from './dirty-log.ts';
 import { DiskRequests } from './disk-requests.ts';
 import type { DiskStatistics } from './disk-statistics.ts';
 import type { LeftRequests } from './left-requests.ts';
@@ -34,6 +35,7 @@ export interface DiskModelOptions {
   /** Most requests of the guest that are held at a time. */
   readonly depth: number;
   readonly rings: readonly Ring[];
+  readonly dirtyLog: DirtyLog;
   readonly clock: Clock;
   readonly log: Log;
   /** For the guest's next request. */
@@ -61,7 +63,7 @@ export class DiskModel implements DeviceModel {
     const { profile } = options.source;
     this.features = blockFeatureBits(profile);
     this.#writeCache = options.writeCache;
-    const rows = new RequestRows(options.depth, options.rings.length);
+    const rows = new RequestRows(options.depth, options.rings.length, options.dirtyLog);
     this.#rows = rows;
     this.#requests = new DiskRequests(profile, this.features, rows, options.statistics);
     this.#pump = new RingPump({ ...options, rows, reader: this.#requests });

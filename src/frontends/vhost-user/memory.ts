@@ -3,6 +3,7 @@
  * so that a change never waits for the device. A file stays mapped for as long as a generation that has it is in use.
  */
 import { NetbusError } from '../../device/errors.ts';
+import type { Region } from '../../device/region.ts';
 import type { MemoryRegion } from '../../protocols/vhost-user/index.ts';
 import { AddressMap, type MemoryRange } from '../../protocols/virtqueue/index.ts';
 import { MappedRegion } from './mapped-region.ts';
@@ -31,6 +32,12 @@ export class MemoryGeneration {
     this.guest = new AddressMap(slots.map((slot) => range(slot, slot.description.guestAddress)));
     this.user = new AddressMap(slots.map((slot) => range(slot, slot.description.userAddress)));
     for (const slot of slots) slot.generations++;
+  }
+
+  /** Of a place in one of its mappings. */
+  guestAddress(region: Region, offset: number): number {
+    const { description } = this.slots.find(({ mapping }) => mapping === region)!;
+    return description.guestAddress + offset - description.mmapOffset;
   }
 
   retain(): void {

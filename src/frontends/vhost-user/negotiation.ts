@@ -30,13 +30,14 @@ const featureOfMessage: Partial<Record<RequestName, number>> = {
 
 export class Negotiation {
   readonly offeredFeatures: bigint;
-  readonly offeredProtocolFeatures = PROTOCOL_FEATURES;
+  readonly offeredProtocolFeatures: bigint;
   #features = 0n;
   #protocolFeatures = 0n;
 
-  /** `ofClass` are the bits of the class of device. */
-  constructor(ofClass: bigint) {
-    this.offeredFeatures = ofClass | TRANSPORT_FEATURES;
+  /** `ofClass` are the bits of the class of device; `migratable`: the dirty log of a live migration is offered, too. */
+  constructor(ofClass: bigint, migratable: boolean) {
+    this.offeredFeatures = ofClass | TRANSPORT_FEATURES | (migratable ? featureBits(VirtioFeature.logAll) : 0n);
+    this.offeredProtocolFeatures = PROTOCOL_FEATURES | (migratable ? featureBits(ProtocolFeature.logShmfd) : 0n);
   }
 
   get features(): bigint {

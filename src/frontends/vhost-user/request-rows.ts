@@ -1,5 +1,6 @@
 import { FreeRows, MessageTable } from '../../device/message-table.ts';
 import { type Chain, type GuestRegion, type SplitQueue, TAKEN_AGAIN } from '../../protocols/virtqueue/index.ts';
+import type { DirtyLog } from './dirty-log.ts';
 import type { MemoryGeneration } from './memory.ts';
 import type { Ring } from './ring.ts';
 
@@ -13,6 +14,7 @@ export class RequestRows {
   readonly startedMs: Float64Array;
   /** Rows of each ring that have no answer. */
   readonly inFlight: Uint32Array;
+  readonly #dirtyLog: DirtyLog;
   readonly #queue: (SplitQueue | undefined)[];
   /** In the available ring of the queue; a row of an earlier queue has none. */
   readonly #position: Int32Array;
@@ -20,7 +22,8 @@ export class RequestRows {
   readonly #statusOffset: Float64Array;
   readonly #generation: (MemoryGeneration | undefined)[];
 
-  constructor(depth: number, rings: number) {
+  constructor(depth: number, rings: number, dirtyLog: DirtyLog) {
+    this.#dirtyLog = dirtyLog;
     this.table = new MessageTable(depth);
     this.free = new FreeRows(depth);
     this.ring = new Uint8Array(depth);
@@ -60,8 +63,16 @@ export class RequestRows {
   /** Answers the guest: status byte, used entry. The driver sees it with the queue's next `publish`. */
   answer(row: number, status: number, usedBytes: number): void {
     this.#statusRegion[row]!.writeU8(this.#statusOffset[row], status);
+    if (this.#dirtyLog.logsAll) this.#noteWritten(row);
     this.#queue[row]!.put(this.head[row], usedBytes);
     this.release(row);
+  }
+
+  /** Everything that the device may have written, and the status byte. */
+  #noteWritten(row: number): void {
+    const generation = this.#generation[row]!;
+    this.#dirtyLog.markSegments(generation, this.table.segments(row), this.table.outLength[row]);
+    this.#dirtyLog.markAt(generation, this.#statusRegion[row]!, this.#statusOffset[row], 1);
   }
 
   /** Gives the row back without an answer. */

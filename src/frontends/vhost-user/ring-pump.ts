@@ -11,6 +11,7 @@ import type { BusyPoll } from '../../lib/busy-poll.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
 import { Chain, type SplitQueue, TAKEN_AGAIN } from '../../protocols/virtqueue/index.ts';
+import type { DirtyLog } from './dirty-log.ts';
 import type { RequestRows } from './request-rows.ts';
 import type { Ring } from './ring.ts';
 
@@ -35,6 +36,7 @@ export interface ChainReader {
 export interface RingPumpOptions {
   readonly rows: RequestRows;
   readonly rings: readonly Ring[];
+  readonly dirtyLog: DirtyLog;
   readonly reader: ChainReader;
   readonly clock: Clock;
   readonly log: Log;
@@ -219,7 +221,10 @@ export class RingPump {
   #publish(): void {
     for (let touched = this.#touched; touched !== 0; touched &= touched - 1) {
       const ring = this.#rings[31 - Math.clz32(touched & -touched)];
-      if (ring.queue?.publish()) ring.call();
+      const call = ring.queue?.publish();
+      // Before the call, after which nothing may be written for long.
+      ring.noteUsed(this.#options.dirtyLog);
+      if (call) ring.call();
     }
     this.#touched = 0;
   }
@@ -229,7 +234,9 @@ export class RingPump {
     let idle = true;
     for (const ring of this.#rings) {
       const queue = ring.open;
-      if (queue !== undefined && !queue.arm()) idle = false;
+      if (queue === undefined) continue;
+      if (!queue.arm()) idle = false;
+      ring.noteUsed(this.#options.dirtyLog);
     }
     return idle;
   }

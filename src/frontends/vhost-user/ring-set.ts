@@ -12,6 +12,7 @@ import {
 } from '../../protocols/vhost-user/index.ts';
 import type { Descriptors } from './descriptors.ts';
 import type { DeviceModel } from './device-model.ts';
+import { DirtyLog } from './dirty-log.ts';
 import { createInflightFile, InflightRegion } from './inflight-region.ts';
 import { GuestMemory } from './memory.ts';
 import type { Negotiation } from './negotiation.ts';
@@ -21,6 +22,7 @@ import { type RingMessage, refused, ringOf, setRing } from './ring-messages.ts';
 export class RingSet {
   readonly all: readonly Ring[];
   readonly memory = new GuestMemory();
+  readonly dirtyLog = new DirtyLog();
   readonly #log: Log;
   readonly #inflightPath: string;
   #model!: DeviceModel;
@@ -53,6 +55,7 @@ export class RingSet {
   close(): void {
     for (const ring of this.all) ring.close();
     this.memory.close();
+    this.dirtyLog.close();
     this.#replaceInflight(undefined);
   }
 

@@ -17,6 +17,7 @@ import {
   USED_ALIGN,
   usedBytes,
 } from '../../protocols/virtqueue/index.ts';
+import type { DirtyLog } from './dirty-log.ts';
 import type { MappedRegion } from './mapped-region.ts';
 import type { MemoryGeneration } from './memory.ts';
 
@@ -40,6 +41,8 @@ export type RingState =
   | { readonly name: 'broken'; readonly queue: SplitQueue | undefined; readonly reason: string };
 
 const NONE = -1;
+/** VHOST_VRING_F_LOG. */
+const LOG_USED = 1;
 
 export class Ring {
   readonly index: number;
@@ -119,6 +122,12 @@ export class Ring {
   /** Interrupts the driver. */
   call(): void {
     if (this.#callFd !== NONE) native.signalEvent(this.#callFd);
+  }
+
+  /** The used ring was written: notes that where the front-end asked for it. */
+  noteUsed(log: DirtyLog): void {
+    if (this.addresses !== undefined && (this.addresses.flags & LOG_USED) !== 0)
+      log.mark(this.addresses.logAddress, usedBytes(this.size));
   }
 
   /**

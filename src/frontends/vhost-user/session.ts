@@ -22,6 +22,7 @@ import {
 import { Channel } from './channel.ts';
 import { Descriptors } from './descriptors.ts';
 import type { DeviceModel } from './device-model.ts';
+import type { DirtyLog } from './dirty-log.ts';
 import { MEMORY_SLOTS_MAX } from './memory.ts';
 import { Negotiation } from './negotiation.ts';
 import type { Ring } from './ring.ts';
@@ -35,7 +36,9 @@ export interface SessionOptions<Model extends DeviceModel> {
   readonly log: Log;
   /** Where the file of an in-flight region is made. */
   readonly inflightPath: string;
-  readonly makeModel: (rings: readonly Ring[]) => Model;
+  /** Whether a live migration is offered: the VMM refuses one otherwise. */
+  readonly migratable: boolean;
+  readonly makeModel: (rings: readonly Ring[], dirtyLog: DirtyLog) => Model;
   /** The VMM has gone, or was sent away; what it leaves behind is being put in order. */
   readonly onEnding: () => void;
   /** Nothing reaches its guest any more; a new session may begin. */
@@ -59,8 +62,8 @@ export class Session<Model extends DeviceModel = DeviceModel> {
     this.#options = options;
     this.#log = options.log;
     this.#rings = new RingSet(options);
-    this.model = options.makeModel(this.#rings.all);
-    this.#negotiation = new Negotiation(this.model.features);
+    this.model = options.makeModel(this.#rings.all, this.#rings.dirtyLog);
+    this.#negotiation = new Negotiation(this.model.features, options.migratable);
     this.#rings.use(this.model, this.#negotiation);
     this.#channel = new Channel(options.fd, {
       message: (message) => this.#message(message),
@@ -229,6 +232,11 @@ export class Session<Model extends DeviceModel = DeviceModel> {
       case 'setInflightFd':
         this.#rings.useInflight(descriptors.all[0], message.inflight);
         return 'done';
+      case 'setLogBase':
+        // The VMM waits for this answer, whatever it asked for.
+        if (descriptors.all.length > 0 && this.#negotiation.hasProtocol(ProtocolFeature.logShmfd))
+          this.#rings.dirtyLog.use(descriptors.all[0], Number(message.logSize), Number(message.logOffset));
+        return u64(Request.setLogBase, Ack.done);
       case 'setVringNum':
       case 'setVringBase':
       case 'setVringAddr':
@@ -245,6 +253,7 @@ export class Session<Model extends DeviceModel = DeviceModel> {
 
   #setFeatures(features: bigint): Outcome {
     this.#negotiation.accept(features);
+    this.#rings.dirtyLog.logsAll = this.#negotiation.has(VirtioFeature.logAll);
     // Without bit 30 there is no SET_VRING_ENABLE; a ring that is enabled is never disabled here.
     if (!this.#negotiation.has(VirtioFeature.vhostUserProtocolFeatures)) for (const ring of this.rings) ring.enabled = true;
     this.model.featuresAccepted(features);
@@ -260,8 +269,6 @@ function u64(request: number, value: bigint): Reply {
 /** Messages of features that are not offered. The front-end waits for some of them, whatever was negotiated: these are answered. */
 function unsupportedAnswer(message: FrontendMessage): Outcome {
   switch (message.name) {
-    case 'setLogBase':
-      return u64(Request.setLogBase, Ack.done);
     case 'getStatus':
       return u64(Request.getStatus, 0n);
     case 'checkDeviceState':

@@ -59,8 +59,8 @@ export class ControlChannel {
   }
 
   /** As `ask`, for replies that are one 64-bit number. */
-  async askNumber(message: FrontendMessage): Promise<bigint> {
-    const { reply } = await this.ask(message);
+  async askNumber(message: FrontendMessage, fds: readonly number[] = []): Promise<bigint> {
+    const { reply } = await this.ask(message, fds);
     if (reply.name !== 'u64') throw new Error(`${message.name} was answered with ${reply.name}, expected a number`);
     return reply.value;
   }
