@@ -1,6 +1,7 @@
 /**
  * `npm test [-- FILTER …]`: the checks, then all tests. A filter is a part of a file's path (`npm test -- virtqueue`); with
- * filters the checks are left out. Unit tests run two files at a time; files that start guests or programs one at a time, afterwards.
+ * filters the checks are left out. Unit tests run two files at a time; then those that start guests run beside those that start programs, one of each
+ * at a time; then those that want the machine for themselves.
  *
  * The last line is "N passed, N failed", of single tests. The exit code is 1 where one failed or none ran, or, with CI=true,
  * where one was skipped that could have run.
@@ -13,10 +14,10 @@ import { endRunning, runCheck, runTestFile } from './test-file.mjs';
 import { Summary } from './test-summary.mjs';
 
 const FOLDERS = ['src', 'native', 'test', 'bench', 'scripts'];
-/** Files below these start guests or daemons, or take their time, and want the machine for themselves. */
-const ONE_AT_A_TIME = [
-  ...['test/simulation/', 'test/faults/', 'test/guest/', 'test/interop/', 'test/cli/', 'test/demo/', 'test/packaging/'],
-];
+/** Files below these start guests or programs: a lane for each line, in which they run one at a time. */
+const LANES = [['test/guest/'], ['test/interop/', 'test/packaging/', 'test/simulation/']];
+/** Files below these fill the machine, and want it for themselves. */
+const ALONE = ['test/demo/', 'test/faults/'];
 /** Files that take longer than the whole is allowed to, and run where they are asked for: `npm test -- systemd`. */
 const ONLY_WHEN_ASKED = ['test/packaging/systemd.test.ts'];
 const UNIT_FILES_AT_A_TIME = 2;
@@ -41,12 +42,16 @@ const files = FOLDERS.flatMap(findTests).filter((file) =>
   filters.length === 0 ? !ONLY_WHEN_ASKED.includes(file) : isAsked(file),
 );
 if (filters.length === 0) for (const file of ONLY_WHEN_ASKED) console.log(`left out ${file}: npm test -- ${file}`);
-const slow = files.filter((file) => ONE_AT_A_TIME.some((folder) => file.startsWith(folder)));
-const unit = files.filter((file) => !slow.includes(file));
+const below = (folders) => files.filter((file) => folders.some((folder) => file.startsWith(folder)));
+const lanes = LANES.map(below);
+const alone = below(ALONE);
+const unit = files.filter((file) => ![...lanes.flat(), ...alone].includes(file));
+const runSlow = (slow) => runAll(slow, 1, async (file) => summary.add(await runTestFile(file, SLOW_FILE_MS_MAX)));
 
 if (filters.length === 0) await runAll(checks, UNIT_FILES_AT_A_TIME, async (check) => summary.add(await runCheck(check)));
 await runAll(unit, UNIT_FILES_AT_A_TIME, async (file) => summary.add(await runTestFile(file, UNIT_FILE_MS_MAX)));
-await runAll(slow, 1, async (file) => summary.add(await runTestFile(file, SLOW_FILE_MS_MAX)));
+await Promise.all(lanes.map(runSlow));
+await runSlow(alone);
 process.exitCode = summary.finish({ strictAboutSkips: process.env.CI === 'true' });
 
 /** All *.test.ts below a folder, as paths from the repository's root, in a fixed order. */
