@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { fstatSync, readFileSync, readlinkSync, writeSync } from 'node:fs';
 import { test } from 'node:test';
 import { native } from './index.ts';
-import { openDescriptors, systemError } from './testing.ts';
+import { NO_DESCRIPTOR, openDescriptors, systemError } from './testing.ts';
 
 const EAGAIN = 11;
 const EBADF = 9;
@@ -20,8 +20,8 @@ test('a duplicate is the same open file, close-on-exec', () => {
   assert.equal(fstatSync(copy).size, 10);
   assert.ok(flagsOf(copy) & O_CLOEXEC);
   native.close(copy);
-  assert.throws(() => native.close(copy), systemError('EBADF', 'close'));
-  assert.throws(() => native.duplicate(copy), systemError('EBADF', 'fcntl'));
+  assert.throws(() => native.close(NO_DESCRIPTOR), systemError('EBADF', 'close'));
+  assert.throws(() => native.duplicate(NO_DESCRIPTOR), systemError('EBADF', 'fcntl'));
 });
 
 test('a memory file has its name and its length', () => {
@@ -48,8 +48,8 @@ test('an event counts its signals until it is drained', () => {
   assert.equal(native.signalEvent(event), -EAGAIN);
   assert.equal(native.drainEvent(event), 2 ** 64);
   native.close(event);
-  assert.equal(native.signalEvent(event), -EBADF);
-  assert.equal(native.drainEvent(event), -EBADF);
+  assert.equal(native.signalEvent(NO_DESCRIPTOR), -EBADF);
+  assert.equal(native.drainEvent(NO_DESCRIPTOR), -EBADF);
 });
 
 test('what is no event and no descriptor is an error', () => {
@@ -69,7 +69,7 @@ test('setNonBlocking sets O_NONBLOCK and keeps the other flags', () => {
   native.setNonBlocking(fd);
   assert.equal(flagsOf(fd), before | O_NONBLOCK);
   native.close(fd);
-  assert.throws(() => native.setNonBlocking(fd), systemError('EBADF', 'fcntl'));
+  assert.throws(() => native.setNonBlocking(NO_DESCRIPTOR), systemError('EBADF', 'fcntl'));
 });
 
 test('no descriptor is left', () => {

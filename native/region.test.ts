@@ -5,7 +5,15 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { native } from './index.ts';
-import { ADDON_PATH, collectGarbage, nextTurn, openDescriptors, systemError, temporaryDirectory } from './testing.ts';
+import {
+  ADDON_PATH,
+  collectGarbage,
+  NO_DESCRIPTOR,
+  nextTurn,
+  openDescriptors,
+  systemError,
+  temporaryDirectory,
+} from './testing.ts';
 
 const PAGE_BYTES = 4096;
 
@@ -65,7 +73,7 @@ test('mapRegion refuses what is not wholly in the file', (context) => {
   assert.throws(() => native.mapRegion(fd, 0, 0), RangeError);
   assert.throws(() => native.mapRegion('0' as unknown as number, 0, 1), TypeError);
   native.close(fd);
-  assert.throws(() => native.mapRegion(fd, 0, 1), systemError('EBADF', 'fstat'));
+  assert.throws(() => native.mapRegion(NO_DESCRIPTOR, 0, 1), systemError('EBADF', 'fstat'));
   const directory = openSync(temporaryDirectory(context), 'r');
   assert.throws(() => native.mapRegion(directory, 0, 1), systemError('EINVAL', 'mmap'));
   closeSync(directory);

@@ -1,7 +1,7 @@
 /** What the addon's tests share. */
 
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -19,9 +19,22 @@ export function temporaryDirectory(context: TestContext): string {
   return path;
 }
 
-/** Descriptors that this process has open. Node closes some of its own at any time, so a test asks for no more than before. */
+/** A number that no descriptor has. One that was just closed may be another thread's already: the loader's, for example. */
+export const NO_DESCRIPTOR = 2 ** 30;
+
+/**
+ * Descriptors that this process has open, files with a path aside: those the loader of the tests opens and closes at any
+ * time, on a thread of its own. Node closes some of its own too, so a test asks for no more than before.
+ */
 export function openDescriptors(): number {
-  return readdirSync('/proc/self/fd').length;
+  return readdirSync('/proc/self/fd').filter((fd) => {
+    try {
+      const target = readlinkSync(`/proc/self/fd/${fd}`);
+      return !target.startsWith('/') || target.startsWith('/memfd:');
+    } catch {
+      return false;
+    }
+  }).length;
 }
 
 let collect: (() => void) | undefined;

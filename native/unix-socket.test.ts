@@ -5,8 +5,9 @@ import { existsSync, fstatSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { native } from './index.ts';
-import { openDescriptors, systemError, temporaryDirectory } from './testing.ts';
+import { NO_DESCRIPTOR, openDescriptors, systemError, temporaryDirectory } from './testing.ts';
 
+const EBADF = 9;
 const EAGAIN = 11;
 const EPIPE = 32;
 const EMSGSIZE = 90;
@@ -139,7 +140,7 @@ test('descriptors go with a message: 0 to 16 of them, close-on-exec', () => {
   assert.throws(() => send(left, 'x', [-1]), RangeError);
   assert.throws(() => send(left, 'x', ['1' as unknown as number]), TypeError);
   native.close(file);
-  assert.equal(send(left, 'x', [file]), -9);
+  assert.equal(send(left, 'x', [NO_DESCRIPTOR]), -EBADF);
   assert.equal(receive(right).bytes, -EAGAIN);
   assert.ok(openDescriptors() <= before);
   native.close(left);

@@ -3,7 +3,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { native } from './index.ts';
-import { ADDON_PATH, nextTurn, openDescriptors, systemError, until } from './testing.ts';
+import { ADDON_PATH, NO_DESCRIPTOR, nextTurn, openDescriptors, systemError, until } from './testing.ts';
 
 const READABLE = { readable: true, writable: false };
 const WRITABLE = { readable: false, writable: true };
@@ -131,7 +131,7 @@ test('what cannot be watched throws', () => {
   assert.equal(native.unwatch(12345), undefined);
   native.close(event);
   native.close(file);
-  assert.throws(() => native.watch(event, READABLE, () => {}), systemError('EBADF', 'uv_poll'));
+  assert.throws(() => native.watch(NO_DESCRIPTOR, READABLE, () => {}), systemError('EBADF', 'uv_poll'));
 });
 
 test('the end of the peer is readable; an error is the one of the socket', { timeout: 10_000 }, async () => {

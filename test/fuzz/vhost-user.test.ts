@@ -4,11 +4,12 @@
  * no descriptor open. NETBUS_FUZZ_SECONDS sets how long (default 2), NETBUS_FUZZ_SEED which VMM.
  */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { native } from '../../native/index.ts';
+import { openDescriptors } from '../../native/testing.ts';
 import { createDiskFrontend } from '../../src/frontends/vhost-user/disk-frontend.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { silentLog } from '../../src/lib/log.ts';
@@ -20,8 +21,6 @@ import { waitFor, withDeadline } from '../support/wait.ts';
 
 const seconds = Number(process.env.NETBUS_FUZZ_SECONDS ?? 2);
 const seed = Number(process.env.NETBUS_FUZZ_SEED ?? Date.now() % 2 ** 31);
-
-const openDescriptors = () => readdirSync('/proc/self/fd').length;
 
 /** A message whose values are near those that mean something. */
 function message(random: SeededRandom, vm: VhostUserFrontend): FrontendMessage {

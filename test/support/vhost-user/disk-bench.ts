@@ -1,9 +1,10 @@
 /** The disk frontend on its real socket before a disk in memory, with a VMM and a driver of our own. */
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { native } from '../../../native/index.ts';
+import { openDescriptors } from '../../../native/testing.ts';
 import {
   createDiskFrontend,
   type DiskFrontend,
@@ -45,8 +46,6 @@ export interface DiskBench {
    */
   restart(changes?: Partial<DiskFrontendOptions>): Promise<void>;
 }
-
-const openDescriptors = () => readdirSync('/proc/self/fd').length;
 
 /** Runs `body` with a frontend, then checks that nothing is left over: device, mappings, descriptors, socket. */
 export async function withFrontend(
