@@ -113,8 +113,11 @@ export interface AttachmentEntry {
   queues: number;
   /** Arguments for QEMU, one per element pair as typed on its command line. */
   qemuArguments: string[];
-  /** idle: the guest does not use it; connecting: waits for the device's host; active; failed: answers with errors. */
-  state: 'idle' | 'connecting' | 'active' | 'failed' | 'closed';
+  /**
+   * idle: the guest does not use it; connecting: waits for the device's host; active; failed: answers with errors; standby: ready for a guest that
+   * comes by a live migration; moved: the guest has gone to another host, which has not made good yet what was left here.
+   */
+  state: 'idle' | 'connecting' | 'active' | 'failed' | 'closed' | 'standby' | 'moved';
   /** ISO time of the last change of state. */
   since: string;
   reason?: string;
@@ -127,10 +130,32 @@ export interface AttachmentEntry {
   connected: boolean;
   /** Requests without a reply. */
   inFlight: number;
+  /** The last time that its VMM stopped all rings of it, over a connection that was there until the end. */
+  lastStop?: RingsStopped;
+  /** The last time that its rings began. */
+  lastStart?: RingsStarted;
   /** What it was told is written and no flush covers; left out where there is none: a device of this host, or read-only, or never used. */
   writeLog?: WriteLogEntry | undefined;
   /** Over the last seconds; left out until two samples were taken. */
   rates?: AttachmentRates;
+}
+
+export interface RingsStopped {
+  /** ISO time when the VMM had its last answer. */
+  at: string;
+  /** `cut`: requests are unfinished; they go again where the guest goes on. */
+  outcome: 'clean' | 'cut';
+  /** From the first stop to the last reply. */
+  drainMs: number;
+  /** What we added: from the last reply, or from the last stop where that came later, to its answer. */
+  stallMs: number;
+}
+
+export interface RingsStarted {
+  /** ISO time of the first ring's start. */
+  at: string;
+  /** From there to the first request that the device took; left out until it has one. */
+  stallMs?: number;
 }
 
 /** The write log of a device of another host. */

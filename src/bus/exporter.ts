@@ -255,7 +255,7 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
     this.#connection.source = undefined;
     try {
       await port.close();
-      await this.#opened.session.quiesced();
+      await this.#opened.session.quiesced({ queues: [] });
       if (this.#state.name !== 'releasing') return;
       this.#state = { name: 'quiesced' };
       this.#connection.send(FrameType.stated, { id }, { epoch });

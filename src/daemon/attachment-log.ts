@@ -46,7 +46,7 @@ export class AttachmentLog {
       const session = await open(onEnded);
       return {
         activate: async () => log.admit(await session.activate(), this.#options.record.value.guest?.device ?? null),
-        quiesced: () => session.quiesced(),
+        quiesced: (left) => session.quiesced(left),
         close: () => session.close(),
       };
     };

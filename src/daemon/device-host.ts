@@ -69,7 +69,7 @@ export class LocalDeviceHost implements DeviceHost {
           const grant = await session.activate();
           return { ...grant, device: this.#isolate(grant.device) };
         },
-        quiesced: () => session.quiesced(),
+        quiesced: (left) => session.quiesced(left),
         close: () => session.close(),
       };
     };

@@ -178,7 +178,7 @@ describe('exports', () => {
       'export.flush-failed data: /disks/data: a flush failed, so acknowledged writes may be lost; every flush fails until it is opened anew (netbus export data --reopen)',
       'export.session-lost data: the session of m2:web/disk ended while it had the device: the connection was cut',
     ]);
-    await session.quiesced();
+    await session.quiesced({ queues: [] });
     host.disks.capacityBytes = 2 * CAPACITY_BYTES;
     await host.exports.grow('m2', attachment);
     await host.exports.detach('m2', attachment);

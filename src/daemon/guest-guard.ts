@@ -95,7 +95,7 @@ export class GuestGuard {
           this.#seen = true;
           return grant;
         },
-        quiesced: () => session.quiesced(),
+        quiesced: (left) => session.quiesced(left),
         close: () => session.close(),
       };
     };

@@ -57,7 +57,7 @@ export class Overview {
   #sessions(attachments: readonly AttachmentEntry[]): SessionEntry[] {
     const own = attachments.flatMap((entry): SessionEntry[] => {
       const { state, device, since, epoch, inFlight } = entry;
-      if (state === 'idle' || state === 'closed') return [];
+      if (state === 'idle' || state === 'closed' || state === 'moved') return [];
       const [peer] = device.split('/');
       const base = { role: 'vm', peer, device, attachment: `${entry.vm}/${entry.name}`, state, since, inFlight } as const;
       return [epoch === undefined ? base : { ...base, epoch }];

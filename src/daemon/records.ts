@@ -1,10 +1,16 @@
 /** What is on stable storage: one file per export, per attachment at the device's host, per virtual device at the VM's host. */
 import { z } from 'zod';
 import { holdSchema, nameSchema } from '../api/types.ts';
+import { handOverSchema } from '../device/hand-over.ts';
 import { profileSchema } from '../device/profile.ts';
 import { leftStates } from '../frontends/vhost-user/left-requests.ts';
 
 const timeSchema = z.string().max(64);
+/** Most hosts that an attachment remembers to have been taken from; the oldest are forgotten. */
+export const FENCED_HOSTS_MAX = 16;
+
+/** A host, and the membership under which it is meant. */
+const placeSchema = z.strictObject({ host: nameSchema, membership: z.string().max(64).optional() });
 
 /** An export of this host. */
 export const exportRecordSchema = z.strictObject({
@@ -28,7 +34,7 @@ export const attachmentRecordSchema = z.strictObject({
   version: z.literal(1),
   id: z.uuid(),
   export: nameSchema,
-  /** Where the VM is: the only host that may open sessions of it. */
+  /** Where the VM is. */
   host: nameSchema,
   vm: nameSchema,
   name: nameSchema,
@@ -41,6 +47,16 @@ export const attachmentRecordSchema = z.strictObject({
   /** The membership under which that host attached: an attachment of an earlier one is nobody's. Left out where the cluster has no member list. */
   membership: z.string().max(64).optional(),
   lease: z.strictObject({ epoch: z.number().int().min(0), holder: nameSchema.nullable() }),
+  /** Where the VM is expected by a live migration: the lease goes there when `host` has given it back and that host asks. */
+  standby: placeSchema.optional(),
+  /** Where the VM was before it moved: it may go on there, as long as the guest took nothing at `host`. */
+  previous: placeSchema.optional(),
+  /** What the guest left behind where it was stopped last, until a flush has made it good where it went. */
+  handOver: handOverSchema.optional(),
+  /** Hosts that it was taken from: nothing of theirs may come any more. */
+  fenced: z.array(nameSchema).max(FENCED_HOSTS_MAX).optional(),
+  /** The holder counts as fenced when it has had no session for so long, in milliseconds; left out = never. */
+  fenceAfterMs: holdSchema.optional(),
   /** Counts the devices that stood behind it: a swap makes the next one. */
   generation: z.number().int().min(1),
   createdAt: timeSchema,
@@ -73,6 +89,8 @@ export const virtualDeviceRecordSchema = z.strictObject({
   writeCache: z.boolean().nullable(),
   /** This host's membership when it was attached; left out for a device of this host, and where the cluster has no member list. */
   membership: z.string().max(64).optional(),
+  /** The guest is expected from another host, by a live migration; left out where it is here. */
+  arriving: z.literal(true).optional(),
   /** Why it is nobody's any more: the guest gets errors until it is detached. Left out while that is not so. */
   fenced: z.string().max(2000).optional(),
   /** How long requests wait for a device that is away before they fail, in milliseconds; left out = for ever. */

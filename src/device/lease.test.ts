@@ -58,7 +58,7 @@ test('another host is refused until the holder has given the lease back', async 
   await first.activate();
   const second = lease.session('m3', nothing);
   await assert.rejects(second.activate(), { code: 'in_use', message: /m2 holds the lease/ });
-  await first.quiesced();
+  await first.quiesced({ queues: [] });
   assert.equal((await second.activate()).epoch, 9);
   assert.deepEqual(diary, ['store 8 m2', 'open', 'store 8 null', 'store 9 m3', 'open']);
 });
@@ -96,7 +96,7 @@ test('a displaced session gives nothing back', async () => {
   const old = lease.session('m2', nothing);
   await old.activate();
   await lease.session('m2', nothing).activate();
-  await old.quiesced();
+  await old.quiesced({ queues: [] });
   old.close();
   assert.deepEqual([lease.state, lease.active], [{ epoch: 9, holder: 'm2' }, true]);
 });

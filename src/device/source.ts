@@ -1,5 +1,6 @@
 import type { Device } from './device.ts';
 import type { NetbusError } from './errors.ts';
+import type { HandOver, QueueHandOver } from './hand-over.ts';
 import type { Profile } from './profile.ts';
 
 /**
@@ -11,6 +12,20 @@ export interface Source {
   readonly profile: Profile;
   /** A Device for one use. The caller closes it, before it opens the next one unless the source is shared. */
   open(): Device;
+  /** How the guest comes from another host and goes to one; left out where it does not. */
+  readonly passage?: Passage;
+}
+
+/** For a frontend whose guest may move between hosts. */
+export interface Passage {
+  /**
+   * While the guest is expected from another host: resolves once this host has the lease, with what was left of each queue there, or null where nobody
+   * knows. It stays pending while that cannot be known, and never rejects. The device must be open: that is what asks for the lease. Undefined where
+   * the guest is here.
+   */
+  arrival(): Promise<readonly QueueHandOver[] | null> | undefined;
+  /** All queues have stopped, and the device was quiesced. Resolves when the device's host has stored it, or at `signal`. Before `Device.close`. */
+  leave(queues: readonly QueueHandOver[], signal: AbortSignal): Promise<void>;
 }
 
 /** A source that a backend opened on this host. */
@@ -40,6 +55,8 @@ export interface Grant {
   readonly unflushed?: 'kept' | NetbusError;
   /** Resolves when the device takes requests; until then it sends again what its host forgot. Left out: it takes them at once. */
   readonly ready?: Promise<void>;
+  /** What the guest left behind at its last host, as long as no flush has made it good here. */
+  readonly handOver?: HandOver;
 }
 
 /**
@@ -54,8 +71,11 @@ export interface Session {
    * session ends or is closed meanwhile. At most once at a time.
    */
   activate(): Promise<Grant>;
-  /** Everything is answered: gives the lease back, durably. The granted device is closed by then. */
-  quiesced(): Promise<void>;
+  /**
+   * Gives the lease back, durably, with what is left: every request is answered, or in it. Also of what this host was granted by an earlier session. All
+   * I/O has ended when it resolves. `unchanged`: the guest took nothing here, so what its last host left stands, and that host may go on.
+   */
+  quiesced(left: HandOver | 'unchanged'): Promise<void>;
   /** Ends it; twice is once. */
   close(): void;
 }

@@ -331,7 +331,7 @@ class Use {
     const session = this.#connection?.session;
     if (this.#stop === 'give-back' && session !== undefined) {
       // Where that fails the lease stays with this host, which is safe; the next use asks for it again.
-      await session.quiesced().catch(() => undefined);
+      await session.quiesced({ queues: [] }).catch(() => undefined);
     }
     this.#endSession();
   }

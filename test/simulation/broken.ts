@@ -189,7 +189,7 @@ function failingSecond(host: DeviceHost): DeviceHost {
             await grant.device.close();
             return { ...grant, device: new FailedDevice(grant.device.profile, grant.device.depth, DiskStatus.ioError) };
           },
-          quiesced: () => session.quiesced(),
+          quiesced: (left) => session.quiesced(left),
           close: () => session.close(),
         };
       };
