@@ -36,13 +36,10 @@ export const queueHandOverSchema = z.strictObject({
 });
 export type QueueHandOver = Readonly<z.infer<typeof queueHandOverSchema>>;
 
-/** The content of a write log that is kept at the host that the guest comes from. */
-const keptLogSchema = z.strictObject({
-  host: z.string().max(64),
-  bytes: z.number().int().min(0),
-  /** Whoever knows it may read the log. */
-  key: z.string().max(64),
-});
+/** A write log that is kept at the host that the guest comes from. */
+const keptLogSchema = z.strictObject({ host: z.string().max(64), bytes: z.number().int().min(0) });
+
+export const FAILURE_LENGTH_MAX = 2000;
 
 export const handOverSchema = z.strictObject({
   queues: z.array(queueHandOverSchema).max(DISK_QUEUES_MAX),
@@ -50,5 +47,7 @@ export const handOverSchema = z.strictObject({
   unflushed: z
     .strictObject({ bootId: z.string().max(64), instance: z.string().max(64), log: keptLogSchema.optional() })
     .optional(),
+  /** Why every request of this guest is answered with an error, and will be. */
+  failure: z.string().max(FAILURE_LENGTH_MAX).optional(),
 });
 export type HandOver = Readonly<z.infer<typeof handOverSchema>>;
