@@ -16,6 +16,7 @@ import type {
   InvitationRequest,
   MemberProbe,
   Members,
+  PreparationRequest,
   Status,
 } from './types.ts';
 
@@ -130,6 +131,14 @@ export class ControlClient {
 
   detach(vm: string, name: string, { force = false } = {}): Promise<{ warnings: string[] }> {
     return this.#call('DELETE', `${attachmentPath(vm, name)}${force ? '?force=true' : ''}`);
+  }
+
+  prepare(vm: string, request: PreparationRequest): Promise<{ attachments: AttachmentEntry[] }> {
+    return this.#call('POST', `/v1/vms/${encodeURIComponent(vm)}/preparation`, request);
+  }
+
+  unprepare(vm: string): Promise<object> {
+    return this.#call('DELETE', `/v1/vms/${encodeURIComponent(vm)}/preparation`);
   }
 
   grow(vm: string, name: string): Promise<GrowResult> {

@@ -54,6 +54,8 @@ export const eventTypes = {
 
   'attachment.added': attachment('info'),
   'attachment.removed': attachment('info'),
+  'attachment.expected': attachment('info'),
+  'attachment.moved': attachment('info'),
   'attachment.grown': attachment('info'),
   'attachment.waiting': attachment('warning'),
   'attachment.failed': attachment('error'),

@@ -12,6 +12,8 @@
  * | POST /v1/attachments | AttachRequest | AttachmentEntry |
  * | DELETE /v1/attachments/:vm/:name?force=true | - | {} |
  * | POST /v1/attachments/:vm/:name/grow | - | GrowResult |
+ * | POST /v1/vms/:vm/preparation | PreparationRequest | { attachments: AttachmentEntry[] } |
+ * | DELETE /v1/vms/:vm/preparation | - | {} |
  * | GET /v1/members | - | Members |
  * | POST /v1/invitations | InvitationRequest | Invitation |
  * | PATCH /v1/members/:host | { address } | AddressResult |
@@ -64,6 +66,12 @@ export const attachRequestSchema = z.strictObject({
   holdMs: holdSchema.optional(),
 });
 export type AttachRequest = z.input<typeof attachRequestSchema>;
+
+export const preparationRequestSchema = z.strictObject({
+  /** The host that the VM comes from. */
+  from: nameSchema,
+});
+export type PreparationRequest = z.input<typeof preparationRequestSchema>;
 
 export interface ExportEntry {
   name: string;

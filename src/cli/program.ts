@@ -18,6 +18,7 @@ import { addJoin } from './join.ts';
 
 import { addLs } from './ls.ts';
 import { addMembers } from './members.ts';
+import { addPrepare } from './prepare.ts';
 import { addSetAddress } from './set-address.ts';
 import { addStatus } from './status.ts';
 import { addUnexport } from './unexport.ts';
@@ -83,6 +84,7 @@ export function makeProgram(at: Place = { command: undefined, ran: undefined }):
   addUnexport(program);
   addAttach(program);
   addDetach(program);
+  addPrepare(program);
   addGrow(program);
   addLs(program);
   addStatus(program);

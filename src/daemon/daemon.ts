@@ -30,6 +30,7 @@ import { deviceGroup } from './group.ts';
 import { IdentityKeeper } from './identity-keeper.ts';
 import { IssuingDesk } from './issuing-desk.ts';
 import { openIssuingHost } from './issuing-host.ts';
+import { askKeptPage, keptLogHandlers } from './kept-log.ts';
 import { Membership } from './membership.ts';
 import { Metrics } from './metrics.ts';
 import { diskOpener } from './open-disk.ts';
@@ -37,12 +38,14 @@ import { Overview } from './overview.ts';
 import { keepFailure, takeFolders } from './own-folders.ts';
 import { controlSocketPath } from './paths.ts';
 import { type Action, planStart } from './plan.ts';
+import { Preparation } from './preparation.ts';
 import { describeHost, probeMembers } from './probe.ts';
 import { Rates } from './rates.ts';
 import { attachmentRecordSchema, exportRecordSchema, virtualDeviceRecordSchema } from './records.ts';
 import { createRoutes } from './routes.ts';
 import { serveControl } from './server.ts';
 import { RecordStore } from './store.ts';
+import { askVmDevices, vmDeviceHandlers } from './vm-devices.ts';
 
 export interface DaemonOptions {
   readonly config: Config;
@@ -147,7 +150,13 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     joinHost: desk.joinHost,
     sessionHost: { open: async (peer, { attachment }, onEnded) => exports.openSession(peer, attachment, onEnded) },
     handlers: forMembersAlone(
-      { ...createCallHandlers(exports), 'host.describe': describeHost(release, clock), ...membership.handlers },
+      {
+        ...createCallHandlers(exports),
+        ...vmDeviceHandlers(() => attachments),
+        ...keptLogHandlers(() => attachments),
+        'host.describe': describeHost(release, clock),
+        ...membership.handlers,
+      },
       isMember,
     ),
     allocate: (bytes) => NativeRegion.allocate(bytes),
@@ -161,7 +170,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
   const local = new LocalDeviceHost(exports, host, isolate);
   const deviceHosts = new DeviceHosts({ host, local, directory, bus });
 
-  const attachments = new Attachments({
+  const attachments: Attachments = new Attachments({
     host,
     runDir,
     socketGroup,
@@ -171,12 +180,24 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     createFrontend: (frontend) => createDiskFrontend({ ...frontend, busyPollUs }),
     membership: () => membership.numberOf(host),
     whyFenced: (record) => membership.whyFenced(record),
-    writeLog: { boundBytes: writeLogBytes, bootId },
+    writeLog: {
+      boundBytes: writeLogBytes,
+      bootId,
+      askKeptPage: (from, attachment, after) => askKeptPage(bus.links, from, attachment, after),
+      allocate: (bytes) => NativeRegion.allocate(bytes),
+    },
     clock,
     log,
     events,
   });
   closers.add('the attachments', () => attachments.close());
+  const preparation = new Preparation({
+    host,
+    hosts: () => deviceHosts.names,
+    deviceHost: (name) => deviceHosts.get(name),
+    attachments,
+    askDevices: (from, vm) => askVmDevices(bus.links, from, vm),
+  });
   const links = () => linkEntries(bus, host, directory.members());
   const rates = new Rates(clock, () => attachments.all);
   closers.add('the rates', () => rates.close());
@@ -230,6 +251,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
   const app = createRoutes({
     exports,
     attachments,
+    preparation,
     membership,
     desk,
     metrics,

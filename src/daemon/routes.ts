@@ -8,6 +8,7 @@ import {
   type ErrorBody,
   exportRequestSchema,
   type MemberProbe,
+  preparationRequestSchema,
   type Status,
 } from '../api/types.ts';
 import { type ErrorCode, errorCodes, NetbusError } from '../device/errors.ts';
@@ -20,6 +21,7 @@ import type { IssuingDesk } from './issuing-desk.ts';
 import { addMemberRoutes } from './members-api.ts';
 import type { Membership } from './membership.ts';
 import type { Metrics } from './metrics.ts';
+import type { Preparation } from './preparation.ts';
 import { body } from './request-body.ts';
 
 const REQUEST_BYTES_MAX = 256 * 1024;
@@ -27,6 +29,7 @@ const REQUEST_BYTES_MAX = 256 * 1024;
 export interface RoutesOptions {
   readonly exports: Exports;
   readonly attachments: Attachments;
+  readonly preparation: Preparation;
   readonly membership: Membership;
   readonly desk: IssuingDesk;
   readonly metrics: Metrics;
@@ -40,7 +43,7 @@ export interface RoutesOptions {
 }
 
 export function createRoutes(options: RoutesOptions): Hono {
-  const { exports, attachments, metrics, log } = options;
+  const { exports, attachments, preparation, metrics, log } = options;
   const app = new Hono();
   const tooLong = (context: Context) => failure(context, 'limit', `a request has at most ${REQUEST_BYTES_MAX} bytes`);
   app.use(bodyLimit({ maxSize: REQUEST_BYTES_MAX, onError: tooLong }));
@@ -72,6 +75,15 @@ export function createRoutes(options: RoutesOptions): Hono {
   app.post('/v1/attachments/:vm/:name/grow', async (context) => {
     const { vm, name } = context.req.param();
     return context.json(await attachments.grow(vm, name));
+  });
+
+  app.post('/v1/vms/:vm/preparation', async (context) => {
+    const { from } = await body(context, preparationRequestSchema);
+    return context.json({ attachments: await preparation.prepare(context.req.param('vm'), from) });
+  });
+  app.delete('/v1/vms/:vm/preparation', async (context) => {
+    await preparation.unprepare(context.req.param('vm'));
+    return context.json({});
   });
 
   addMemberRoutes(app, options.membership, options.desk);

@@ -38,6 +38,10 @@ export interface VirtualDeviceOptions {
   readonly arriving?: boolean;
   /** What a guest that leaves has not flushed; `byReplay`: whether its own flushes leave anything. Nothing where it is left out. */
   readonly unflushed?: (byReplay: boolean) => HandOver['unflushed'];
+  /** All that was unfinished of it is noted here. */
+  readonly onArrived?: () => void;
+  /** It has left again, and had taken something. */
+  readonly onLeft?: () => void;
   /** How long requests wait for a device that is away before they fail, in milliseconds; for ever where it is left out. */
   readonly holdMs?: number | undefined;
   readonly clock: Clock;
@@ -56,6 +60,7 @@ export class VirtualDevice implements Source {
   #arrival: Arrival | undefined;
   readonly passage: Passage = {
     arrival: () => this.#arrival?.queues,
+    arrived: () => this.#options.onArrived?.(),
     leave: (queues, signal) => this.#leave(queues, signal),
   };
 
@@ -133,6 +138,7 @@ export class VirtualDevice implements Source {
       return use.leave('unchanged', signal);
     }
     this.#arrival = undefined;
+    this.#options.onLeft?.();
     const { replay, failure } = this.#history;
     const unflushed = this.#options.unflushed?.(replay.unflushed);
     const failed = failure === undefined ? {} : { failure: failure.message.slice(0, FAILURE_LENGTH_MAX) };
