@@ -9,6 +9,7 @@ import type { Exports } from './exports.ts';
 import type { IssuingDesk } from './issuing-desk.ts';
 import type { Membership } from './membership.ts';
 import { Metrics } from './metrics.ts';
+import type { Preparation } from './preparation.ts';
 import { createRoutes } from './routes.ts';
 
 let notReady: string | undefined;
@@ -20,6 +21,10 @@ const exports = {
   },
 } as unknown as Exports;
 const attachments = { detach: async (...args: unknown[]) => [args.join(' ')] } as unknown as Attachments;
+const preparation = {
+  prepare: async (...args: unknown[]) => [args.join(' ')],
+  unprepare: async () => {},
+} as unknown as Preparation;
 const membership = {
   members: () => ({ cluster: 'lab', members: [] }),
 } as unknown as Membership;
@@ -34,6 +39,7 @@ const desk = {
 const app = createRoutes({
   exports,
   attachments,
+  preparation,
   membership,
   desk,
   metrics: new Metrics('1.2.3'),
@@ -53,6 +59,14 @@ async function refused(response: Response, status: number, code: string, message
   assert.equal(error.code, code);
   assert.match(error.message, message);
 }
+
+test('the devices of a VM that comes are asked for, and taken back', async () => {
+  const at = '/v1/vms/web/preparation';
+  const prepared = await app.request(at, { method: 'POST', body: '{"from":"m1"}' });
+  assert.deepEqual(await prepared.json(), { attachments: ['web m1'] });
+  await refused(await app.request(at, { method: 'POST', body: '{}' }), 400, 'usage', /from/);
+  assert.deepEqual(await (await app.request(at, { method: 'DELETE' })).json(), {});
+});
 
 test('a request is completed with its defaults', async () => {
   const response = await post('{"name":"data","disk":"/d"}');
