@@ -143,6 +143,7 @@ export class Attachment {
       record,
       deviceHost,
       open: this.#guard.guard(this.#writeLog?.wrap(open) ?? open),
+      epoch: () => (this.#state.name === 'active' ? this.#state.epoch : undefined),
       // What a flush of the write log makes good; other disks have nothing, or nobody who could.
       waitsForFlush: this.#writeLog !== undefined,
       onSettled: () => this.#device.settled(),

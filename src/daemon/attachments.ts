@@ -6,7 +6,7 @@ import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { Attachment, type CreateFrontend } from './attachment.ts';
 import type { WriteLogChoice } from './attachment-log.ts';
-import type { DeviceHost, PreparedAttachment } from './device-host.ts';
+import type { DeviceHost, PreparedDevice } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
 import { checkDeviceSocketPath } from './paths.ts';
 import type { VmDevice } from './preparation.ts';
@@ -239,7 +239,7 @@ export class Attachments {
   async #expect(
     deviceHost: DeviceHost,
     place: Pick<VirtualDeviceRecord, 'vm' | 'name' | 'host' | 'export'>,
-    { attachment, profile, depth, writeCache, holdMs }: PreparedAttachment,
+    { attachment, profile, depth, writeCache, holdMs }: PreparedDevice,
   ): Promise<Attachment> {
     const { clock, membership, host } = this.#options;
     const createdAt = new Date(clock.wallTime()).toISOString();

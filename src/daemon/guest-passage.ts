@@ -22,6 +22,8 @@ export interface GuestPassageOptions {
   readonly record: StoredRecord<VirtualDeviceRecord>;
   readonly deviceHost: DeviceHost;
   readonly open: OpenSession;
+  /** Of the lease that this host has now; undefined: it has none. */
+  readonly epoch: () => number | undefined;
   /** `madeGood` will be called, once a flush has made good what the guest had not flushed elsewhere. */
   readonly waitsForFlush: boolean;
   /** Everybody knows that the guest is here. */
@@ -129,9 +131,11 @@ export class GuestPassage {
 
   /** To the device's host first: a daemon that is killed in between tells it once more. */
   async #tellSettled(): Promise<void> {
-    const { deviceHost, record, onSettled, log } = this.#options;
+    const { deviceHost, record, epoch, onSettled, log } = this.#options;
     try {
-      await deviceHost.settled(record.value.attachment);
+      const present = epoch();
+      if (present === undefined) throw new NetbusError('unreachable', 'the device is away at this moment');
+      await deviceHost.settled(record.value.attachment, present);
       await record.change(({ arriving: _, ...value }) => value);
       log.info({}, 'the guest is here for good');
       onSettled();
