@@ -81,15 +81,17 @@ export class GuestPassage {
 
   /** The socket is there; no VMM is, yet. */
   opened(): void {
-    if (this.#arriving) this.#ready.keep();
-    else if (this.#options.record.value.guest !== null) this.#wait(0);
+    if (!this.#arriving && this.#options.record.value.guest !== null) this.#wait(0);
   }
 
   vmm(connected: boolean): void {
     this.#isConnected = connected;
     this.#cancelWait();
+    // From then on it is known which guest it is that comes.
     if (connected && this.#arriving) this.#ready.keep();
-    if (!connected) this.#wait(0);
+    if (connected) return;
+    this.#ready.stop();
+    this.#wait(0);
   }
 
   /** See Passage. */
