@@ -6,6 +6,7 @@ import { TestAuthority, TestStaging } from '../../test/support/bus-host.ts';
 import { type BusPair, busPair } from '../../test/support/bus-pair.ts';
 import { type Frame, frame } from '../../test/support/frames.ts';
 import { HeldDevice } from '../../test/support/held-device.ts';
+import { MemoryRecord } from '../../test/support/lease-record.ts';
 import { MemoryRegion } from '../../test/support/memory-region.ts';
 import { TlsPeer } from '../../test/support/tls-peer.ts';
 import { waitFor } from '../../test/support/wait.ts';
@@ -124,7 +125,8 @@ const welcome = {
 
 test('a session: standby, the lease, requests, the lease given back and asked for again', async () => {
   const { host, open, staging } = await pair();
-  const lease = host.add('a1', nothing);
+  const record = new MemoryRecord();
+  const lease = host.add('a1', nothing, record);
   const session = await open('a1');
   assert.deepEqual(session.profile, nothing.profile);
   assert.equal(lease.active, false);
@@ -141,7 +143,7 @@ test('a session: standby, the lease, requests, the lease given back and asked fo
     assert.deepEqual(await grant.device.quiesce(new AbortController().signal), { outcome: 'clean' });
     if (epoch === 2) await grant.device.close();
     await session.quiesced();
-    assert.deepEqual(lease.state, { epoch, holder: null });
+    assert.deepEqual(record.value.lease, { epoch, holder: null });
     assert.equal(staging.regions, 0);
     await grant.device.close();
   }

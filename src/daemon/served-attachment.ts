@@ -29,12 +29,18 @@ export class ServedAttachment {
     this.#lease = new Lease({
       source,
       bootId,
-      state: record.value.lease,
-      store: async (lease) => {
-        if (this.#refusal !== undefined) throw this.#refusal;
-        await record.change((value) => ({ ...value, lease: { epoch: lease.epoch, holder: lease.holder } }));
-        this.#since = clock.wallTime();
-        events.record(leaseEvent(record.value));
+      record: {
+        get value() {
+          return record.value;
+        },
+        change: async (change) => {
+          if (this.#refusal !== undefined) throw this.#refusal;
+          const before = record.value;
+          await record.change(change);
+          if (record.value.lease === before.lease) return;
+          this.#since = clock.wallTime();
+          events.record(leaseEvent(record.value));
+        },
       },
     });
   }
