@@ -145,6 +145,7 @@ const table: readonly [what: string, state: Succession, step: Step, expected: Ex
   ['unprepared', expected, unprepare('m2'), running],
   ['unprepared by another host', expected, unprepare('m3'), 'same'],
   ['unprepared after it has arrived', arrived, unprepare('m2'), 'same'],
+  ['unprepared where it was: it does not go back', arrived, unprepare('m1'), { ...arrived, previous: undefined }],
 
   ['settled', arrived, settle('m2', 5), there],
   ['settled twice', there, settle('m2', 5), there],
@@ -157,6 +158,7 @@ const table: readonly [what: string, state: Succession, step: Step, expected: Ex
   ['a fence of the standby', expected, fence('m2'), { ...running, fenced: ['m2'] }],
   ['a fence of the host before', arrived, fence('m1'), { ...arrived, fenced: ['m1'] }],
   ['a fence of a stranger', expected, fence('m3'), 'same'],
+  ['a fence twice', fenced(running, 'm1'), fence('m1'), 'same'],
 
   ['taken over while it is held', running, takeOver('m3'), ['in_use', /host m1 holds the lease.*netbus fence m1$/]],
   ['taken over by the standby while it is held', expected, takeOver('m2'), ['in_use', /netbus fence m1$/]],

@@ -77,9 +77,14 @@ export function prepared<State extends Succession>(state: State, place: Place): 
   return change(state, { standby: placeOf(place), fenced: without(state.fenced, host) });
 }
 
-/** It is not expected at `host` any more; it need not have been. */
+/** It is neither expected at `host` any more, nor goes back there; it need not have been so. */
 export function unprepared<State extends Succession>(state: State, host: string): State {
-  return state.standby?.host === host ? change(state, { standby: undefined }) : state;
+  const { standby, previous } = state;
+  if (standby?.host !== host && previous?.host !== host) return state;
+  return change(state, {
+    standby: standby?.host === host ? undefined : standby,
+    previous: previous?.host === host ? undefined : previous,
+  });
 }
 
 /**
@@ -108,8 +113,9 @@ export function settled<State extends Succession>(state: State, host: string, ep
 
 /** Whoever asked for it knows that `host` is dead: it holds nothing, and gets nothing until it attaches or prepares anew. All its I/O must have ended. */
 export function fenced<State extends Succession>(state: State, host: string): State {
-  if (!takesPart(state, host)) return state;
   const { lease, standby } = state;
+  const isDone = isFenced(state, host) && lease.holder !== host && standby?.host !== host;
+  if (isDone || !takesPart(state, host)) return state;
   return change(state, {
     ...(lease.holder === host && { lease: { ...lease, holder: null } }),
     standby: standby?.host === host ? undefined : standby,
@@ -135,7 +141,8 @@ export function isFenced({ fenced: hosts }: Succession, host: string): boolean {
   return hosts?.includes(host) ?? false;
 }
 
-function takesPart({ host: own, standby, previous }: Succession, host: string): boolean {
+/** It has the VM, expects it, or may get it back. */
+export function takesPart({ host: own, standby, previous }: Succession, host: string): boolean {
   return own === host || standby?.host === host || previous?.host === host;
 }
 
