@@ -64,6 +64,10 @@ export const attachRequestSchema = z.strictObject({
   name: nameSchema.optional(),
   /** How long requests wait while the device is away, before they fail; for ever where it is left out. */
   holdMs: holdSchema.optional(),
+  /** A new start of a VM that was at another host, which is dead or has stopped it: its attachment moves here. */
+  takeover: z.boolean().optional(),
+  /** This host counts as fenced when it has had no session with the device's host for so long, in milliseconds; never where it is left out. */
+  fenceAfterMs: holdSchema.optional(),
 });
 export type AttachRequest = z.input<typeof attachRequestSchema>;
 

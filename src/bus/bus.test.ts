@@ -86,7 +86,7 @@ test('a new certificate is used by new connections at once, and ends none that i
   made.m1.useIdentity(renewed[0]);
   made.m2.useIdentity(renewed[1]);
   const second = await made.open('disk');
-  await session.quiesced();
+  await session.quiesced({ queues: [] });
   assert.deepEqual([new Set(seen).size, new Set(servers).size], [2, 2]);
   assert.deepEqual(ends, []);
   assert.throws(() => made.m1.useIdentity(renewed[1]), /stays the same host/);

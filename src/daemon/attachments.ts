@@ -6,7 +6,7 @@ import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { Attachment, type CreateFrontend } from './attachment.ts';
 import type { WriteLogChoice } from './attachment-log.ts';
-import type { DeviceHost, PreparedDevice } from './device-host.ts';
+import type { AttachToExport, DeviceHost, PreparedDevice } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
 import { checkDeviceSocketPath } from './paths.ts';
 import type { VmDevice } from './preparation.ts';
@@ -82,7 +82,7 @@ export class Attachments {
   async attach(request: z.output<typeof attachRequestSchema>): Promise<AttachmentEntry> {
     const hosts = this.#options.hosts();
     const { host, exported } = parseDevice(request.device);
-    const { vm, name = exported, holdMs } = request;
+    const { vm, name = exported, holdMs, fenceAfterMs, takeover } = request;
     checkDeviceSocketPath(this.#options.runDir, vm, name);
     if (!hosts.includes(host)) {
       throw new NetbusError('not_found', `there is no host ${host}: the members are ${hosts.join(', ')}`);
@@ -100,7 +100,7 @@ export class Attachments {
           `VM ${vm} has a device ${name} already (${device}, at ${other.socket}): choose another name with --as`,
         );
       }
-      const made = await this.#attach(deviceHost, { vm, name, host, export: exported }, holdMs);
+      const made = await this.#attach(deviceHost, { vm, name, host, export: exported }, { holdMs, fenceAfterMs, takeover });
       this.#attachments.set(key, made);
       this.#options.log.info({ attachment: key, device: request.device, socket: made.socket }, 'attachment added');
       made.events.added();
@@ -206,11 +206,11 @@ export class Attachments {
   async #attach(
     deviceHost: DeviceHost,
     place: Pick<VirtualDeviceRecord, 'vm' | 'name' | 'host' | 'export'>,
-    holdMs: number | undefined,
+    { holdMs, ...more }: Pick<AttachToExport, 'holdMs' | 'fenceAfterMs' | 'takeover'>,
   ): Promise<Attachment> {
     const { clock, log } = this.#options;
     const hold = holdMs === undefined ? {} : { holdMs };
-    const created = await deviceHost.attach({ export: place.export, vm: place.vm, name: place.name, ...hold });
+    const created = await deviceHost.attach({ export: place.export, vm: place.vm, name: place.name, ...hold, ...more });
     const createdAt = new Date(clock.wallTime()).toISOString();
     const membership = place.host === this.#options.host ? undefined : this.#options.membership?.();
     const attachment = this.#make(

@@ -8,6 +8,9 @@ import { DISK_QUEUES_MAX } from './profile.ts';
 /** Most requests of one queue that can be without an answer: QUEUE_SIZE_MAX of a virtqueue. */
 const HEADS_MAX = 1024;
 
+/** JSON text of a hand-over: with what goes around it, it fits the 64 KiB of a STATE and a STATED (docs/protocol.md, 2.1). */
+export const HAND_OVER_BYTES_MAX = 60 * 1024;
+
 /** Indexes of a virtqueue count modulo 2^16. */
 const ringIndexSchema = z.number().int().min(0).max(0xffff);
 const headsSchema = z
