@@ -33,7 +33,7 @@ export const queueHandOverSchema = z.strictObject({
   heads: headsSchema,
   /**
    * Newest first: heads that were put into the used ring, and of which nobody knows whether the driver was shown them (whoever did it was killed). They
-   * are in `heads`, too. The guest's own used index says how many of them are done.
+   * may be in `heads`, too, and older ones may follow. The guest's own used index says how many of them are done.
    */
   lastBatch: headsSchema,
 });
