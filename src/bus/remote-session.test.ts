@@ -335,7 +335,7 @@ test('a capacity that grew at the other end reaches the guest, and the new bytes
 
 const left: HandOver = {
   queues: [{ fetched: 9, usedIndex: 7, heads: [3, 1], lastBatch: [1] }],
-  unflushed: { bootId: 'b', instance: 'i', log: { host: 'm2', bytes: 4096, key: 'secret' } },
+  unflushed: { bootId: 'b', instance: 'i', log: { host: 'm2', bytes: 4096 } },
 };
 
 test('what a guest left travels with the lease: over its own session, over one in standby, and back with the next grant', async () => {

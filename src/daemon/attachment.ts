@@ -21,7 +21,7 @@ import { DeviceFiles, SOCKET_MODE } from './device-files.ts';
 import type { DeviceHost } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
 import { GuestGuard } from './guest-guard.ts';
-import { GuestPassage } from './guest-passage.ts';
+import { GuestPlace } from './guest-place.ts';
 import { bindFields } from './log.ts';
 import { checkDeviceSocketPath, deviceSocketPath, inflightPath, writeLogPath } from './paths.ts';
 import type { StoredRecord } from './record.ts';
@@ -99,7 +99,7 @@ export class Attachment {
   readonly #writeLog: AttachmentLog | undefined;
   readonly #writeCache: WriteCacheChoice;
   readonly #files: DeviceFiles;
-  readonly #passage: GuestPassage;
+  readonly #passage: GuestPlace;
   readonly #turns = new Turns();
   readonly #closing = new AbortController();
   readonly #log: Log;
@@ -138,7 +138,7 @@ export class Attachment {
       const onWhole = () => this.#passage.madeGood();
       this.#writeLog = new AttachmentLog({ ...options.writeLog, record, path, clock, log, events: this.events, onWhole });
     }
-    this.#passage = new GuestPassage({
+    this.#passage = new GuestPlace({
       host: options.host,
       record,
       deviceHost,

@@ -16,6 +16,8 @@ export interface DeviceModel {
    * waits, and is kicked when it is here.
    */
   handOverOf(ring: Ring): QueueHandOver | null | undefined | 'expected';
+  /** The ring's guest comes from another host, and may not kick it by itself. */
+  needsKick(ring: Ring): boolean;
   /** The ring has a queue now. */
   ringStarted(ring: Ring): void;
   /** There may be work: a kick came, or a ring was enabled. */

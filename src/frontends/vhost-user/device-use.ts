@@ -99,9 +99,15 @@ export class DeviceUse {
     return handOver;
   }
 
+  /** See DeviceModel. */
+  needsKick(ring: Ring): boolean {
+    return this.#passage.needsKick(ring);
+  }
+
   ringStarted(ring: Ring): void {
     this.#options.left.start(ring.index, ring.queue!);
     ring.queue!.begin();
+    this.#passage.ringStarted();
     this.#waitLeftMs = this.#options.quiesceMsMax;
     switch (this.#state.name) {
       case 'idle':

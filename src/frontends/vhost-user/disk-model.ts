@@ -106,6 +106,10 @@ export class DiskModel implements DeviceModel {
     this.#chooseDurability();
   }
 
+  needsKick(ring: Ring): boolean {
+    return this.#use.needsKick(ring);
+  }
+
   handOverOf(ring: Ring): QueueHandOver | null | undefined | 'expected' {
     return this.#use.handOverOf(ring);
   }

@@ -50,12 +50,31 @@ export class GuestPassage {
     }
   }
 
+  /** The guest of a ring that has not begun here may have no reason to kick it: what it waits for was taken elsewhere. */
+  needsKick(ring: Ring): boolean {
+    switch (this.#state.name) {
+      case 'unused':
+        return this.#passage?.arrival() !== undefined;
+      case 'arrived':
+        return !isNoted(ring);
+      default:
+        return this.#state.name === 'expected';
+    }
+  }
+
+  /** A ring has begun, and notes what was left of it. */
+  ringStarted(): void {
+    if (this.#state.name !== 'arrived') return;
+    const { queues } = this.#state;
+    if (this.#rings.every((ring) => isNoted(ring) || !queues?.[ring.index]?.heads.length)) this.#passage!.arrived();
+  }
+
   /** The guest leaves, with the rings as they stand: `heads` says which requests of a ring have no answer. Resolves at `signal` at the latest. */
   async leave(heads: (ring: Ring) => readonly number[], signal: AbortSignal): Promise<void> {
     if (this.#passage === undefined || this.#state.name === 'leaving') return;
     const queues = this.#rings.map((ring) => this.#leftOf(ring, heads(ring)));
     // Nothing was begun, and nothing is known.
-    const isUntouched = this.#rings.every((ring) => ring.queue === undefined && ring.left === undefined);
+    const isUntouched = !this.#rings.some(isNoted);
     if (isUntouched && !(this.#state.name === 'arrived' && this.#state.queues !== null)) return;
     this.#state = { name: 'leaving' };
     await this.#passage.leave(queues, signal).catch(() => undefined);
@@ -95,4 +114,9 @@ export class GuestPassage {
     if (ring.state.name === 'broken' || !this.#left.isNothing(ring.index)) return UNKNOWN_QUEUE;
     return { fetched: ring.base, usedIndex: ring.base, heads: [], lastBatch: [] };
   }
+}
+
+/** It has begun here, and what was left of it elsewhere is noted. */
+function isNoted(ring: Ring): boolean {
+  return ring.queue !== undefined || ring.left !== undefined;
 }

@@ -21,6 +21,8 @@ export class TestPassage implements Passage {
   readonly left: { queues: readonly QueueHandOver[]; open: boolean; aborted: boolean }[] = [];
   /** `leave` waits for this, and its signal. */
   storing: Promise<void> = Promise.resolve();
+  /** How often all that was left was noted. */
+  arrivedCount = 0;
   readonly #disk: MemoryDisk;
   #tell: (queues: readonly QueueHandOver[] | null) => void = () => {};
 
@@ -41,6 +43,10 @@ export class TestPassage implements Passage {
 
   arrive(queues: readonly QueueHandOver[] | null): void {
     this.#tell(queues);
+  }
+
+  arrived(): void {
+    this.arrivedCount++;
   }
 
   async leave(queues: readonly QueueHandOver[], signal: AbortSignal): Promise<void> {

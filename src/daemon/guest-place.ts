@@ -16,7 +16,7 @@ const LOOK_MS = 1_000;
 /** A device's host that does not answer is asked less often. */
 const LOOK_AWAY_MS = 5_000;
 
-export interface GuestPassageOptions {
+export interface GuestPlaceOptions {
   /** This host. */
   readonly host: string;
   readonly record: StoredRecord<VirtualDeviceRecord>;
@@ -34,10 +34,10 @@ export interface GuestPassageOptions {
   readonly log: Log;
 }
 
-export class GuestPassage {
+export class GuestPlace {
   /** The ready session where there is one. */
   readonly open: OpenSession;
-  readonly #options: GuestPassageOptions;
+  readonly #options: GuestPlaceOptions;
   readonly #ready: ReadySession;
   #trouble: string | undefined;
   #hasMoved = false;
@@ -50,7 +50,7 @@ export class GuestPassage {
   /** A look, or a word to the device's host, is under way. */
   #isBusy = false;
 
-  constructor(options: GuestPassageOptions) {
+  constructor(options: GuestPlaceOptions) {
     const { open, clock, waitsForFlush } = options;
     this.#options = options;
     this.#isFlushed = !waitsForFlush;

@@ -5,7 +5,7 @@ import { NetbusError } from '../device/errors.ts';
 import { ManualClock } from '../lib/clock.ts';
 import { silentLog } from '../lib/log.ts';
 import type { DeviceHost, Whereabouts } from './device-host.ts';
-import { GuestPassage } from './guest-passage.ts';
+import { GuestPlace } from './guest-place.ts';
 import type { StoredRecord } from './record.ts';
 import type { VirtualDeviceRecord } from './records.ts';
 
@@ -38,7 +38,7 @@ function setUp(options: { arriving?: true; waitsForFlush?: boolean } = {}) {
       world.settled.push([attachment, epoch]);
     },
   } as unknown as DeviceHost;
-  const passage = new GuestPassage({
+  const passage = new GuestPlace({
     host: 'm1',
     record: record as unknown as StoredRecord<VirtualDeviceRecord>,
     deviceHost,
