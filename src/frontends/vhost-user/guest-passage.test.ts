@@ -16,7 +16,9 @@ const NEW_QUEUE: QueueHandOver = { fetched: 0, usedIndex: 0, heads: [], lastBatc
 
 const sectors = ({ disk }: TestHost) => disk.seen.map(({ argument }) => argument / 512);
 const states = ({ frontend }: TestHost) => frontend.status().rings?.map(({ state, waitsFor }) => waitsFor ?? state);
-const held = ({ disk }: TestHost, count: number) => waitFor(`${count} to be held`, () => disk.device?.held === count);
+/** By the device that is open now: the one before it may have been cut off with as many. */
+const held = ({ disk }: TestHost, count: number) =>
+  waitFor(`${count} to be held`, () => disk.openNow > 0 && disk.device?.held === count);
 
 /** As QEMU does it: all rings are disabled, then stopped one after the other. */
 async function stop(vm: VhostUserFrontend): Promise<number[]> {
