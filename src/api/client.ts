@@ -7,10 +7,13 @@ import type {
   AddressResult,
   AttachmentEntry,
   AttachRequest,
+  BusAttachments,
   Devices,
   EvictResult,
   ExportEntry,
   ExportRequest,
+  FenceCheck,
+  FenceResult,
   GrowResult,
   Invitation,
   InvitationRequest,
@@ -127,6 +130,20 @@ export class ControlClient {
 
   attach(body: AttachRequest): Promise<AttachmentEntry> {
     return this.#call('POST', '/v1/attachments', body);
+  }
+
+  /** All that there are, as the hosts of the devices say. */
+  busAttachments(): Promise<BusAttachments> {
+    return this.#call('GET', '/v1/attachments');
+  }
+
+  /** Rejects as `fence` would at once, and changes nothing. */
+  checkFence(host: string): Promise<FenceCheck> {
+    return this.#call('GET', `/v1/hosts/${encodeURIComponent(host)}/fence`);
+  }
+
+  fence(host: string): Promise<FenceResult> {
+    return this.#call('POST', `/v1/hosts/${encodeURIComponent(host)}/fence`);
   }
 
   detach(vm: string, name: string, { force = false } = {}): Promise<{ warnings: string[] }> {

@@ -1,6 +1,6 @@
 /** What other hosts may ask of this one over the control link: docs/protocol.md, 7. The peer is who its certificate says. */
 import { z } from 'zod';
-import { holdSchema, nameSchema } from '../api/types.ts';
+import { fenceAfterSchema, holdSchema, nameSchema } from '../api/types.ts';
 import type { ControlHandlers } from '../bus/control-link.ts';
 import { NetbusError } from '../device/errors.ts';
 import { fencedNames } from './device-host.ts';
@@ -13,7 +13,7 @@ const createSchema = z.object({
   name: nameSchema,
   holdMs: holdSchema.optional(),
   takeover: z.boolean().optional(),
-  fenceAfterMs: holdSchema.optional(),
+  fenceAfterMs: fenceAfterSchema.optional(),
 });
 const expectedSchema = z.object({ vm: nameSchema, from: nameSchema });
 const prepareSchema = z.object({

@@ -16,6 +16,7 @@ import { type Address, formatAddress } from '../lib/address.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { Attachments } from './attachments.ts';
+import { busAttachments } from './bus-attachments.ts';
 import { busEvents } from './bus-events.ts';
 import { createCallHandlers, forMembersAlone } from './calls.ts';
 import { Closers } from './closers.ts';
@@ -26,6 +27,7 @@ import { listDevices } from './devices.ts';
 import { openDirectory } from './directory.ts';
 import { Events } from './events.ts';
 import { Exports } from './exports.ts';
+import { checkFence, fenceHost } from './fence.ts';
 import { deviceGroup } from './group.ts';
 import { IdentityKeeper } from './identity-keeper.ts';
 import { IssuingDesk } from './issuing-desk.ts';
@@ -257,6 +259,16 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     metrics,
     status,
     devices: (query) => listDevices({ ...query, hosts: deviceHosts.all, links: links(), clock }),
+    busAttachments: async () => {
+      const devices = await listDevices({ details: true, hosts: deviceHosts.all, links: links(), clock });
+      return busAttachments(devices, attachments.entries(), host);
+    },
+    checkFence: (dead) => checkFence(dead, { own: host, hosts: deviceHosts.all, links: links() }),
+    fence: async (dead) => {
+      const result = await fenceHost(dead, { own: host, hosts: deviceHosts.all, links: links() });
+      log.warn({ host: dead, fenced: result.fenced, untold: result.untold }, `host ${dead} was fenced`);
+      return result;
+    },
     events,
     probe: () => probeMembers(bus.links, otherAddresses(host, directory.members()), clock),
     notReady: () => (ready ? undefined : 'exports and attachments of before are being opened'),

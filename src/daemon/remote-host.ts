@@ -1,6 +1,6 @@
 /** A host far away that has a device: calls on the control link, and a session of its own per attachment: docs/protocol.md, 4 and 7. */
 import { z } from 'zod';
-import { holdSchema, nameSchema } from '../api/types.ts';
+import { attachmentPlaces, holdSchema, nameSchema } from '../api/types.ts';
 import type { Bus } from '../bus/bus.ts';
 import type { Target } from '../bus/dial.ts';
 import { NetbusError } from '../device/errors.ts';
@@ -51,6 +51,9 @@ const detailsSchema = z.object({
         active: z.boolean(),
         holdMs: holdSchema.optional(),
         since: z.iso.datetime().optional(),
+        state: z.enum(attachmentPlaces).optional().catch(undefined),
+        standby: nameSchema.optional(),
+        previous: nameSchema.optional(),
       }),
     )
     .default([]),

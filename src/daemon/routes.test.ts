@@ -45,6 +45,12 @@ const app = createRoutes({
   metrics: new Metrics('1.2.3'),
   status: async () => ({ host: 'm1' }) as Status,
   devices: async () => ({}) as Devices,
+  busAttachments: async () => ({ attachments: [], away: [], warnings: [] }),
+  checkFence: (host) => {
+    if (host === 'm1') throw new NetbusError('usage', `host ${host} is alive`);
+    return { host, answers: false };
+  },
+  fence: async (host) => ({ host, fenced: [], untold: [] }),
   events: {} as Events,
   probe: async () => [],
   notReady: () => notReady,
@@ -112,4 +118,11 @@ test('health, readiness and metrics', async () => {
   const response = await app.request('/readyz');
   assert.deepEqual([response.status, await response.text()], [503, 'not ready: exports are being opened\n']);
   assert.match(await (await app.request('/metrics')).text(), /netbus_build_info\{release="1\.2\.3"\} 1/);
+});
+
+test('a fence is checked, and done', async () => {
+  assert.deepEqual(await (await app.request('/v1/hosts/m2/fence')).json(), { host: 'm2', answers: false });
+  await refused(await app.request('/v1/hosts/m1/fence'), 400, 'usage', /alive/);
+  const response = await app.request('/v1/hosts/m2/fence', { method: 'POST' });
+  assert.deepEqual(await response.json(), { host: 'm2', fenced: [], untold: [] });
 });

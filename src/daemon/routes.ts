@@ -4,9 +4,12 @@ import { bodyLimit } from 'hono/body-limit';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import {
   attachRequestSchema,
+  type BusAttachments,
   type Devices,
   type ErrorBody,
   exportRequestSchema,
+  type FenceCheck,
+  type FenceResult,
   type MemberProbe,
   preparationRequestSchema,
   type Status,
@@ -35,6 +38,9 @@ export interface RoutesOptions {
   readonly metrics: Metrics;
   readonly status: () => Promise<Status>;
   readonly devices: (query: { details: boolean; withinMs?: number }) => Promise<Devices>;
+  readonly busAttachments: () => Promise<BusAttachments>;
+  readonly checkFence: (host: string) => FenceCheck;
+  readonly fence: (host: string) => Promise<FenceResult>;
   readonly events: Events;
   readonly probe: () => Promise<MemberProbe[]>;
   /** Why the daemon is not ready for work; undefined = it is. */
@@ -64,6 +70,7 @@ export function createRoutes(options: RoutesOptions): Hono {
     return context.json({});
   });
 
+  app.get('/v1/attachments', async (context) => context.json(await options.busAttachments()));
   app.post('/v1/attachments', async (context) =>
     context.json(await attachments.attach(await body(context, attachRequestSchema))),
   );
@@ -85,6 +92,9 @@ export function createRoutes(options: RoutesOptions): Hono {
     await preparation.unprepare(context.req.param('vm'));
     return context.json({});
   });
+
+  app.get('/v1/hosts/:host/fence', (context) => context.json(options.checkFence(context.req.param('host'))));
+  app.post('/v1/hosts/:host/fence', async (context) => context.json(await options.fence(context.req.param('host'))));
 
   addMemberRoutes(app, options.membership, options.desk);
 

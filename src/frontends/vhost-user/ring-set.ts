@@ -74,7 +74,8 @@ export class RingSet {
     // A ring that was disabled may have something to take.
     if (message.name === 'setVringEnable' && message.enabled) this.#model.wake();
     // The kick for what is in it already may have gone to a process that is no more, or to another host.
-    if (message.name === 'setVringKick' && (this.#inflight?.queue(ring.index)?.inUse || this.#model.needsKick(ring))) ring.kick();
+    if (message.name === 'setVringKick' && (this.#inflight?.queue(ring.index)?.inUse || this.#model.needsKick(ring)))
+      ring.kick();
   }
 
   /** `memory` is another one now. */
