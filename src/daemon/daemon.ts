@@ -32,6 +32,7 @@ import { IssuingDesk } from './issuing-desk.ts';
 import { openIssuingHost } from './issuing-host.ts';
 import { Membership } from './membership.ts';
 import { Metrics } from './metrics.ts';
+import { MigrationDesk } from './migration-desk.ts';
 import { diskOpener } from './open-disk.ts';
 import { Overview } from './overview.ts';
 import { keepFailure, takeFolders } from './own-folders.ts';
@@ -227,11 +228,13 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
       exports: await exports.entries(),
       warnings: [...keeper.warnings, ...membership.warnings],
     });
+  const migrations = new MigrationDesk({ host, entries: () => attachments.entries(), isMember, links: bus.links, clock, log });
   const app = createRoutes({
     exports,
     attachments,
     membership,
     desk,
+    migrations,
     metrics,
     status,
     devices: (query) => listDevices({ ...query, hosts: deviceHosts.all, links: links(), clock }),

@@ -20,6 +20,8 @@ import type { IssuingDesk } from './issuing-desk.ts';
 import { addMemberRoutes } from './members-api.ts';
 import type { Membership } from './membership.ts';
 import type { Metrics } from './metrics.ts';
+import type { MigrationDesk } from './migration-desk.ts';
+import { addMigrationRoutes } from './migration-routes.ts';
 import { body } from './request-body.ts';
 
 const REQUEST_BYTES_MAX = 256 * 1024;
@@ -29,6 +31,7 @@ export interface RoutesOptions {
   readonly attachments: Attachments;
   readonly membership: Membership;
   readonly desk: IssuingDesk;
+  readonly migrations: MigrationDesk;
   readonly metrics: Metrics;
   readonly status: () => Promise<Status>;
   readonly devices: (query: { details: boolean; withinMs?: number }) => Promise<Devices>;
@@ -74,6 +77,7 @@ export function createRoutes(options: RoutesOptions): Hono {
     return context.json(await attachments.grow(vm, name));
   });
 
+  addMigrationRoutes(app, options.migrations);
   addMemberRoutes(app, options.membership, options.desk);
 
   app.get('/metrics', async (context) => context.text(await metrics.text(), 200, { 'content-type': metrics.contentType }));
