@@ -18,6 +18,7 @@ import { addJoin } from './join.ts';
 
 import { addLs } from './ls.ts';
 import { addMembers } from './members.ts';
+import { addMigrate } from './migrate.ts';
 import { addSetAddress } from './set-address.ts';
 import { addStatus } from './status.ts';
 import { addUnexport } from './unexport.ts';
@@ -84,6 +85,7 @@ export function makeProgram(at: Place = { command: undefined, ran: undefined }):
   addAttach(program);
   addDetach(program);
   addGrow(program);
+  addMigrate(program);
   addLs(program);
   addStatus(program);
   addEvents(program);

@@ -64,14 +64,28 @@ export interface MigrationResult {
  */
 export async function liveMigrate(qmp: QmpConnection, options: LiveMigrationOptions): Promise<MigrationResult> {
   const before = await checkMigratable(qmp);
-  options.signal?.throwIfAborted();
+  if (options.signal?.aborted) throw new NetbusError('ended', 'the migration was cancelled before it began; the VM stays here');
   await setCapabilities(qmp);
   const events = qmp.events();
+  const migration = new LiveMigration(qmp, events, before, options);
   try {
-    return await new LiveMigration(qmp, events, before, options).run();
+    return await migration.run();
+  } catch (thrown) {
+    throw migration.atDestination ? new GuestMayHaveGone(NetbusError.from(thrown)) : thrown;
   } finally {
     events.close();
     await restoreCapabilities(qmp, before.capabilities);
+  }
+}
+
+/** True where the guest may be at the destination all the same: nothing there may be taken back. */
+export function mayHaveGone(thrown: unknown): boolean {
+  return thrown instanceof GuestMayHaveGone;
+}
+
+class GuestMayHaveGone extends NetbusError {
+  constructor({ code, message, cause }: NetbusError) {
+    super(code, message, { cause });
   }
 }
 
@@ -102,11 +116,19 @@ class LiveMigration {
   /** `migrate-continue` was sent, and when. */
   #continuedAt: number | undefined;
 
+  /** It failed, or was cancelled, and QEMU says so. */
+  #isOver = false;
+
   constructor(qmp: QmpConnection, events: QmpEvents, before: Migratable, options: LiveMigrationOptions) {
     this.#qmp = qmp;
     this.#events = events;
     this.#before = before;
     this.#options = options;
+  }
+
+  /** It was let go, and nothing is known of its end. */
+  get atDestination(): boolean {
+    return this.#continuedAt !== undefined && !this.#isOver;
   }
 
   async run(): Promise<MigrationResult> {
@@ -260,6 +282,7 @@ class LiveMigration {
 
   /** It did not happen: the guest goes on here. Returns the error with what became of it. */
   async #over(reason: NetbusError): Promise<NetbusError> {
+    this.#isOver = true;
     if (!this.#before.running)
       return new NetbusError(reason.code, `${reason.message}; the VM is here, stopped as before`, { cause: reason });
     try {

@@ -13,9 +13,8 @@ import {
   type MigrationProgress,
 } from '../../src/vmm/live-migration.ts';
 import { runState } from '../../src/vmm/machine.ts';
-import { QmpConnection } from '../../src/vmm/qmp-connection.ts';
 import { Cleanup } from '../support/cleanup.ts';
-import { type RunningProcess, startProcess } from '../support/process.ts';
+import { connectQmp, type IdleQemu, startIdleQemu } from '../support/idle-qemu.ts';
 import { waitFor } from '../support/wait.ts';
 
 const cleanup = new Cleanup();
@@ -25,25 +24,12 @@ after(async () => {
   rmSync(folder, { recursive: true });
 });
 
-interface Machine {
-  readonly process: RunningProcess;
-  readonly qmp: QmpConnection;
-  readonly socket: string;
-}
-
-const machines: Machine[] = [];
+const machines: IdleQemu[] = [];
 let number = 0;
 let uri: string;
 
-async function start(...argv: readonly string[]): Promise<Machine> {
-  const socket = join(folder, `qmp-${number++}`);
-  const fixed = ['-accel', 'tcg', '-display', 'none', '-nodefaults', '-no-user-config', '-machine', 'q35', '-m', '32M'];
-  const process = startProcess(['qemu-system-x86_64', ...fixed, '-qmp', `unix:${socket},server=on,wait=off`, ...argv], cleanup);
-  const qmp = await waitFor(`a monitor at ${socket}`, async () => {
-    if (process.ended) throw new Error(process.stderr);
-    return QmpConnection.open({ path: socket, clock: systemClock, greetingMs: 30_000 }).catch(() => undefined);
-  });
-  const machine = { process, qmp, socket };
+async function start(...argv: readonly string[]): Promise<IdleQemu> {
+  const machine = await startIdleQemu(join(folder, `qmp-${number++}`), cleanup, ...argv);
   machines.push(machine);
   return machine;
 }
@@ -61,11 +47,11 @@ afterEach(async () => {
   }
 });
 
-function migrate({ qmp }: Machine, options: Partial<LiveMigrationOptions> = {}) {
+function migrate({ qmp }: IdleQemu, options: Partial<LiveMigrationOptions> = {}) {
   return liveMigrate(qmp, { uri, clock: systemClock, atSwitchover: async () => {}, ...options });
 }
 
-const word = async ({ qmp }: Machine) => (await runState(qmp)).word;
+const word = async ({ qmp }: IdleQemu) => (await runState(qmp)).word;
 
 describe('a real pair', () => {
   test('migrates: the guest runs there and no longer here', async () => {
@@ -158,11 +144,9 @@ describe('a real pair', () => {
       return new Promise<void>(() => {});
     };
     migrate(source, { atSwitchover }).catch(() => undefined);
-    const qmp = await waitFor('the monitor to be free', async () =>
-      QmpConnection.open({ path: source.socket, clock: systemClock }).catch(() => undefined),
-    );
+    const qmp = await connectQmp(source.monitor);
     machines.push({ ...source, qmp });
-    assert.equal((await runState(qmp)).word, 'finish-migrate');
+    await waitFor('the switch-over', async () => (await runState(qmp)).word === 'finish-migrate');
     await cancelMigration(qmp, systemClock);
     assert.equal((await runState(qmp)).word, 'running');
   });
