@@ -21,6 +21,8 @@ const TELL_MS = 1_000;
 /** How long the devices have at the destination before the report is made without them. */
 const ARRIVAL_MS_MAX = 3_000;
 const ARRIVAL_POLL_MS = 100;
+const DISCONNECT_MS_MAX = 5_000;
+const DISCONNECT_POLL_MS = 100;
 /** QEMU's end after `quit`. */
 const QUIT_MS_MAX = 10_000;
 
@@ -211,7 +213,7 @@ class Migration {
 
   /** Returns the error with what could not be undone. `gone`: the guest may be at the destination, where everything stays as it is. */
   async #undo(error: NetbusError, command: DestinationCommand | undefined, gone: boolean): Promise<NetbusError> {
-    const { vm, to } = this.#request;
+    const { to } = this.#request;
     if (command !== undefined) {
       const output = command.output.trim();
       if (output !== '') this.#context.note(`netbus: the command of --start said:\n${output}\n`);
@@ -219,11 +221,25 @@ class Migration {
       else await command.kill();
     }
     try {
-      await this.#client.endMigration(vm, to, { undo: !gone });
+      await this.#end(!gone);
       return error;
     } catch (thrown) {
       const left = `what was made ready at host ${to} may still be (${NetbusError.from(thrown).message}): see netbus status there`;
       return new NetbusError(error.code, `${error.message}; ${left}`, { cause: thrown });
+    }
+  }
+
+  /** The destination's QEMU, which still has our sockets, ends a little after its migration did. */
+  async #end(undo: boolean): Promise<void> {
+    const { vm, to } = this.#request;
+    const end = systemClock.now() + DISCONNECT_MS_MAX;
+    for (;;) {
+      try {
+        return await this.#client.endMigration(vm, to, { undo });
+      } catch (thrown) {
+        if (NetbusError.from(thrown).code !== 'in_use' || systemClock.now() >= end) throw thrown;
+      }
+      await sleep(DISCONNECT_POLL_MS);
     }
   }
 

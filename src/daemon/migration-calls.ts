@@ -14,11 +14,11 @@ export const PREPARATIONS_MAX = 1024;
 export interface PreparedAttachments {
   entries(): AttachmentEntry[];
   /**
-   * Makes all devices ready that VM has at host `from`, or with `check` says alone whether that can be. Resolves with them. Throws where one cannot
-   * be; nothing is left then. What is ready already stays as it is.
+   * Makes all devices ready that VM has at host `from`, and resolves with them; with `check` it says alone whether that can be, and resolves with
+   * none. Throws where one cannot be; nothing is left then. What is ready already stays as it is.
    */
   prepare(vm: string, from: string, options: { check: boolean }): Promise<AttachmentEntry[]>;
-  /** Takes back those of VM that stand by. */
+  /** Takes back those of VM that stand by. Throws `in_use` where a VMM is connected to one. */
   unprepare(vm: string): Promise<void>;
 }
 

@@ -185,10 +185,12 @@ export class MigrationDesk {
       if (!check) await this.#takeBack(vm, to).catch(() => undefined);
       throw new NetbusError(code, `host ${to} cannot take VM ${vm}: ${message}`, { cause: thrown });
     }
+    // A check makes nothing that could be compared.
+    if (check) return false;
     const there = new Set(answer.devices.map(({ name }) => name));
     const missing = devices.filter(({ name }) => !there.has(name)).map(({ name }) => `${vm}/${name}`);
     if (missing.length === 0) return answer.prepared;
-    if (!check && answer.prepared) await this.#takeBack(vm, to).catch(() => undefined);
+    if (answer.prepared) await this.#takeBack(vm, to).catch(() => undefined);
     throw new NetbusError('device', `host ${to} cannot take VM ${vm}: ${missing.join(', ')} would not be there`);
   }
 

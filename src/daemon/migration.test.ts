@@ -32,7 +32,7 @@ class Destination implements PreparedAttachments {
     if (this.refusal !== undefined) throw this.refusal;
     const entries = this.offers.map((name) => entry(name, { state: 'standby', connected: false }));
     if (!check) this.all = entries;
-    return entries;
+    return check ? [] : entries;
   }
 
   async unprepare(vm: string): Promise<void> {
@@ -130,7 +130,6 @@ describe('beginning', () => {
       'denied',
       /^host m2 cannot take VM web: export data of m3 is not for host m2$/,
     ],
-    ['a device that would be missing', () => (destination.offers = ['data']), 'device', /web\/log would not be there/],
     [
       'an answer that is none',
       () => (instead['vm.prepare'] = () => ({ devices: 1 })),
@@ -159,6 +158,12 @@ describe('beginning', () => {
       message: /being migrated to m2 already, by another command \(preparing\)/,
     });
     await first;
+  });
+
+  test('is refused, and taken back, where a device would be missing', async () => {
+    destination.offers = ['data'];
+    await assert.rejects(begin(), { code: 'device', message: /host m2 cannot take VM web: web\/log would not be there/ });
+    assert.deepEqual(destination.diary, ['prepare web from m1', 'unprepare web']);
   });
 
   test('whose answer is lost takes back what it may have made', async () => {

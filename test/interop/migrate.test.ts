@@ -204,6 +204,18 @@ describe('migrate', () => {
     await assertStays([CHECK, PREPARE, UNDO]);
   });
 
+  test('a QEMU that still has the sockets at the destination is waited for', async () => {
+    let refusals = 2;
+    const busy = { error: { code: 'in_use', message: 'a VMM is connected to web/data already' } };
+    answers['DELETE /v1/vms/web/migration?to=m3&undo=true'] = () => (refusals-- > 0 ? busy : {});
+    assertFails(
+      await daemon.netbus(migrate('--start', 'exit 1')),
+      1,
+      /ended with status 1; the migration was cancelled[^;]*; the VM \S+ here$/m,
+    );
+    await assertStays([CHECK, PREPARE, UNDO, UNDO, UNDO]);
+  });
+
   test('what cannot be undone is told', async () => {
     delete answers['DELETE /v1/vms/web/migration?to=m3&undo=true'];
     const { status, stderr } = await daemon.netbus(migrate('--start', 'exit 1'));
