@@ -289,18 +289,33 @@ class Migration {
   #summary(uri: string, result: MigrationResult, report: MigrationReport, sourceEnded: boolean): Migrated {
     const { vm, to } = this.#request;
     const devices = report.stop.map(({ name, device, outcome, drainMs, stallMs }): MigratedDevice => {
-      return { name, device, outcome, drainMs, stopStallMs: stallMs, startStallMs: arrival(report, name)?.stallMs };
+      const startStallMs = arrival(report, name)?.stallMs;
+      return {
+        name,
+        device,
+        outcome,
+        drainMs: rounded(drainMs),
+        stopStallMs: rounded(stallMs),
+        startStallMs: rounded(startStallMs),
+      };
     });
     const { major, minor, micro } = this.#qmp.greeting.version;
     const stops = devices.map(({ stopStallMs = 0 }) => stopStallMs);
     const starts = devices.map(({ startStallMs = 0 }) => startStallMs);
     return {
       ...{ vm, to, uri, qemu: `${major}.${minor}.${micro}`, ...result },
-      addedStallMs: stops.reduce((sum, stall) => sum + stall, 0) + Math.max(0, ...starts),
+      addedStallMs: rounded(stops.reduce((sum, stall) => sum + stall, 0) + Math.max(0, ...starts)),
       longestDrainMs: Math.max(0, ...devices.map(({ drainMs = 0 }) => drainMs)),
       ...{ devices, sourceEnded, warnings: this.#warnings },
     };
   }
+}
+
+/** To a microsecond: the rest is noise. */
+function rounded(ms: number): number;
+function rounded(ms: number | undefined): number | undefined;
+function rounded(ms: number | undefined): number | undefined {
+  return ms === undefined ? undefined : Number(ms.toFixed(3));
 }
 
 function arrival({ start }: MigrationReport, name: string): MigrationArrival | undefined {
