@@ -15,6 +15,13 @@
  * | POST /v1/attachments/:vm/:name/grow | - | GrowResult |
  * | POST /v1/vms/:vm/preparation | PreparationRequest | { attachments: AttachmentEntry[] } |
  * | DELETE /v1/vms/:vm/preparation | - | {} |
+ * | POST /v1/vms/:vm/migration | MigrationRequest | MigrationPreparation (src/api/migration.ts) |
+ * | GET /v1/vms/:vm/migration?to=HOST | - | MigrationReport |
+ * | DELETE /v1/vms/:vm/migration?to=HOST&undo=true | - | {} |
+ * | GET /v1/vms/:vm/migration/progress | - | MigrationProgressEntry |
+ * | PUT /v1/vms/:vm/migration/progress | { phase } | MigrationProgressEntry |
+ * | POST /v1/vms/:vm/migration/cancellation | - | MigrationProgressEntry |
+ * | GET /v1/vms/:vm/switchover | - | Switchover |
  * | GET /v1/members | - | Members |
  * | POST /v1/invitations | InvitationRequest | Invitation |
  * | PATCH /v1/members/:host | { address } | AddressResult |

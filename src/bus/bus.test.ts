@@ -28,6 +28,11 @@ test('a link that is kept comes up by itself, and says what runs at the other en
   assert.ok(linkOf(made).lastSeen !== undefined);
 });
 
+test('what a host runs and what both can is known once there is a link', async () => {
+  const made = await pair({ m1: { features: ['one', 'two'] }, m2: { features: ['two', 'three'] } });
+  assert.deepEqual(await made.m2.links.welcomeOf('m1'), { release: '0.0.0', features: ['two'] });
+});
+
 test('a host that is dropped loses links and sessions, in both directions, and is told why', async () => {
   const members = new Set(['m1', 'm2']);
   const admits = (host: string) => (members.has(host) ? undefined : `host ${host} was evicted`);

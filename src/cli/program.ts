@@ -20,6 +20,7 @@ import { addJoin } from './join.ts';
 
 import { addLs } from './ls.ts';
 import { addMembers } from './members.ts';
+import { addMigrate } from './migrate.ts';
 import { addPrepare } from './prepare.ts';
 import { addSetAddress } from './set-address.ts';
 import { addStatus } from './status.ts';
@@ -88,6 +89,7 @@ export function makeProgram(at: Place = { command: undefined, ran: undefined }):
   addDetach(program);
   addPrepare(program);
   addGrow(program);
+  addMigrate(program);
   addLs(program);
   addAttachments(program);
   addStatus(program);

@@ -35,6 +35,8 @@ import { openIssuingHost } from './issuing-host.ts';
 import { askKeptPage, keptLogHandlers } from './kept-log.ts';
 import { Membership } from './membership.ts';
 import { Metrics } from './metrics.ts';
+import { createMigrationHandlers } from './migration-calls.ts';
+import { MigrationDesk } from './migration-desk.ts';
 import { diskOpener } from './open-disk.ts';
 import { Overview } from './overview.ts';
 import { keepFailure, takeFolders } from './own-folders.ts';
@@ -156,6 +158,11 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
         ...createCallHandlers(exports),
         ...vmDeviceHandlers(() => attachments),
         ...keptLogHandlers(() => attachments),
+        ...createMigrationHandlers({
+          entries: () => attachments.entries(),
+          prepare: (...given) => preparation.prepare(...given),
+          unprepare: (vm) => preparation.unprepare(vm),
+        }),
         'host.describe': describeHost(release, clock),
         ...membership.handlers,
       },
@@ -179,7 +186,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     records: virtualDeviceRecords,
     hosts: () => deviceHosts.names,
     deviceHost: (name) => deviceHosts.get(name),
-    createFrontend: (frontend) => createDiskFrontend({ ...frontend, busyPollUs }),
+    createFrontend: (frontend) => createDiskFrontend({ ...frontend, busyPollUs, migratable: true }),
     membership: () => membership.numberOf(host),
     whyFenced: (record) => membership.whyFenced(record),
     writeLog: {
@@ -193,7 +200,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     events,
   });
   closers.add('the attachments', () => attachments.close());
-  const preparation = new Preparation({
+  const preparation: Preparation = new Preparation({
     host,
     hosts: () => deviceHosts.names,
     deviceHost: (name) => deviceHosts.get(name),
@@ -250,12 +257,14 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
       exports: await exports.entries(),
       warnings: [...keeper.warnings, ...membership.warnings],
     });
+  const migrations = new MigrationDesk({ host, entries: () => attachments.entries(), isMember, links: bus.links, clock, log });
   const app = createRoutes({
     exports,
     attachments,
     preparation,
     membership,
     desk,
+    migrations,
     metrics,
     status,
     devices: (query) => listDevices({ ...query, hosts: deviceHosts.all, links: links(), clock }),

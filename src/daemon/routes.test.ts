@@ -9,6 +9,7 @@ import type { Exports } from './exports.ts';
 import type { IssuingDesk } from './issuing-desk.ts';
 import type { Membership } from './membership.ts';
 import { Metrics } from './metrics.ts';
+import type { MigrationDesk } from './migration-desk.ts';
 import type { Preparation } from './preparation.ts';
 import { createRoutes } from './routes.ts';
 
@@ -36,12 +37,22 @@ const desk = {
   evict: async (host: string) => ({ host, told: [], untold: [] }),
   setAddress: async (host: string, address: string) => ({ host, address }),
 } as unknown as IssuingDesk;
+const migrations = {
+  begin: async (vm: string, request: object) => ({ vm, ...request }),
+  end: async (...args: unknown[]) => void ended.push(args),
+  report: async (vm: string, to: string) => ({ vm, to }),
+  progress: (vm: string, phase?: string) => ({ vm, phase }),
+  cancel: (vm: string) => ({ vm, cancel: true }),
+  switchover: (vm: string) => ({ vm, stopped: true }),
+} as unknown as MigrationDesk;
+const ended: unknown[] = [];
 const app = createRoutes({
   exports,
   attachments,
   preparation,
   membership,
   desk,
+  migrations,
   metrics: new Metrics('1.2.3'),
   status: async () => ({ host: 'm1' }) as Status,
   devices: async () => ({}) as Devices,
@@ -125,4 +136,26 @@ test('a fence is checked, and done', async () => {
   await refused(await app.request('/v1/hosts/m1/fence'), 400, 'usage', /alive/);
   const response = await app.request('/v1/hosts/m2/fence', { method: 'POST' });
   assert.deepEqual(await response.json(), { host: 'm2', fenced: [], untold: [] });
+});
+
+test('migrations: what is asked for reaches the desk, and what is wrong does not', async () => {
+  const ask = (method: string, path: string, body?: object) =>
+    app.request(`/v1/vms/web/${path}`, { method, ...(body !== undefined && { body: JSON.stringify(body) }) });
+  const answer = async (...given: Parameters<typeof ask>) => (await ask(...given)).json();
+  assert.deepEqual(await answer('POST', 'migration', { to: 'm3' }), { vm: 'web', to: 'm3', check: false });
+  assert.deepEqual(await answer('GET', 'migration?to=m3'), { vm: 'web', to: 'm3' });
+  assert.deepEqual(await answer('PUT', 'migration/progress', { phase: 'copying' }), { vm: 'web', phase: 'copying' });
+  assert.deepEqual(await answer('GET', 'migration/progress'), { vm: 'web' });
+  assert.deepEqual(await answer('POST', 'migration/cancellation'), { vm: 'web', cancel: true });
+  assert.deepEqual(await answer('GET', 'switchover'), { vm: 'web', stopped: true });
+  await ask('DELETE', 'migration?to=m3');
+  await ask('DELETE', 'migration?to=m3&undo=false');
+  assert.deepEqual(ended, [
+    ['web', { to: 'm3', undo: true }],
+    ['web', { to: 'm3', undo: false }],
+  ]);
+  await refused(await ask('GET', 'migration'), 400, 'usage', /\?to=HOST/);
+  await refused(await ask('DELETE', 'migration?to=../x'), 400, 'usage', /\?to=HOST/);
+  await refused(await ask('POST', 'migration', { to: 'm3', now: true }), 400, 'usage', /now/);
+  await refused(await ask('PUT', 'migration/progress', { phase: 'dancing' }), 400, 'usage', /phase/);
 });

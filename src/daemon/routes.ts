@@ -24,6 +24,8 @@ import type { IssuingDesk } from './issuing-desk.ts';
 import { addMemberRoutes } from './members-api.ts';
 import type { Membership } from './membership.ts';
 import type { Metrics } from './metrics.ts';
+import type { MigrationDesk } from './migration-desk.ts';
+import { addMigrationRoutes } from './migration-routes.ts';
 import type { Preparation } from './preparation.ts';
 import { body } from './request-body.ts';
 
@@ -35,6 +37,7 @@ export interface RoutesOptions {
   readonly preparation: Preparation;
   readonly membership: Membership;
   readonly desk: IssuingDesk;
+  readonly migrations: MigrationDesk;
   readonly metrics: Metrics;
   readonly status: () => Promise<Status>;
   readonly devices: (query: { details: boolean; withinMs?: number }) => Promise<Devices>;
@@ -96,6 +99,7 @@ export function createRoutes(options: RoutesOptions): Hono {
   app.get('/v1/hosts/:host/fence', (context) => context.json(options.checkFence(context.req.param('host'))));
   app.post('/v1/hosts/:host/fence', async (context) => context.json(await options.fence(context.req.param('host'))));
 
+  addMigrationRoutes(app, options.migrations);
   addMemberRoutes(app, options.membership, options.desk);
 
   app.get('/metrics', async (context) => context.text(await metrics.text(), 200, { 'content-type': metrics.contentType }));
