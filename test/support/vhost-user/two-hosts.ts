@@ -44,7 +44,7 @@ export class TestPassage implements Passage {
   }
 
   async leave(queues: readonly QueueHandOver[], signal: AbortSignal): Promise<void> {
-    this.left.push({ queues, open: this.#disk.openNow > 0, aborted: signal.aborted });
+    this.left.push({ queues, open: this.#disk.device?.closed === false, aborted: signal.aborted });
     this.expected = undefined;
     const aborted = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()));
     if (!signal.aborted) await Promise.race([this.storing, aborted]);
