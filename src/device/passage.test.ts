@@ -143,6 +143,19 @@ test('a guest that took nothing leaves unchanged what it came with, and may come
   await virtual.close();
 });
 
+test('closed with something taken, and without a word: the lease stays, and so does what the guest came with', async () => {
+  const { host, virtual } = setUp({ arriving: true });
+  host.handOver = { queues: [QUEUE] };
+  const guest = use(virtual);
+  await virtual.passage.arrival();
+  assert.equal(await ask(guest, DiskKind.flush), DiskStatus.ok);
+  await guest.close();
+  await turn();
+  assert.deepEqual(host.left, []);
+  assert.deepEqual(await virtual.passage.arrival(), [QUEUE]);
+  await virtual.close();
+});
+
 test('gone before the lease was there: it is not asked for any more', async () => {
   const { host, virtual } = setUp({ arriving: true });
   host.holdOpening = true;

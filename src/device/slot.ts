@@ -68,6 +68,11 @@ export class Slot implements Device {
     this.#policy = options.policy;
   }
 
+  /** Something was taken at some time. */
+  get used(): boolean {
+    return this.#taken > 0;
+  }
+
   /** Requests without a reply. */
   get held(): number {
     return this.#held;

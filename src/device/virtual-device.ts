@@ -111,7 +111,8 @@ export class VirtualDevice implements Source {
       granted: (grant) => this.#arrival?.granted(grant.handOver),
       closed: () => {
         this.#use = undefined;
-        if (this.#arrival === undefined) return undefined;
+        // What was cut off is still the frontend's, and goes on here with the next use.
+        if (this.#arrival === undefined || use.slot.used) return undefined;
         this.#arrival = new Arrival();
         return 'unchanged';
       },

@@ -89,6 +89,11 @@ export class MemoryDevice implements Device {
     this.depth = disk.room;
   }
 
+  /** `close` was called. */
+  get closed(): boolean {
+    return this.#closed !== undefined;
+  }
+
   get held(): number {
     return this.#held.count;
   }

@@ -10,6 +10,7 @@ import type { Source } from '../../device/source.ts';
 import { within } from '../../lib/abort.ts';
 import { abortAfter, type Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
+import { CutRequests } from './cut-requests.ts';
 import { DeviceGuest } from './device-guest.ts';
 import { GuestPassage } from './guest-passage.ts';
 import type { LeftRequests } from './left-requests.ts';
@@ -56,14 +57,11 @@ export class DeviceUse {
   readonly #rows: RequestRows;
   readonly #pump: RingPump;
   readonly #passage: GuestPassage;
+  readonly #cut: CutRequests;
   readonly #leaveShare: number;
   #state: State = { name: 'idle' };
   /** Resolves when the last device is closed; the next is opened after it. */
   #closed: Promise<void>;
-  /** Rows that no device holds: cut off, oldest first. */
-  #kept: number[] = [];
-  /** Rows of rings that have stopped, as long as a device that is not closed may use their memory. */
-  #buried = 0;
   #cutMs = 0;
   /** The device was lost during this use: errors are all that is left. */
   #lost = false;
@@ -74,6 +72,7 @@ export class DeviceUse {
     this.#options = options;
     this.#rows = options.rows;
     this.#pump = options.pump;
+    this.#cut = new CutRequests(options.rows, options.rings);
     const { passage } = options.source;
     this.#passage = new GuestPassage(passage, options.rings, options.left);
     this.#leaveShare = passage === undefined ? 0 : LEAVE_SHARE;
@@ -86,10 +85,9 @@ export class DeviceUse {
     return this.#closed;
   }
 
-  /** Requests without an answer, those of rings that have stopped included. */
+  /** Requests without an answer. */
   get inFlight(): number {
-    const stopped = this.#options.rings.map(({ queue, left }) => (queue === undefined ? (left?.heads.length ?? 0) : 0));
-    return stopped.reduce((sum, count) => sum + count, this.#rows.count - this.#buried);
+    return this.#cut.inFlight;
   }
 
   /** See DeviceModel. */
@@ -143,8 +141,8 @@ export class DeviceUse {
     drain.cancel();
     const waitedMs = clock.now() - begunMs;
     this.#waitLeftMs = Math.max(0, this.#waitLeftMs - waitedMs);
-    ring.endStop(this.#headsOf(ring));
-    this.#bury((row) => this.#rows.ring[row] === ring.index);
+    ring.endStop(this.#cut.headsOf(ring));
+    this.#closed = this.#cut.bury(ring, this.#closed);
     const unfinished = ring.left?.heads.length ?? 0;
     const { index } = ring;
     if (unfinished > 0)
@@ -167,10 +165,10 @@ export class DeviceUse {
     drain.cancel();
     for (const ring of rings) {
       const { queue } = ring;
-      const heads = queue?.leave(this.#headsOf(ring)).heads ?? ring.left?.heads ?? [];
+      const heads = queue?.leave(this.#cut.headsOf(ring)).heads ?? ring.left?.heads ?? [];
       if (heads.length > 0) left.add(ring.index, queue?.followUsed(heads) ?? ring.leftFollowsUsed);
     }
-    this.#bury(() => true);
+    this.#closed = this.#cut.bury(undefined, this.#closed);
   }
 
   #isIdle(): boolean {
@@ -180,21 +178,6 @@ export class DeviceUse {
   /** The device is of use to the ring. */
   #wants(ring: Ring): boolean {
     return ring.started || (this.#passage.expected && ring.state.name === 'waiting');
-  }
-
-  #headsOf(ring: Ring): number[] {
-    return this.#kept.filter((row) => this.#rows.ring[row] === ring.index).map((row) => this.#rows.head[row]);
-  }
-
-  /** These rows go nowhere any more. The device may use guest memory until it is closed. */
-  #bury(which: (row: number) => boolean): void {
-    const buried = this.#kept.filter(which);
-    this.#kept = this.#kept.filter((row) => !which(row));
-    this.#buried += buried.length;
-    this.#closed = this.#closed.then(() => {
-      this.#buried -= buried.length;
-      for (const row of buried) this.#rows.release(row);
-    });
   }
 
   /** No ring wants the device any more: `drain` bounds its rest, `bound` all that there is to do. */
@@ -233,9 +216,7 @@ export class DeviceUse {
   #open(): void {
     this.#pump.attach(this.#start());
     this.#pump.onTaken = this.#onTaken;
-    const goesOn = (row: number) => this.#options.rings[this.#rows.ring[row]].started;
-    for (const row of this.#kept) if (goesOn(row)) this.#pump.add(row);
-    this.#kept = this.#kept.filter((row) => !goesOn(row));
+    this.#cut.resume(this.#pump);
     this.#pump.run();
   }
 
@@ -307,10 +288,11 @@ export class DeviceUse {
     const quiesced = await device.quiesce(drain);
     if (quiesced.outcome === 'cut') this.#cutMs = this.#options.clock.now();
     guest.silence();
-    this.#kept.push(...(quiesced.outcome === 'cut' ? quiesced.unfinished : []), ...this.#pump.takeUnpushed());
+    if (quiesced.outcome === 'cut') this.#cut.add(quiesced.unfinished);
+    this.#cut.add(this.#pump.takeUnpushed());
     // A ring may have begun meanwhile.
     const isEnd = bound !== undefined && (this.#ended || !this.#options.rings.some((ring) => this.#wants(ring)));
-    if (isEnd) await this.#passage.leave((ring) => this.#headsOf(ring), bound);
+    if (isEnd) await this.#passage.leave((ring) => this.#cut.headsOf(ring), bound);
     this.#close(device, guest);
     if (isEnd) this.#passage.end();
   }

@@ -222,6 +222,7 @@ export class DiskFrontend {
       inflightPath: this.#options.inflightPath,
       migratable: this.#options.migratable ?? false,
       times: this.#times,
+      clock,
       makeModel: model,
       onEnding: () => this.#listener.pause(true),
       onEnded: () => this.#ended(),

@@ -19,6 +19,9 @@ const PROTOCOL_FEATURES = featureBits(
   ProtocolFeature.configureMemSlots,
 );
 
+/** Cloud Hypervisor stops rings with GET_VRING_BASE only where it may ask for the device's state. */
+const MIGRATION_PROTOCOL_FEATURES = featureBits(ProtocolFeature.logShmfd, ProtocolFeature.deviceState);
+
 /** Messages that only a negotiated protocol feature allows. Those with an answer of their own are answered all the same. */
 const featureOfMessage: Partial<Record<RequestName, number>> = {
   addMemReg: ProtocolFeature.configureMemSlots,
@@ -34,10 +37,10 @@ export class Negotiation {
   #features = 0n;
   #protocolFeatures = 0n;
 
-  /** `ofClass` are the bits of the class of device; `migratable`: the dirty log of a live migration is offered, too. */
+  /** `ofClass` are the bits of the class of device; `migratable`: what a live migration needs is offered, too. */
   constructor(ofClass: bigint, migratable: boolean) {
     this.offeredFeatures = ofClass | TRANSPORT_FEATURES | (migratable ? featureBits(VirtioFeature.logAll) : 0n);
-    this.offeredProtocolFeatures = PROTOCOL_FEATURES | (migratable ? featureBits(ProtocolFeature.logShmfd) : 0n);
+    this.offeredProtocolFeatures = PROTOCOL_FEATURES | (migratable ? MIGRATION_PROTOCOL_FEATURES : 0n);
   }
 
   get features(): bigint {

@@ -110,7 +110,7 @@ export class RingSet {
   makeInflight(asked: InflightDescription): { fd?: number; description: InflightDescription } {
     const none = { description: { ...asked, mmapSize: 0, mmapOffset: 0 } };
     if (!this.#negotiation.hasProtocol(ProtocolFeature.inflightShmfd)) return none;
-    this.#checkAllStopped('GET_INFLIGHT_FD');
+    this.checkAllStopped('GET_INFLIGHT_FD');
     this.#replaceInflight(undefined);
     try {
       return createInflightFile(this.#inflightPath, asked);
@@ -127,7 +127,7 @@ export class RingSet {
 
   /** SET_INFLIGHT_FD: the region of this life of the driver, empty or with what was in flight when the last connection ended. */
   useInflight(fd: number, description: InflightDescription): void {
-    this.#checkAllStopped('SET_INFLIGHT_FD');
+    this.checkAllStopped('SET_INFLIGHT_FD');
     this.#replaceInflight(new InflightRegion(fd, description));
   }
 
@@ -136,7 +136,8 @@ export class RingSet {
     this.#inflight = region;
   }
 
-  #checkAllStopped(title: string): void {
+  /** Throws `protocol` for a message that has its place between two lives of the rings. */
+  checkAllStopped(title: string): void {
     const running = this.all.find(({ queue }) => queue !== undefined);
     if (running !== undefined) throw refused(`${title} while ring ${running.index} is running`);
   }

@@ -4,6 +4,7 @@
  */
 import { native } from '../../../native/index.ts';
 import { NetbusError } from '../../device/errors.ts';
+import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
 import {
   Ack,
@@ -22,6 +23,7 @@ import {
 import { Channel } from './channel.ts';
 import { Descriptors } from './descriptors.ts';
 import type { DeviceModel } from './device-model.ts';
+import { DeviceStateTransfer } from './device-state.ts';
 import type { DirtyLog } from './dirty-log.ts';
 import { MEMORY_SLOTS_MAX } from './memory.ts';
 import { Negotiation } from './negotiation.ts';
@@ -40,6 +42,7 @@ export interface SessionOptions<Model extends DeviceModel> {
   /** Whether a live migration is offered: the VMM refuses one otherwise. */
   readonly migratable: boolean;
   readonly times: RingTimes;
+  readonly clock: Clock;
   readonly makeModel: (rings: readonly Ring[], dirtyLog: DirtyLog) => Model;
   /** The VMM has gone, or was sent away; what it leaves behind is being put in order. */
   readonly onEnding: () => void;
@@ -57,6 +60,7 @@ export class Session<Model extends DeviceModel = DeviceModel> {
   readonly #channel: Channel;
   readonly #negotiation: Negotiation;
   readonly #rings: RingSet;
+  readonly #deviceState: DeviceStateTransfer;
   #backendFd = -1;
   #ending: Promise<void> | undefined;
 
@@ -64,6 +68,7 @@ export class Session<Model extends DeviceModel = DeviceModel> {
     this.#options = options;
     this.#log = options.log;
     this.#rings = new RingSet(options);
+    this.#deviceState = new DeviceStateTransfer(options);
     this.model = options.makeModel(this.#rings.all, this.#rings.dirtyLog);
     this.#negotiation = new Negotiation(this.model.features, options.migratable);
     this.#rings.use(this.model, this.#negotiation);
@@ -122,6 +127,7 @@ export class Session<Model extends DeviceModel = DeviceModel> {
     else this.#log.warn({ code: cause.code }, `the connection of the VMM ends: ${cause.message}`);
     this.#options.onEnding();
     this.#rings.ignoreKicks();
+    this.#deviceState.cancel();
     // The socket goes last: a VMM that sees it close takes the used rings as they are then.
     await this.model.end();
     this.#channel.close();
@@ -160,6 +166,7 @@ export class Session<Model extends DeviceModel = DeviceModel> {
       if (message === undefined) return undefined;
       this.#log.debug({ message: title, needReply: header.needReply }, title);
       if (message.name === 'getVringBase') return this.#rings.stop(message.index).then(answer, refuse);
+      if (message.name === 'checkDeviceState') return this.#deviceState.check().then(answer, refuse);
       answer(this.#handle(message, descriptors));
     } catch (error) {
       refuse(error);
@@ -239,6 +246,11 @@ export class Session<Model extends DeviceModel = DeviceModel> {
         if (descriptors.all.length > 0 && this.#negotiation.hasProtocol(ProtocolFeature.logShmfd))
           this.#rings.dirtyLog.use(descriptors.all[0], Number(message.logSize), Number(message.logOffset));
         return u64(Request.setLogBase, Ack.done);
+      case 'setDeviceStateFd':
+        return this.#deviceState.set(message, descriptors, () => {
+          if (!this.#negotiation.hasProtocol(ProtocolFeature.deviceState)) throw refused('it was not negotiated');
+          this.#rings.checkAllStopped('SET_DEVICE_STATE_FD');
+        });
       case 'setVringNum':
       case 'setVringBase':
       case 'setVringAddr':
@@ -273,8 +285,6 @@ function unsupportedAnswer(message: FrontendMessage): Outcome {
   switch (message.name) {
     case 'getStatus':
       return u64(Request.getStatus, 0n);
-    case 'checkDeviceState':
-      return u64(Request.checkDeviceState, Ack.failed);
     default:
       return 'ignored';
   }

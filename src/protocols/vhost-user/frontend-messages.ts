@@ -63,6 +63,8 @@ export type FrontendMessage =
   /** With a descriptor. */
   | { readonly name: 'setInflightFd'; readonly inflight: InflightRegion }
   | { readonly name: 'setStatus'; readonly status: bigint }
+  /** With the descriptor that the state goes over. Values of DeviceState; others may come. */
+  | { readonly name: 'setDeviceStateFd'; readonly direction: number; readonly phase: number }
   /** A number that has no layout here: skipped, and answered with an error where an answer is asked for. */
   | { readonly name: 'unsupported'; readonly request: number; readonly payload: Uint8Array };
 
@@ -149,6 +151,8 @@ function read(name: RequestName, header: Header, reader: PayloadReader, payload:
       return { name, inflight: readInflightRegion(reader) };
     case 'setStatus':
       return { name, status: reader.u64() };
+    case 'setDeviceStateFd':
+      return { name, direction: reader.u32(), phase: reader.u32() };
     default:
       return unsupported(header, payload);
   }
@@ -163,6 +167,7 @@ export function descriptorsExpected(message: FrontendMessage): readonly [number,
     case 'setLogFd':
     case 'setBackendReqFd':
     case 'setInflightFd':
+    case 'setDeviceStateFd':
       return [1, 1];
     case 'remMemReg':
     case 'setLogBase':
@@ -245,6 +250,8 @@ export function encodeFrontendMessage(message: FrontendMessage, needReply = fals
     }
     case 'setStatus':
       return begin(8).u64(message.status).bytes;
+    case 'setDeviceStateFd':
+      return begin(8).u32(message.direction).u32(message.phase).bytes;
     case 'unsupported':
       return begin(message.payload.length).copy(message.payload).bytes;
     default:

@@ -88,6 +88,9 @@ export const VirtioFeature = {
   version1: 32,
 } as const;
 
+/** Parameters of SET_DEVICE_STATE_FD: `save` is from the back-end to the front-end; all rings are stopped. */
+export const DeviceState = { save: 0, load: 1, stopped: 0 } as const;
+
 /** The feature sets as the 64-bit words that go over the socket. */
 export function featureBits(...bits: readonly number[]): bigint {
   return bits.reduce((set, bit) => set | (1n << BigInt(bit)), 0n);

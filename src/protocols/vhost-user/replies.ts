@@ -27,6 +27,8 @@ export type Reply =
 
 /** Values of an acknowledgement. */
 export const Ack = { done: 0n, failed: 1n } as const;
+/** In the answer to SET_DEVICE_STATE_FD: no descriptor comes back. */
+export const NO_DESCRIPTOR = 1n << 8n;
 
 export function encodeReply(reply: Reply): Uint8Array {
   const request = 'request' in reply ? reply.request : Request[reply.name];

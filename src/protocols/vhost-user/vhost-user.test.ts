@@ -69,6 +69,7 @@ const frontendMessage: fc.Arbitrary<FrontendMessage> = fc.oneof(
   record({ name: fc.constantFrom('getConfig', 'setConfig'), window }),
   record({ name: fc.constantFrom('getInflightFd', 'setInflightFd'), inflight }),
   record({ name: fc.constant('setStatus'), status: u64 }),
+  record({ name: fc.constant('setDeviceStateFd'), direction: u32, phase: u32 }),
   record({
     name: fc.constant('unsupported'),
     request: fc.integer({ min: 44, max: 0xffffffff }),

@@ -1,12 +1,32 @@
-/** What another host left of a queue, held against the rings that the guest has. Whoever sent it is not trusted, and the guest may be another. */
+/** What was left of a queue, held against the rings that the guest has. Whoever says so is not trusted, and the guest may be another. */
+import { NetbusError } from '../../device/errors.ts';
 import type { QueueHandOver } from '../../device/hand-over.ts';
-import type { InflightFinding, QueueStart } from './inflight.ts';
+import type { InflightFinding, InflightQueue, QueueStart } from './inflight.ts';
 
 /** A queue of which nobody knows where it stands: an entry was taken that is neither answered nor unfinished. It fits no ring. */
 export const UNKNOWN_QUEUE: QueueHandOver = { fetched: 1, usedIndex: 0, heads: [], lastBatch: [] };
 
+/**
+ * What the queue begins with; undefined where nothing is noted or handed over. A region that was in use knows better than the last host. Throws
+ * `device` where it contradicts the rings.
+ */
+export function findUnfinished(
+  start: QueueStart,
+  inflight: InflightQueue | undefined,
+  handOver: QueueHandOver | null | undefined,
+): InflightFinding | undefined {
+  const byRegion = handOver === undefined || inflight?.inUse;
+  const finding = byRegion ? inflight?.examine(start) : examineHandOver(handOver, start);
+  if (finding?.name !== 'mismatch') return finding;
+  const what = byRegion ? 'the in-flight region' : 'what the last host handed over';
+  throw new NetbusError(
+    'device',
+    `${what} and the ring do not fit together (${finding.reason}): the guest waits, so that nothing is done twice, until the VM is reset`,
+  );
+}
+
 /** `handOver` is null where nobody knows what was left. */
-export function examineHandOver(handOver: QueueHandOver | null, start: QueueStart): InflightFinding {
+function examineHandOver(handOver: QueueHandOver | null, start: QueueStart): InflightFinding {
   const found = handOver === null ? mismatch('nobody knows where it stood at the last host') : compare(handOver, start);
   // A driver that begins anew, perhaps on the way: nothing of what was before it is its own.
   return found.name === 'mismatch' && start.base === 0 && start.usedIndex === 0 ? { name: 'new' } : found;

@@ -5,11 +5,10 @@
  * Indexes count modulo 2^16. Those that both sides look at are accessed with Atomics: sequentially consistent, so that storing an index
  * and then loading the other side's event has the full fence between them that notification needs (2.7.7, 2.7.10).
  */
-import { NetbusError } from '../../device/errors.ts';
 import type { QueueHandOver } from '../../device/hand-over.ts';
 import type { Chain } from './chain.ts';
 import { DESCRIPTOR_BYTES, DescriptorTable } from './descriptor-table.ts';
-import { examineHandOver } from './hand-over.ts';
+import { findUnfinished } from './hand-over.ts';
 import type { InflightFinding, InflightQueue } from './inflight.ts';
 import type { AddressMap, GuestRegion } from './memory.ts';
 
@@ -109,7 +108,9 @@ export class SplitQueue {
     this.#nextUsed = Atomics.load(this.#used16, 1);
     this.#published = this.#nextUsed;
     this.#inflight = options.inflight;
-    this.#finding = this.#examine(options);
+    const availableIndex = Atomics.load(this.#available, 1);
+    const start = { size: this.size, base: options.base, usedIndex: this.#nextUsed, availableIndex };
+    this.#finding = findUnfinished(start, options.inflight, options.handOver);
     this.#again = this.#finding !== undefined && 'heads' in this.#finding ? this.#finding.heads : [];
     if (!this.recovered) return;
     // Front-ends disagree about the base after a lost connection: here it is known.
@@ -298,27 +299,12 @@ export class SplitQueue {
     return this.pending() === 0;
   }
 
-  #examine({ base, handOver }: SplitQueueOptions): InflightFinding | undefined {
-    const start = { size: this.size, base, usedIndex: this.#nextUsed, availableIndex: Atomics.load(this.#available, 1) };
-    const noted = this.#inflight?.examine(start);
-    if (handOver === undefined || this.#inflight?.inUse) return checked(noted, 'the in-flight region');
-    return checked(examineHandOver(handOver, start), 'what the last host handed over');
-  }
-
   /** Reads the descriptors from `head` on into `chain`; false after a fault. */
   #walk(head: number, chain: Chain): boolean {
     const reason = this.#descriptors.walk(head, chain);
     if (reason !== undefined) this.fail(reason);
     return reason === undefined;
   }
-}
-
-function checked(finding: InflightFinding | undefined, what: string): InflightFinding | undefined {
-  if (finding?.name !== 'mismatch') return finding;
-  throw new NetbusError(
-    'device',
-    `${what} and the ring do not fit together (${finding.reason}): the guest waits, so that nothing is done twice, until the VM is reset`,
-  );
 }
 
 /** Whether `event` lies in what was put since the last call (2.7.10.1: vring_need_event). */

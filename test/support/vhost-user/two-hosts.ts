@@ -6,7 +6,7 @@ import type { QueueHandOver } from '../../../src/device/hand-over.ts';
 import type { Passage } from '../../../src/device/source.ts';
 import { createDiskFrontend, type DiskFrontend } from '../../../src/frontends/vhost-user/disk-frontend.ts';
 import { MemoryDisk } from '../memory-disk.ts';
-import { withDeadline } from '../wait.ts';
+import { waitFor, withDeadline } from '../wait.ts';
 import { TestClock } from './disk-bench.ts';
 import { VhostUserFrontend } from './frontend.ts';
 import { FRONTEND_PROTOCOL_FEATURES } from './handshake.ts';
@@ -50,7 +50,7 @@ export class TestPassage implements Passage {
   }
 
   async leave(queues: readonly QueueHandOver[], signal: AbortSignal): Promise<void> {
-    this.left.push({ queues, open: this.#disk.openNow > 0, aborted: signal.aborted });
+    this.left.push({ queues, open: this.#disk.device?.closed === false, aborted: signal.aborted });
     this.expected = undefined;
     const aborted = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()));
     if (!signal.aborted) await Promise.race([this.storing, aborted]);
@@ -129,4 +129,44 @@ export async function withTwoHosts(
     await withDeadline('both frontends to close', 5_000, closed).finally(() => clearInterval(ticking));
     rmSync(folder, { recursive: true });
   }
+}
+
+/** Places of the requests that a disk has seen, in sectors. */
+export const sectors = ({ disk }: TestHost) => disk.seen.map(({ argument }) => argument / 512);
+/** Of each ring: its state, or what it waits for. */
+export const states = ({ frontend }: TestHost) => frontend.status().rings?.map(({ state, waitsFor }) => waitsFor ?? state);
+/** By the device that is open now: the one before it may have been cut off with as many. */
+export const held = ({ disk }: TestHost, count: number) =>
+  waitFor(`${count} to be held`, () => disk.openNow > 0 && disk.device?.held === count);
+
+/** As QEMU does it: all rings are disabled, then stopped one after the other. */
+export async function stop(vm: VhostUserFrontend): Promise<number[]> {
+  for (const index of vm.queues.keys()) await vm.enableRing(index, false);
+  const bases: number[] = [];
+  for (const index of vm.queues.keys()) bases.push(await vm.stopRing(index));
+  return bases;
+}
+
+/** The same where the disk of m1 holds requests: the bound is what ends it. */
+export async function cut(vm: VhostUserFrontend, clock: TwoHosts['clock']): Promise<number[]> {
+  const before = clock.waiting;
+  const stopped = stop(vm);
+  let done = false;
+  void stopped.finally(() => {
+    done = true;
+  });
+  await waitFor('the stop to begin', () => clock.waiting > before);
+  await waitFor('the stop to end', () => {
+    if (!done) clock.advance(1_000);
+    return done;
+  });
+  return stopped;
+}
+
+/** The guest is expected at m2, its VMM connects there, and what m1 handed over arrives. */
+export async function move(vm: VhostUserFrontend, { m1, m2 }: TwoHosts, known = true): Promise<void> {
+  m2.passage.expect();
+  await vm.moveTo(m2.path, known);
+  await waitFor('the rings to wait', () => states(m2)?.includes('hand-over'));
+  m2.passage.arrive(m1.passage.last);
 }
