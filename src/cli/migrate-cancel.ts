@@ -4,8 +4,8 @@ import type { ControlClient } from '../api/client.ts';
 import type { MigrationProgressEntry } from '../api/migration.ts';
 import { NetbusError } from '../device/errors.ts';
 import { systemClock } from '../lib/clock.ts';
-import { CANCEL_MS_MAX, cancelMigration } from '../vmm/live-migration.ts';
 import { restoreCapabilities } from '../vmm/migratable.ts';
+import { CANCEL_MS_MAX, cancelMigration } from '../vmm/migration-cancel.ts';
 import { QmpConnection } from '../vmm/qmp-connection.ts';
 import type { Context } from './context.ts';
 

@@ -1,18 +1,18 @@
 /** `netbus migrate`: a VM and its devices go to another host, or everything stays as it was. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ControlClient } from '../api/client.ts';
-import type { MigratingDevice, MigrationArrival, MigrationPhase, MigrationReport } from '../api/migration.ts';
+import type { MigratingDevice, MigrationPhase, MigrationReport } from '../api/migration.ts';
 import { NetbusError } from '../device/errors.ts';
 import { DEFAULT_PORT, formatAddress, parseAddress } from '../lib/address.ts';
 import { systemClock } from '../lib/clock.ts';
-import { formatBytes } from '../lib/format.ts';
 import { findPlugged } from '../vmm/hot-plug.ts';
-import { liveMigrate, type MigrationProgress, type MigrationResult, mayHaveGone } from '../vmm/live-migration.ts';
+import { liveMigrate, type MigrationResult, mayHaveGone } from '../vmm/live-migration.ts';
 import { machineName } from '../vmm/machine.ts';
 import { checkMigratable } from '../vmm/migratable.ts';
 import { QmpConnection } from '../vmm/qmp-connection.ts';
 import type { Context } from './context.ts';
 import { DestinationCommand } from './destination-command.ts';
+import { arrival, describeProgress, type Migrated, summarize } from './migrate-report.ts';
 
 /** Where the destination's QEMU listens unless --uri says it. */
 export const MIGRATION_PORT = 4444;
@@ -35,31 +35,6 @@ export interface MigrateRequest {
   /** The command that starts the destination's QEMU. */
   readonly start: string | undefined;
   readonly keepSource: boolean;
-}
-
-export interface MigratedDevice {
-  readonly name: string;
-  readonly device: string;
-  /** Left out where the guest did not use it. */
-  readonly outcome?: 'clean' | 'cut' | undefined;
-  readonly drainMs?: number | undefined;
-  readonly stopStallMs?: number | undefined;
-  readonly startStallMs?: number | undefined;
-}
-
-export interface Migrated extends MigrationResult {
-  readonly vm: string;
-  readonly to: string;
-  readonly uri: string;
-  /** The source QEMU's version. */
-  readonly qemu: string;
-  /** What the devices added to the downtime: their stops one after another, and the longest start. */
-  readonly addedStallMs: number;
-  readonly longestDrainMs: number;
-  readonly devices: readonly MigratedDevice[];
-  /** The QEMU at this host was ended. */
-  readonly sourceEnded: boolean;
-  readonly warnings: readonly string[];
 }
 
 /** All that can be checked is checked before anything is changed; what fails or is interrupted later is undone, and the VM goes on here. */
@@ -149,7 +124,9 @@ class Migration {
     const report = await this.#report(devices);
     const sourceEnded = this.#request.keepSource ? false : await this.#quit();
     await this.#client.endMigration(vm, to, { undo: false }).catch(() => undefined);
-    return this.#summary(uri, result, report, sourceEnded);
+    const { major, minor, micro } = this.#qmp.greeting.version;
+    const place = { vm, to, uri, qemu: `${major}.${minor}.${micro}` };
+    return summarize(place, result, report, { sourceEnded, warnings: this.#warnings });
   }
 
   /** The destination's address in the member list, and a port that people use for this. */
@@ -179,7 +156,7 @@ class Migration {
         signal: this.#giveUp.signal,
         onProgress: (step) => {
           this.#phase = step.phase;
-          progress?.at(step.phase, describe(step, this.#request.to), systemClock.now() - begun);
+          progress?.at(step.phase, describeProgress(step, this.#request.to), systemClock.now() - begun);
         },
         atSwitchover: async () => {
           const { stopped, reasons } = await this.#client.switchover(this.#request.vm);
@@ -284,58 +261,5 @@ class Migration {
       events.close();
     }
     return false;
-  }
-
-  #summary(uri: string, result: MigrationResult, report: MigrationReport, sourceEnded: boolean): Migrated {
-    const { vm, to } = this.#request;
-    const devices = report.stop.map(({ name, device, outcome, drainMs, stallMs }): MigratedDevice => {
-      const startStallMs = arrival(report, name)?.stallMs;
-      return {
-        name,
-        device,
-        outcome,
-        drainMs: rounded(drainMs),
-        stopStallMs: rounded(stallMs),
-        startStallMs: rounded(startStallMs),
-      };
-    });
-    const { major, minor, micro } = this.#qmp.greeting.version;
-    const stops = devices.map(({ stopStallMs = 0 }) => stopStallMs);
-    const starts = devices.map(({ startStallMs = 0 }) => startStallMs);
-    return {
-      ...{ vm, to, uri, qemu: `${major}.${minor}.${micro}`, ...result },
-      addedStallMs: rounded(stops.reduce((sum, stall) => sum + stall, 0) + Math.max(0, ...starts)),
-      longestDrainMs: Math.max(0, ...devices.map(({ drainMs = 0 }) => drainMs)),
-      ...{ devices, sourceEnded, warnings: this.#warnings },
-    };
-  }
-}
-
-/** To a microsecond: the rest is noise. */
-function rounded(ms: number): number;
-function rounded(ms: number | undefined): number | undefined;
-function rounded(ms: number | undefined): number | undefined {
-  return ms === undefined ? undefined : Number(ms.toFixed(3));
-}
-
-function arrival({ start }: MigrationReport, name: string): MigrationArrival | undefined {
-  return start.find((candidate) => candidate.name === name);
-}
-
-function describe({ phase, ram }: MigrationProgress, to: string): string {
-  switch (phase) {
-    case 'connecting':
-      return `connecting to the QEMU at ${to}`;
-    case 'copying': {
-      if (ram === undefined) return 'copying the memory';
-      const rates = `${formatBytes(ram.bytesPerSecond)}/s, the guest writes ${formatBytes(ram.dirtyBytesPerSecond)}/s`;
-      return `copying the memory: ${formatBytes(ram.remainingBytes)} of ${formatBytes(ram.totalBytes)} left, ${rates}, pass ${ram.passes}`;
-    }
-    case 'switching-over':
-      return 'the guest is stopped: are its devices at rest?';
-    case 'completing':
-      return `handing over to ${to}`;
-    case 'cancelling':
-      return 'cancelling: the VM stays here';
   }
 }

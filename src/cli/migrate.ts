@@ -4,7 +4,8 @@ import { NetbusError } from '../device/errors.ts';
 import { formatBytes, formatDuration, formatTable, type Style } from '../lib/format.ts';
 import { Context } from './context.ts';
 import { cancelVm } from './migrate-cancel.ts';
-import { MIGRATION_PORT, type Migrated, migrateVm } from './migrate-qmp.ts';
+import { MIGRATION_PORT, migrateVm } from './migrate-qmp.ts';
+import type { Migrated } from './migrate-report.ts';
 
 interface MigrateOptions {
   to?: string;

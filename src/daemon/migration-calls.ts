@@ -4,9 +4,6 @@ import { type AttachmentEntry, nameSchema } from '../api/types.ts';
 import type { ControlHandlers } from '../bus/control-link.ts';
 import { NetbusError } from '../device/errors.ts';
 
-/** Feature of a release whose devices can be handed over from one host of a VM to the next: docs/protocol.md, 3. */
-export const HAND_OVER = 'hand-over';
-
 /** VMs that other hosts have prepared here; beyond it the oldest cannot be asked for any more. */
 export const PREPARATIONS_MAX = 1024;
 

@@ -16,7 +16,8 @@ import type { JsonObject } from '../bus/control-link.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
-import { HAND_OVER, preparedSchema, reportedSchema } from './migration-calls.ts';
+import { HAND_OVER_FEATURE } from '../protocols/netbus/limits.ts';
+import { preparedSchema, reportedSchema } from './migration-calls.ts';
 
 /** The destination asks each device's host. */
 const PREPARE_MS_MAX = 30_000;
@@ -165,7 +166,7 @@ export class MigrationDesk {
     await Promise.all(
       [...others].map(async (name) => {
         const { release, features } = await links.welcomeOf(name, { timeoutMs: REPORT_MS_MAX });
-        if (features.includes(HAND_OVER)) return;
+        if (features.includes(HAND_OVER_FEATURE)) return;
         throw new NetbusError(
           'protocol',
           `host ${name} runs netbus ${release}, which does not know live migration: upgrade it`,

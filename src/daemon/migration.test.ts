@@ -5,7 +5,8 @@ import { ATTACHMENT } from '../../test/support/answers.ts';
 import type { AttachmentEntry } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
 import { ManualClock } from '../lib/clock.ts';
-import { createMigrationHandlers, HAND_OVER, PREPARATIONS_MAX, type PreparedAttachments } from './migration-calls.ts';
+import { HAND_OVER_FEATURE } from '../protocols/netbus/limits.ts';
+import { createMigrationHandlers, PREPARATIONS_MAX, type PreparedAttachments } from './migration-calls.ts';
 import { COMMAND_SILENT_MS_MAX, MigrationDesk } from './migration-desk.ts';
 
 const STOP = { at: '2030-01-31T12:00:05.000Z', outcome: 'clean', drainMs: 3, stallMs: 1 } as const;
@@ -53,7 +54,7 @@ beforeEach(() => {
   here = [entry('data'), entry('log')];
   destination = new Destination();
   clock = new ManualClock();
-  features = { m2: [HAND_OVER], m3: [HAND_OVER] };
+  features = { m2: [HAND_OVER_FEATURE], m3: [HAND_OVER_FEATURE] };
   instead = {};
   const handlers = createMigrationHandlers(destination);
   desk = new MigrationDesk({

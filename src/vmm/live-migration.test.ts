@@ -9,16 +9,15 @@ import { afterEach, beforeEach, describe, test } from 'node:test';
 import { NetbusError } from '../device/errors.ts';
 import { ManualClock } from '../lib/clock.ts';
 import {
-  CANCEL_MS_MAX,
   COMPLETE_MS_MAX,
   CONNECT_MS_DEFAULT,
-  cancelMigration,
   type LiveMigrationOptions,
   liveMigrate,
   type MigrationProgress,
   mayHaveGone,
   SWITCHOVER_MS_MAX,
 } from './live-migration.ts';
+import { CANCEL_MS_MAX, cancelMigration } from './migration-cancel.ts';
 import { COMMAND_MS_DEFAULT, QmpConnection } from './qmp-connection.ts';
 
 interface Command {

@@ -9,8 +9,8 @@
 import { NetbusError } from '../device/errors.ts';
 import type { Clock } from '../lib/clock.ts';
 import { bounded, pause } from './bounded.ts';
-import { runState } from './machine.ts';
 import { checkMigratable, type Migratable, restoreCapabilities, setCapabilities } from './migratable.ts';
+import { CANCEL_MS_MAX, CANCEL_PAUSE_MS, END_THE_DESTINATION, resume } from './migration-cancel.ts';
 import { isUnderWay, type MigratedRam, type MigrationState, migrationState, statusOf } from './migration-state.ts';
 import { type QmpConnection, refusalOf } from './qmp-connection.ts';
 import type { QmpEvents } from './qmp-events.ts';
@@ -24,10 +24,6 @@ const LOOK_MS = 500;
 export const SWITCHOVER_MS_MAX = 5_000;
 /** From the switch-over to the end: what is left of the memory, the devices' states, and the destination's start. */
 export const COMPLETE_MS_MAX = 120_000;
-export const CANCEL_MS_MAX = 60_000;
-/** QEMU lets the guest go on by itself, a little later. */
-const RESUME_MS_MAX = 10_000;
-const RESUME_PAUSE_MS = 50;
 
 export interface MigrationProgress {
   readonly phase: 'connecting' | 'copying' | 'switching-over' | 'completing' | 'cancelling';
@@ -87,21 +83,6 @@ class GuestMayHaveGone extends NetbusError {
   constructor({ code, message, cause }: NetbusError) {
     super(code, message, { cause });
   }
-}
-
-/** Cancels a migration that nobody watches any more, and brings the guest back. Rejects with `not_found` where none is under way. */
-export async function cancelMigration(qmp: QmpConnection, clock: Clock): Promise<void> {
-  const state = await migrationState(qmp);
-  if (!isUnderWay(state)) throw new NetbusError('not_found', 'no migration of this VM is under way (query-migrate)');
-  if (state.status === 'device') throw tooLate();
-  await qmp.execute('migrate_cancel');
-  const end = clock.now() + CANCEL_MS_MAX;
-  while (isUnderWay(await migrationState(qmp))) {
-    if (clock.now() >= end) throw new NetbusError('timeout', `QEMU did not cancel within ${CANCEL_MS_MAX / 1000} s`);
-    await pause(clock, RESUME_PAUSE_MS);
-  }
-  // Whoever began it may have been killed at the switch-over: the guest is stopped for it.
-  await resume(qmp, clock, state.status === 'pre-switchover');
 }
 
 class LiveMigration {
@@ -276,7 +257,7 @@ class LiveMigration {
           `${reason.message}; QEMU did not cancel the migration within ${CANCEL_MS_MAX / 1000} s`,
         );
       }
-      await pause(clock, RESUME_PAUSE_MS);
+      await pause(clock, CANCEL_PAUSE_MS);
     }
   }
 
@@ -292,30 +273,6 @@ class LiveMigration {
       const { message } = NetbusError.from(thrown);
       return new NetbusError(reason.code, `${reason.message}; the VM does not run here: ${message}`, { cause: thrown });
     }
-  }
-}
-
-/** Lets the guest go on after a migration that did not happen. `ours`: it is stopped for the migration, and not by somebody else. */
-async function resume(qmp: QmpConnection, clock: Clock, ours: boolean): Promise<void> {
-  const end = clock.now() + RESUME_MS_MAX;
-  for (;;) {
-    const { word } = await runState(qmp);
-    switch (word) {
-      case 'running':
-        return;
-      case 'paused':
-      case 'postmigrate':
-        if (!ours) throw new NetbusError('device', `it was stopped meanwhile ("${word}"); QMP "cont" lets it go on`);
-        await qmp.execute('cont');
-        break;
-      case 'finish-migrate':
-        break;
-      default:
-        throw new NetbusError('device', `its state is "${word}" (query-status)`);
-    }
-    if (clock.now() >= end)
-      throw new NetbusError('timeout', `its state is still "${word}" (query-status): QMP "cont" lets it go on`);
-    await pause(clock, RESUME_PAUSE_MS);
   }
 }
 
@@ -342,15 +299,6 @@ function resultOf({ totalMs = 0, downtimeMs = 0, ram }: MigrationState): Migrati
 
 function givenUp(): NetbusError {
   return new NetbusError('ended', 'the migration was cancelled');
-}
-
-const END_THE_DESTINATION = 'end the QEMU at the destination, and the VM goes on here';
-
-function tooLate(): NetbusError {
-  return new NetbusError(
-    'in_use',
-    `the migration is being completed, which cannot be cancelled; where it hangs, ${END_THE_DESTINATION}`,
-  );
 }
 
 function tooLong({ status }: MigrationState): NetbusError {

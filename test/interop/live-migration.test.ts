@@ -6,13 +6,9 @@ import { join } from 'node:path';
 import { after, afterEach, beforeEach, describe, test } from 'node:test';
 import type { NetbusError } from '../../src/device/errors.ts';
 import { systemClock } from '../../src/lib/clock.ts';
-import {
-  cancelMigration,
-  type LiveMigrationOptions,
-  liveMigrate,
-  type MigrationProgress,
-} from '../../src/vmm/live-migration.ts';
+import { type LiveMigrationOptions, liveMigrate, type MigrationProgress } from '../../src/vmm/live-migration.ts';
 import { runState } from '../../src/vmm/machine.ts';
+import { cancelMigration } from '../../src/vmm/migration-cancel.ts';
 import { Cleanup } from '../support/cleanup.ts';
 import { connectQmp, type IdleQemu, startIdleQemu } from '../support/idle-qemu.ts';
 import { waitFor } from '../support/wait.ts';
