@@ -19,7 +19,7 @@ const RETRY_MAX_MS = 250;
 const RETRY_LASTING_MAX_MS = 2_000;
 
 /** Answers to what is handed over that asking again does not change. */
-const FINAL_REFUSALS = new Set<ErrorCode>(['fenced', 'not_found', 'denied', 'in_use', 'protocol']);
+const FINAL_REFUSALS = new Set<ErrorCode>(['fenced', 'not_found', 'denied', 'in_use', 'protocol', 'usage']);
 
 const UNFLUSHED_LOST =
   'the device host or its export was restarted while acknowledged writes were not flushed: they may be lost, so the disk answers with errors until the VM is started again';
