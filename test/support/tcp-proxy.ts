@@ -127,7 +127,11 @@ class Connection {
 
   reset(): void {
     for (const direction of this.#directions) direction.stop();
-    for (const socket of this.#sockets) if (!socket.destroyed) socket.resetAndDestroy();
+    for (const socket of this.#sockets) {
+      // libuv refuses to reset what is being shut down, and then it would stay open for ever.
+      if (socket.writableEnded) socket.destroy();
+      else if (!socket.destroyed) socket.resetAndDestroy();
+    }
     this.#forget();
   }
 
