@@ -17,7 +17,7 @@ import type { Wire } from '../../test/support/wire.ts';
 import { pathBetween, wireCluster } from '../../test/support/wired-cluster.ts';
 import { netbus } from './disk.ts';
 import type { Story } from './story.ts';
-import { type Happening, longestGapMs, svgTimeline, textTimeline } from './timeline.ts';
+import { type Happening, pauseMs, svgTimeline, textTimeline } from './timeline.ts';
 
 /** How long the network is cut and a killed daemon is away, in milliseconds. */
 const CUT_MS = 3_000;
@@ -126,7 +126,7 @@ class Outages {
     const timeline = { doneAtMs: this.#guest.doneAtMs, happenings: this.#happenings, endMs: this.#guest.now };
     const pauses = this.#happenings.map((happening) => ({
       ...happening,
-      pauseMs: Math.round(longestGapMs(timeline, happening)),
+      pausedMs: Math.round(pauseMs(timeline, happening)),
     }));
     const svg = join(mkdtempSync(join(tmpdir(), 'netbus-outage-')), 'outage.svg');
     writeFileSync(svg, svgTimeline(timeline, 'Files that a guest copied and verified, while everything below its disk failed'));
@@ -136,11 +136,11 @@ class Outages {
     this.#story.say(
       `\n${formatTable(
         ['', 'IT LASTED', 'THE GUEST PAUSED', 'ERRORS'],
-        pauses.map(({ what, fromMs, toMs, pauseMs }) => [what, seconds(toMs - fromMs), seconds(pauseMs), '0']),
+        pauses.map(({ what, fromMs, toMs, pausedMs }) => [what, seconds(toMs - fromMs), seconds(pausedMs), '0']),
       )}`,
     );
     this.#story.say(`\nAs a picture: ${svg}`);
-    const pausesMs = Object.fromEntries(pauses.map(({ what, pauseMs }) => [what, pauseMs]));
+    const pausesMs = Object.fromEntries(pauses.map(({ what, pausedMs }) => [what, pausedMs]));
     return { copies: this.#guest.copies, errors, pausesMs, svg };
   }
 }

@@ -148,6 +148,13 @@ export class Guest {
     await this.#ended('its power to go off', timeoutMs);
   }
 
+  /** Ends QEMU by its monitor: the guest has gone to another one. */
+  async quit(): Promise<void> {
+    // The answer may be QEMU's end.
+    await this.qmp.execute('quit').catch(() => {});
+    await this.#ended('its end', POWER_OFF_MS_MAX);
+  }
+
   /** Takes the power away at once: nothing is flushed or unmounted. */
   async kill(): Promise<void> {
     this.qemu.signal('SIGKILL');

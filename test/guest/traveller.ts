@@ -1,0 +1,129 @@
+/** A guest that moves from host to host while it works, and what stands behind its disk on each of them. */
+
+import { join } from 'node:path';
+import type { Host } from '../support/hosts.ts';
+import { DebugPort, Ticks } from './debug-port.ts';
+import { type Guest, type GuestOptions, startGuest } from './guest.ts';
+import { type GuestMigration, type MigrateOptions, migrateGuest } from './migrate.ts';
+
+/** Where incoming QEMUs listen; each takes the next. */
+const PORT_FIRST = 7470;
+
+/** The disks of a guest at any host. */
+export interface Disks {
+  /** Makes them ready for the guest's start, or for its arrival from another host. Returns QEMU's arguments. */
+  ready(host: Host, from?: Host): Promise<string[]>;
+  /** The guest did not come: takes back what `ready` did. */
+  unready(host: Host): Promise<void>;
+  /** The guest has gone, and its QEMU there too. */
+  left(host: Host): Promise<void>;
+}
+
+export interface TravellerOptions extends Omit<GuestOptions, 'host' | 'incoming' | 'arguments'> {
+  readonly disks: Disks;
+  /** Lines from the guest, by the port that they come at. */
+  readonly ports?: readonly { readonly ioBase: number; readonly port: DebugPort }[];
+}
+
+let instances = 0;
+
+export class Traveller {
+  readonly ticks = new Ticks();
+  readonly #options: TravellerOptions;
+  #host: Host;
+  #guest: Guest | undefined;
+
+  /** Boots it on a host; it ticks from then on. */
+  static async boot(host: Host, options: TravellerOptions): Promise<Traveller> {
+    const traveller = new Traveller(host, options);
+    traveller.#guest = await traveller.#start(host, await options.disks.ready(host), false);
+    await traveller.guest.succeed('/sbin/ticker </dev/null >/dev/null 2>&1 &');
+    return traveller;
+  }
+
+  private constructor(host: Host, options: TravellerOptions) {
+    this.#host = host;
+    this.#options = options;
+    options.cleanup.add(`the ports of guest ${options.name}`, () => this.#closePorts());
+  }
+
+  /** Where it is. */
+  get host(): Host {
+    return this.#host;
+  }
+
+  get guest(): Guest {
+    return this.#guest!;
+  }
+
+  /** A QEMU that waits for it at another host. */
+  async expect(to: Host): Promise<Guest> {
+    const disks = await this.#options.disks.ready(to, this.#host);
+    try {
+      return await this.#start(to, disks, true);
+    } catch (thrown) {
+      await this.#options.disks.unready(to);
+      throw thrown;
+    }
+  }
+
+  /**
+   * Moves to another host. Rejects where it did not, with the guest at its old place; `arrived` looks at both places before the old QEMU ends. With
+   * `there`, that QEMU is used.
+   */
+  async move(
+    to: Host,
+    options: Partial<MigrateOptions> & { there?: Guest; arrived?: (from: Host, to: Host) => Promise<void> } = {},
+  ): Promise<GuestMigration> {
+    const from = this.#host;
+    const here = this.guest;
+    const there = options.there ?? (await this.expect(to));
+    let migration: GuestMigration;
+    try {
+      migration = await migrateGuest(here, there, { uri: `tcp:${to.address}:${PORT_FIRST + instances++}`, ...options });
+    } catch (thrown) {
+      await this.giveUp(to, there);
+      throw thrown;
+    }
+    this.#host = to;
+    this.#guest = there;
+    await options.arrived?.(from, to);
+    await here.quit();
+    await this.#options.disks.left(from);
+    return migration;
+  }
+
+  /** It is not going there. */
+  async giveUp(to: Host, there: Guest): Promise<void> {
+    await there.kill();
+    await this.#options.disks.unready(to);
+  }
+
+  async powerOff(): Promise<void> {
+    await this.guest.powerOff();
+    this.#closePorts();
+    await this.#options.disks.left(this.#host);
+  }
+
+  async #start(host: Host, disks: readonly string[], incoming: boolean): Promise<Guest> {
+    const { ports = [], ...options } = this.#options;
+    const ticks = join(host.folder, `ticks-${instances}`);
+    const others = ports.map(({ ioBase, port }, i) => ({ ioBase, port, path: join(host.folder, `port-${instances}-${i}`) }));
+    instances++;
+    const debugPorts = others.flatMap(({ ioBase, path }, i) => DebugPort.arguments(`port${i}`, ioBase, path));
+    const guest = await startGuest({
+      ...options,
+      host,
+      incoming,
+      arguments: [...disks, ...Ticks.arguments(ticks), ...debugPorts],
+    });
+    await this.ticks.connect(ticks);
+    for (const { port, path } of others) await port.connect(path);
+    return guest;
+  }
+
+  #closePorts(): void {
+    this.ticks.close();
+    for (const { port } of this.#options.ports ?? []) port.close();
+  }
+}
