@@ -1,6 +1,7 @@
 /** One guest that works and moves again and again, and what it, its disk and the daemons have to say of it. */
 import { closeSync, openSync, readSync } from 'node:fs';
 import { DebugPort } from '../../test/guest/debug-port.ts';
+import { NetbusDisks, type Stalls } from '../../test/guest/netbus-disks.ts';
 import { type Disks, Traveller } from '../../test/guest/traveller.ts';
 import type { Cleanup } from '../../test/support/cleanup.ts';
 import type { Cluster } from '../../test/support/cluster.ts';
@@ -8,7 +9,6 @@ import { longestGapMs } from '../../test/support/gaps.ts';
 import { waitFor } from '../../test/support/wait.ts';
 import { BLOCK_BYTES, describeFinding } from '../faults/block-ledger.ts';
 import { FioGuest, fioOptions } from '../faults/fio-guest.ts';
-import { NetbusDisks, type Stalls } from './disks.ts';
 import { DEVICE_HOST, type Move, placementOf } from './plan.ts';
 import { BlockRecorder, WRITER_PORT } from './recorder.ts';
 import type { Sample } from './report.ts';
@@ -83,7 +83,7 @@ class Run {
   async begin(): Promise<void> {
     const { cluster, cleanup, vm, disks, imagePath, seed } = this.#options;
     const port = new DebugPort((data) => this.#recorder.feed(data));
-    const ports = imagePath === undefined ? [] : [{ ioBase: WRITER_PORT, port }];
+    const ports = imagePath === undefined ? [] : [{ place: WRITER_PORT, port }];
     const guestOptions = { name: vm, cleanup, fio: true, memoryMiB: MEMORY_MIB };
     this.#traveller = await Traveller.boot(cluster.host(DEVICE_HOST), { ...guestOptions, disks, ports });
     const { guest } = this.#traveller;

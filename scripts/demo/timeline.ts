@@ -1,5 +1,8 @@
 /** What a guest got done over time, and what happened meanwhile: as text, and as a picture (SVG). */
 
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { longestGapMs } from '../../test/support/gaps.ts';
 
 /** Something that happened, on the demo's clock. */
@@ -79,6 +82,13 @@ export function svgTimeline(timeline: Timeline, title: string): string {
     '</svg>',
     '',
   ].join('\n');
+}
+
+/** Puts a timeline into a file of its own, which stays. Returns its path. */
+export function writePicture(name: string, timeline: Timeline, title: string): string {
+  const path = join(mkdtempSync(join(tmpdir(), `netbus-${name}-`)), `${name}.svg`);
+  writeFileSync(path, svgTimeline(timeline, title));
+  return path;
 }
 
 /** How much was finished in each of `columns` equal parts of the time. */

@@ -1,6 +1,6 @@
 /**
- * A guest's debug port (isa-debugcon): what the guest writes there reaches this process at once, with the time at which it came. One port stays one
- * stream while the guest moves from QEMU to QEMU.
+ * A port that a guest writes to: what it writes reaches this process at once, with the time at which it came. One port stays one stream while the guest
+ * moves from QEMU to QEMU.
  */
 
 import { once } from 'node:events';
@@ -11,6 +11,9 @@ interface Place {
   readonly chunks: { readonly data: Buffer; readonly atMs: number }[];
   ended: boolean;
 }
+
+/** What it is in the guest: the next serial port, or QEMU's debug port (isa-debugcon) at this I/O address, which needs no driver. */
+export type PortPlace = 'serial' | number;
 
 export class DebugPort {
   readonly #onData: (data: Buffer, atMs: number) => void;
@@ -23,9 +26,10 @@ export class DebugPort {
   }
 
   /** QEMU's arguments for a port that is `connect`ed at the socket path. */
-  static arguments(id: string, ioBase: number, socketPath: string): string[] {
-    const chardev = `socket,id=${id},path=${socketPath},server=on,wait=off`;
-    return ['-chardev', chardev, '-device', `isa-debugcon,iobase=${ioBase},chardev=${id}`];
+  static arguments(id: string, place: PortPlace, socketPath: string): string[] {
+    const chardev = ['-chardev', `socket,id=${id},path=${socketPath},server=on,wait=off`];
+    if (place === 'serial') return [...chardev, '-serial', `chardev:${id}`];
+    return [...chardev, '-device', `isa-debugcon,iobase=${place},chardev=${id}`];
   }
 
   /**

@@ -45,6 +45,8 @@ export interface GuestOptions {
   host?: { command(argv: readonly string[]): string[] };
   /** Whether fio is in the image (83 MB more to boot). */
   fio?: boolean;
+  /** `disk`: the firmware boots what is on its first disk, and no agent answers. Default `kernel`. */
+  boot?: 'kernel' | 'disk';
   /** A disk of the guest, such as /dev/vda, that becomes its root filesystem (see root-disk.ts). */
   root?: string;
   /** More words for the kernel's command line. */
@@ -75,7 +77,7 @@ export async function startGuest(options: GuestOptions): Promise<Guest> {
   try {
     await waitForListener(sockets.agent, qemu.pid, QEMU_START_MS_MAX);
     await guest.connect(sockets.qmp, sockets.agent);
-    if (options.incoming !== true) await guest.waitUntilReady();
+    if (options.incoming !== true && options.boot !== 'disk') await guest.waitUntilReady();
   } catch (error) {
     qemu.signal('SIGKILL');
     await qemu.exited;
@@ -186,7 +188,6 @@ export class Guest {
 
 /** What QEMU is started with. A fixed machine without defaults, so that the guest's devices are exactly those given. */
 function qemuArguments(options: GuestOptions, folder: string, sockets: { qmp: string; agent: string }): string[] {
-  const image = guestImage();
   const memoryMiB = options.memoryMiB ?? (options.fio === true ? 512 : 256);
   const extra = options.arguments ?? [];
   const machine = options.machine ?? 'q35';
@@ -211,14 +212,19 @@ function qemuArguments(options: GuestOptions, folder: string, sockets: { qmp: st
     ...['-nodefaults', '-no-user-config', '-display', 'none'],
     ...(options.resettable === true ? [] : ['-no-reboot']),
     ...(options.incoming === true ? ['-incoming', 'defer'] : []),
-    ...['-kernel', image.kernel, '-initrd', options.fio === true ? image.initramfsWithFio : image.initramfs],
-    ...['-append', kernelCommandLine(options)],
+    ...(options.boot === 'disk' ? [] : kernelArguments(options)),
     ...['-chardev', `file,id=console,path=${join(folder, 'console.log')}`, '-serial', 'chardev:console'],
     ...['-chardev', `socket,id=qmp,path=${sockets.qmp},server=on,wait=off`, '-mon', 'chardev=qmp,mode=control'],
     ...['-device', 'virtio-serial-pci', '-chardev', `socket,id=agent,path=${sockets.agent},server=on,wait=off`],
     ...['-device', 'virtserialport,chardev=agent,name=netbus.agent'],
     ...extra,
   ];
+}
+
+function kernelArguments(options: GuestOptions): string[] {
+  const image = guestImage();
+  const initramfs = options.fio === true ? image.initramfsWithFio : image.initramfs;
+  return ['-kernel', image.kernel, '-initrd', initramfs, '-append', kernelCommandLine(options)];
 }
 
 /** A panic ends the guest; self-tests, timer checks and mitigations, which cost a second or more under TCG, are off. */

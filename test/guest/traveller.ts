@@ -2,7 +2,7 @@
 
 import { join } from 'node:path';
 import type { Host } from '../support/hosts.ts';
-import { DebugPort, Ticks } from './debug-port.ts';
+import { DebugPort, type PortPlace, Ticks } from './debug-port.ts';
 import { type Guest, type GuestOptions, startGuest } from './guest.ts';
 import { type GuestMigration, type MigrateOptions, migrateGuest } from './migrate.ts';
 
@@ -22,7 +22,16 @@ export interface Disks {
 export interface TravellerOptions extends Omit<GuestOptions, 'host' | 'incoming' | 'arguments'> {
   readonly disks: Disks;
   /** Lines from the guest, by the port that they come at. */
-  readonly ports?: readonly { readonly ioBase: number; readonly port: DebugPort }[];
+  readonly ports?: readonly { readonly place: PortPlace; readonly port: DebugPort }[];
+}
+
+export interface MoveOptions {
+  /** A QEMU that `expect` gave, instead of a new one. */
+  readonly there?: Guest;
+  /** As that of `migrateGuest`, with the QEMU that waits. */
+  readonly atSwitchover?: (there: Guest) => Promise<boolean>;
+  /** Looks at both places before the old QEMU ends. */
+  readonly arrived?: (from: Host, to: Host) => Promise<void>;
 }
 
 let instances = 0;
@@ -32,12 +41,13 @@ export class Traveller {
   readonly #options: TravellerOptions;
   #host: Host;
   #guest: Guest | undefined;
+  readonly #monitors = new WeakMap<Guest, string>();
 
-  /** Boots it on a host; it ticks from then on. */
+  /** Boots it on a host; with the kernel of the test guests it ticks from then on. */
   static async boot(host: Host, options: TravellerOptions): Promise<Traveller> {
     const traveller = new Traveller(host, options);
     traveller.#guest = await traveller.#start(host, await options.disks.ready(host), false);
-    await traveller.guest.succeed('/sbin/ticker </dev/null >/dev/null 2>&1 &');
+    if (options.boot !== 'disk') await traveller.guest.succeed('/sbin/ticker </dev/null >/dev/null 2>&1 &');
     return traveller;
   }
 
@@ -56,6 +66,11 @@ export class Traveller {
     return this.#guest!;
   }
 
+  /** A second monitor of its QEMU, for whoever else drives it. */
+  get monitorPath(): string {
+    return this.#monitors.get(this.guest)!;
+  }
+
   /** A QEMU that waits for it at another host. */
   async expect(to: Host): Promise<Guest> {
     const disks = await this.#options.disks.ready(to, this.#host);
@@ -67,20 +82,25 @@ export class Traveller {
     }
   }
 
-  /**
-   * Moves to another host. Rejects where it did not, with the guest at its old place; `arrived` looks at both places before the old QEMU ends. With
-   * `there`, that QEMU is used.
-   */
-  async move(
+  /** Moves to another host. Rejects where it did not, with the guest at its old place. */
+  move(to: Host, options: MoveOptions = {}): Promise<GuestMigration> {
+    return this.moveBy(migrateGuest, to, options);
+  }
+
+  /** The same, driven by somebody else. */
+  async moveBy<Result>(
+    migrate: (here: Guest, there: Guest, options: MigrateOptions) => Promise<Result>,
     to: Host,
-    options: Partial<MigrateOptions> & { there?: Guest; arrived?: (from: Host, to: Host) => Promise<void> } = {},
-  ): Promise<GuestMigration> {
+    options: MoveOptions = {},
+  ): Promise<Result> {
     const from = this.#host;
     const here = this.guest;
     const there = options.there ?? (await this.expect(to));
-    let migration: GuestMigration;
+    const { atSwitchover } = options;
+    let migration: Result;
     try {
-      migration = await migrateGuest(here, there, { uri: `tcp:${to.address}:${PORT_FIRST + instances++}`, ...options });
+      const uri = `tcp:${to.address}:${PORT_FIRST + instances++}`;
+      migration = await migrate(here, there, { uri, ...(atSwitchover && { atSwitchover: () => atSwitchover(there) }) });
     } catch (thrown) {
       await this.giveUp(to, there);
       throw thrown;
@@ -108,15 +128,17 @@ export class Traveller {
   async #start(host: Host, disks: readonly string[], incoming: boolean): Promise<Guest> {
     const { ports = [], ...options } = this.#options;
     const ticks = join(host.folder, `ticks-${instances}`);
-    const others = ports.map(({ ioBase, port }, i) => ({ ioBase, port, path: join(host.folder, `port-${instances}-${i}`) }));
+    const monitor = join(host.folder, `qmp-${instances}`);
+    const others = ports.map(({ place, port }, i) => ({ place, port, path: join(host.folder, `port-${instances}-${i}`) }));
     instances++;
-    const debugPorts = others.flatMap(({ ioBase, path }, i) => DebugPort.arguments(`port${i}`, ioBase, path));
+    const debugPorts = others.flatMap(({ place, path }, i) => DebugPort.arguments(`port${i}`, place, path));
     const guest = await startGuest({
       ...options,
       host,
       incoming,
-      arguments: [...disks, ...Ticks.arguments(ticks), ...debugPorts],
+      arguments: [...disks, ...Ticks.arguments(ticks), ...debugPorts, '-qmp', `unix:${monitor},server=on,wait=off`],
     });
+    this.#monitors.set(guest, monitor);
     await this.ticks.connect(ticks);
     for (const { port, path } of others) await port.connect(path);
     return guest;
