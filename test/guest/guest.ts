@@ -37,6 +37,8 @@ export interface GuestOptions {
   machine?: 'q35' | 'pc';
   /** Default 256; 384 with fio. */
   memoryMiB?: number;
+  /** A file that is its memory, for two QEMUs that have it one after the other; otherwise its memory is QEMU's own. */
+  memoryFile?: string;
   /** Default 1. */
   cpus?: number;
   /** More arguments for QEMU: disks (see disks.ts, or what `netbus attach` prints), network cards. */
@@ -193,7 +195,9 @@ function qemuArguments(options: GuestOptions, folder: string, sockets: { qmp: st
   const machine = options.machine ?? 'q35';
   // vhost-user backends map the guest's memory. `netbus attach` prints these arguments too; then its own are used.
   const bringsMemory = extra.some((argument) => argument.startsWith('memory-backend-'));
-  const memory = `memory-backend-memfd,id=mem,size=${memoryMiB}M,share=on`;
+  const { memoryFile } = options;
+  const backend = memoryFile === undefined ? 'memory-backend-memfd' : `memory-backend-file,mem-path=${memoryFile}`;
+  const memory = `${backend},id=mem,size=${memoryMiB}M,share=on`;
   return [
     ...[
       'qemu-system-x86_64',

@@ -67,6 +67,12 @@ export async function migrateGuest(from: Guest, to: Guest, options: MigrateOptio
   }
 }
 
+/** The memory of both is one file: it is not copied. Before the migration. */
+export async function keepMemory(from: Guest, to: Guest): Promise<void> {
+  const capabilities = [{ capability: 'x-ignore-shared', state: true }];
+  for (const { qmp } of [from, to]) await qmp.execute('migrate-set-capabilities', { capabilities });
+}
+
 async function setUp({ qmp }: Guest): Promise<void> {
   const capabilities = ['pause-before-switchover', 'events'].map((capability) => ({ capability, state: true }));
   await qmp.execute('migrate-set-capabilities', { capabilities });
