@@ -70,6 +70,7 @@ export class Tree {
     this.writeCompressed(`${DOCUMENTS}/CHANGELOG.md`, readFileSync(this.#from('CHANGELOG.md')));
     this.writeCompressed(`${DOCUMENTS}/licences.txt`, readFileSync(this.#from('dist/licences.txt')));
     cpSync(this.#from('docs'), join(this.root, DOCUMENTS, 'docs'), { recursive: true });
+    cpSync(this.#from('examples'), join(this.root, DOCUMENTS, 'examples'), { recursive: true });
   }
 
   /** The program makes them itself, where it can. */

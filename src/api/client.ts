@@ -4,18 +4,30 @@ import { type IncomingMessage, request } from 'node:http';
 import { isErrorCode, NetbusError } from '../device/errors.ts';
 import type { EventEntry, EventHistory } from './events.ts';
 import type {
+  MigrationPhase,
+  MigrationPreparation,
+  MigrationProgressEntry,
+  MigrationReport,
+  MigrationRequest,
+  Switchover,
+} from './migration.ts';
+import type {
   AddressResult,
   AttachmentEntry,
   AttachRequest,
+  BusAttachments,
   Devices,
   EvictResult,
   ExportEntry,
   ExportRequest,
+  FenceCheck,
+  FenceResult,
   GrowResult,
   Invitation,
   InvitationRequest,
   MemberProbe,
   Members,
+  PreparationRequest,
   Status,
 } from './types.ts';
 
@@ -128,12 +140,67 @@ export class ControlClient {
     return this.#call('POST', '/v1/attachments', body);
   }
 
+  /** All that there are, as the hosts of the devices say. */
+  busAttachments(): Promise<BusAttachments> {
+    return this.#call('GET', '/v1/attachments');
+  }
+
+  /** Rejects as `fence` would at once, and changes nothing. */
+  checkFence(host: string): Promise<FenceCheck> {
+    return this.#call('GET', `/v1/hosts/${encodeURIComponent(host)}/fence`);
+  }
+
+  fence(host: string): Promise<FenceResult> {
+    return this.#call('POST', `/v1/hosts/${encodeURIComponent(host)}/fence`);
+  }
+
   detach(vm: string, name: string, { force = false } = {}): Promise<{ warnings: string[] }> {
     return this.#call('DELETE', `${attachmentPath(vm, name)}${force ? '?force=true' : ''}`);
   }
 
+  prepare(vm: string, request: PreparationRequest): Promise<{ attachments: AttachmentEntry[] }> {
+    return this.#call('POST', `/v1/vms/${encodeURIComponent(vm)}/preparation`, request);
+  }
+
+  unprepare(vm: string): Promise<object> {
+    return this.#call('DELETE', `/v1/vms/${encodeURIComponent(vm)}/preparation`);
+  }
+
   grow(vm: string, name: string): Promise<GrowResult> {
     return this.#call('POST', `${attachmentPath(vm, name)}/grow`);
+  }
+
+  /** Checks whether a VM's devices can go to another host, and unless `check` is set has them made ready there. */
+  beginMigration(vm: string, body: MigrationRequest): Promise<MigrationPreparation> {
+    return this.#call('POST', migrationPath(vm), body);
+  }
+
+  /** `undo`: the VM stays here, and what was made ready is taken back. */
+  async endMigration(vm: string, to: string, { undo }: { undo: boolean }): Promise<void> {
+    await this.#call('DELETE', `${migrationPath(vm)}?${new URLSearchParams({ to, undo: String(undo) })}`);
+  }
+
+  migrationReport(vm: string, to: string): Promise<MigrationReport> {
+    return this.#call('GET', `${migrationPath(vm)}?${new URLSearchParams({ to })}`);
+  }
+
+  /** Where a migration is; rejects with `not_found` where no command is at one. */
+  migrationProgress(vm: string): Promise<MigrationProgressEntry> {
+    return this.#call('GET', `${migrationPath(vm)}/progress`);
+  }
+
+  /** Says where it is, and hears whether it is to be cancelled. */
+  tellMigration(vm: string, phase: MigrationPhase): Promise<MigrationProgressEntry> {
+    return this.#call('PUT', `${migrationPath(vm)}/progress`, { phase });
+  }
+
+  /** Asks the command that migrates a VM to cancel. */
+  cancelMigration(vm: string): Promise<MigrationProgressEntry> {
+    return this.#call('POST', `${migrationPath(vm)}/cancellation`);
+  }
+
+  switchover(vm: string): Promise<Switchover> {
+    return this.#call('GET', `/v1/vms/${encodeURIComponent(vm)}/switchover`);
   }
 
   members(): Promise<Members> {
@@ -302,6 +369,10 @@ function isSocket(path: string): boolean {
 
 function attachmentPath(vm: string, name: string): string {
   return `/v1/attachments/${encodeURIComponent(vm)}/${encodeURIComponent(name)}`;
+}
+
+function migrationPath(vm: string): string {
+  return `/v1/vms/${encodeURIComponent(vm)}/migration`;
 }
 
 function eventsPath({ since, limit, type }: EventFilter, watch = false): string {

@@ -9,14 +9,26 @@
  * | POST /v1/exports | ExportRequest | ExportEntry |
  * | POST /v1/exports/:name/reopen | - | ExportEntry |
  * | DELETE /v1/exports/:name | - | {} |
+ * | GET /v1/attachments | - | BusAttachments: of all devices as seen from here, by the hosts of those that answer in time |
  * | POST /v1/attachments | AttachRequest | AttachmentEntry |
  * | DELETE /v1/attachments/:vm/:name?force=true | - | {} |
  * | POST /v1/attachments/:vm/:name/grow | - | GrowResult |
+ * | POST /v1/vms/:vm/preparation | PreparationRequest | { attachments: AttachmentEntry[] } |
+ * | DELETE /v1/vms/:vm/preparation | - | {} |
+ * | POST /v1/vms/:vm/migration | MigrationRequest | MigrationPreparation (src/api/migration.ts) |
+ * | GET /v1/vms/:vm/migration?to=HOST | - | MigrationReport |
+ * | DELETE /v1/vms/:vm/migration?to=HOST&undo=true | - | {} |
+ * | GET /v1/vms/:vm/migration/progress | - | MigrationProgressEntry |
+ * | PUT /v1/vms/:vm/migration/progress | { phase } | MigrationProgressEntry |
+ * | POST /v1/vms/:vm/migration/cancellation | - | MigrationProgressEntry |
+ * | GET /v1/vms/:vm/switchover | - | Switchover |
  * | GET /v1/members | - | Members |
  * | POST /v1/invitations | InvitationRequest | Invitation |
  * | PATCH /v1/members/:host | { address } | AddressResult |
  * | GET /v1/members/:host/eviction | - | { allowed: true } |
  * | DELETE /v1/members/:host | - | EvictResult |
+ * | GET /v1/hosts/:host/fence | - | FenceCheck |
+ * | POST /v1/hosts/:host/fence | - | FenceResult |
  * | GET /v1/probe | - | { members: MemberProbe[] } : the other members, asked now |
  * | GET /metrics, /healthz, /readyz | - | text |
  *
@@ -42,6 +54,12 @@ export const HOLD_MS_MAX = 7 * 24 * 3_600_000;
 /** How long a guest waits for a device that is away, in milliseconds; 0 = not at all. */
 export const holdSchema = z.number().int().min(0).max(HOLD_MS_MAX);
 
+/** Shorter than this, a connection that is cut and comes back would do. */
+export const FENCE_AFTER_MS_MIN = 10_000;
+
+/** How long a silent holder keeps the lease where another host wants to take over, in milliseconds. */
+export const fenceAfterSchema = holdSchema.min(FENCE_AFTER_MS_MIN);
+
 export const exportRequestSchema = z.strictObject({
   name: nameSchema,
   /** Absolute path of an image file or a block device. */
@@ -62,8 +80,18 @@ export const attachRequestSchema = z.strictObject({
   name: nameSchema.optional(),
   /** How long requests wait while the device is away, before they fail; for ever where it is left out. */
   holdMs: holdSchema.optional(),
+  /** A new start of a VM that was at another host, which is dead or has stopped it: its attachment moves here. */
+  takeover: z.boolean().optional(),
+  /** This host counts as fenced when it has had no session with the device's host for so long, in milliseconds; never where it is left out. */
+  fenceAfterMs: fenceAfterSchema.optional(),
 });
 export type AttachRequest = z.input<typeof attachRequestSchema>;
+
+export const preparationRequestSchema = z.strictObject({
+  /** The host that the VM comes from. */
+  from: nameSchema,
+});
+export type PreparationRequest = z.input<typeof preparationRequestSchema>;
 
 export interface ExportEntry {
   name: string;
@@ -98,6 +126,58 @@ export interface ExportUser {
   holdMs?: number | undefined;
   /** ISO time since when that is so; left out where nothing changed since the daemon of the device's host started. */
   since?: string | undefined;
+  /** More exactly than `active`; a host of an older release does not give it. */
+  state?: AttachmentPlace | undefined;
+  /** Where the VM is expected. */
+  standby?: string | undefined;
+  /** Where it was, as long as it could go back there. */
+  previous?: string | undefined;
+}
+
+/**
+ * idle: nobody has the device; active: its VM's host has it; away: that host holds the lease, and has no session; handed-over: the VM was stopped,
+ * and what it left waits for the host where it is expected; fenced: it was taken from its host, and nobody has taken it over.
+ */
+export const attachmentPlaces = ['idle', 'active', 'away', 'handed-over', 'fenced'] as const;
+export type AttachmentPlace = (typeof attachmentPlaces)[number];
+
+/** One row of `netbus attachments`. */
+export interface BusAttachment {
+  vm: string;
+  name: string;
+  /** Where the VM is. */
+  host: string;
+  /** `host/export`. */
+  device: string;
+  /** unknown: the device's host does not answer, and this host has the attachment. */
+  state: AttachmentPlace | 'unknown';
+  /** Left out where it is not known. */
+  epoch?: number;
+  standby?: string;
+  previous?: string;
+  /** ISO time of the last change of the lease; left out where nothing changed since the daemon of the device's host started. */
+  since?: string;
+}
+
+export interface BusAttachments {
+  attachments: BusAttachment[];
+  /** Hosts that could not be asked for theirs. */
+  away: AwayHost[];
+  warnings: string[];
+}
+
+export interface FenceCheck {
+  host: string;
+  /** It answers this host at the moment, so it does not look dead from here. */
+  answers: boolean;
+}
+
+export interface FenceResult {
+  host: string;
+  /** Of each host that has devices: what it has taken from the fenced host, as `host:vm/name`. */
+  fenced: { by: string; attachments: string[] }[];
+  /** Hosts that could not do it: there the fenced host still has what it had. */
+  untold: { host: string; reason: string }[];
 }
 
 export interface AttachmentEntry {

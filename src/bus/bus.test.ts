@@ -28,6 +28,11 @@ test('a link that is kept comes up by itself, and says what runs at the other en
   assert.ok(linkOf(made).lastSeen !== undefined);
 });
 
+test('what a host runs and what both can is known once there is a link', async () => {
+  const made = await pair({ m1: { features: ['one', 'two'] }, m2: { features: ['two', 'three'] } });
+  assert.deepEqual(await made.m2.links.welcomeOf('m1'), { release: '0.0.0', features: ['two'] });
+});
+
 test('a host that is dropped loses links and sessions, in both directions, and is told why', async () => {
   const members = new Set(['m1', 'm2']);
   const admits = (host: string) => (members.has(host) ? undefined : `host ${host} was evicted`);
@@ -86,7 +91,7 @@ test('a new certificate is used by new connections at once, and ends none that i
   made.m1.useIdentity(renewed[0]);
   made.m2.useIdentity(renewed[1]);
   const second = await made.open('disk');
-  await session.quiesced();
+  await session.quiesced({ queues: [] });
   assert.deepEqual([new Set(seen).size, new Set(servers).size], [2, 2]);
   assert.deepEqual(ends, []);
   assert.throws(() => made.m1.useIdentity(renewed[1]), /stays the same host/);

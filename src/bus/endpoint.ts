@@ -3,7 +3,7 @@ import { native } from '../../native/index.ts';
 import { BUSY_POLL_US_DEFAULT, BusyPoll } from '../lib/busy-poll.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
-import { PROTOCOL_VERSIONS, type VersionRange } from '../protocols/netbus/limits.ts';
+import { PROTOCOL_FEATURES, PROTOCOL_VERSIONS, type VersionRange } from '../protocols/netbus/limits.ts';
 import type { PeerCertificate } from './peer.ts';
 import { makeSendBuffer } from './send-buffer.ts';
 import { TlsTransport } from './tls-transport.ts';
@@ -42,7 +42,7 @@ export interface EndpointOptions {
   readonly busyPollUs?: number;
   /** For tests of negotiation. */
   readonly versions?: VersionRange;
-  /** Additions to the protocol that this host understands; none in version 1. */
+  /** Additions to the protocol that this host understands; all of this release where it is left out. */
   readonly features?: readonly string[];
 }
 
@@ -75,7 +75,7 @@ export class Endpoint {
     this.wasMember = options.wasMember ?? (() => false);
     this.#busyPollUs = options.busyPollUs ?? BUSY_POLL_US_DEFAULT;
     this.versions = options.versions ?? PROTOCOL_VERSIONS;
-    this.features = options.features ?? [];
+    this.features = options.features ?? PROTOCOL_FEATURES;
     this.transport = options.transport ?? new TlsTransport(options);
   }
 

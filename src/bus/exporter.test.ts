@@ -5,6 +5,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { TestAuthority, TestLog, TestSessionHost, TestStaging } from '../../test/support/bus-host.ts';
 import { type Frame, frame } from '../../test/support/frames.ts';
 import { HeldDevice } from '../../test/support/held-device.ts';
+import { MemoryRecord } from '../../test/support/lease-record.ts';
 import { TlsPeer } from '../../test/support/tls-peer.ts';
 import { waitFor } from '../../test/support/wait.ts';
 import { openNullSource } from '../backends/null/null.ts';
@@ -97,6 +98,56 @@ test('each violation ends that session with BYE protocol, frees its staging and 
   other.send(read(0));
   assert.equal((await other.received(reply)).payload.length, 4096);
   other.socket.destroy();
+});
+
+const left = { queues: [{ fetched: 9, usedIndex: 7, heads: [3, 1], lastBatch: [] }] };
+
+test('what is left behind is checked to its last member; a hostile one ends that session alone', async () => {
+  const [queue] = left.queues;
+  const many = Array.from({ length: 1024 }, (_, i) => i);
+  const long = { left: { queues: Array.from({ length: 16 }, () => ({ ...queue, heads: many, lastBatch: many })) } };
+  const quiesced = (json: object | undefined, more: Partial<Frame> = {}) =>
+    json === undefined
+      ? frame({ type: state, kind: 2, id: 2, ...more })
+      : frame({ type: state, kind: 2, id: 2, ...more }, json);
+  const cases: [string, string[], Uint8Array, RegExp][] = [
+    ['no payload', ['hand-over'], quiesced(undefined), /STATE quiesced: the payload is not JSON/],
+    ['no JSON', ['hand-over'], quiesced(undefined, { payload: new Uint8Array(9) }), /STATE quiesced: the payload is not JSON/],
+    ['nothing that is left', ['hand-over'], quiesced({}), /STATE quiesced: left: /],
+    ['another word', ['hand-over'], quiesced({ left: 'everything' }), /STATE quiesced: left/],
+    ['an index of no ring', ['hand-over'], quiesced({ left: { queues: [{ ...queue, fetched: -1 }] } }), /STATE quiesced: left/],
+    [
+      'a head of no queue',
+      ['hand-over'],
+      quiesced({ left: { queues: [{ ...queue, heads: [1024] }] } }),
+      /STATE quiesced: left/,
+    ],
+    ['a member that nobody knows', ['hand-over'], quiesced({ left: { ...left, more: 1 } }), /STATE quiesced: left/],
+    ['queues of no disk', ['hand-over'], quiesced({ left: { queues: Array(17).fill(queue) } }), /STATE quiesced: left/],
+    ['more than a frame has', ['hand-over'], quiesced(long), /STATE with \d+ bytes of payload, of at most 65536/],
+    ['a payload of active', ['hand-over'], frame({ type: state, kind: 1, id: 2 }, { left }), /STATE with a payload/],
+    ['a payload without the feature', [], quiesced({ left }), /STATE with a payload, which it has only for quiesced/],
+    ['standby without the feature', [], quiesced(undefined), /STATE quiesced in the state standby/],
+  ];
+  const { target, host } = await serve();
+  const record = new MemoryRecord();
+  host.add('a3', openNullSource({ capacityBytes: MIB }), record);
+  for (const [what, features, bytes, message] of cases) {
+    const peer = await TlsPeer.connect(m2, target);
+    await peer.hello('a3', features);
+    peer.socket.write(bytes);
+    const bye = await peer.bye();
+    assert.equal(bye.code, 'protocol', what);
+    assert.match(bye.message, message, what);
+    assert.equal(record.value.handOver, undefined, what);
+    peer.socket.destroy();
+  }
+  const peer = await TlsPeer.connect(m2, target);
+  await peer.hello('a3', ['hand-over', 'unheard-of']);
+  peer.socket.write(quiesced({ left, more: 1 }));
+  assert.deepEqual(JSON.parse(Buffer.from((await peer.received(stated)).payload).toString()), { epoch: 0 });
+  assert.deepEqual(record.value.handOver, left);
+  peer.socket.destroy();
 });
 
 test('requests outside the state active are violations', async () => {

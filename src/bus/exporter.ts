@@ -1,8 +1,9 @@
 /** The device's side of sessions: docs/protocol.md, 4. Authorises each through the SessionHost, and carries its requests to the device. */
 import { NetbusError } from '../device/errors.ts';
+import type { HandOver } from '../device/hand-over.ts';
 import { type FrameHeader, FrameType, SessionStateKind } from '../protocols/netbus/frame.ts';
-import { CREDIT_BYTES_DEFAULT, SESSIONS_MAX } from '../protocols/netbus/limits.ts';
-import { encodeError, type SessionHello } from '../protocols/netbus/messages.ts';
+import { CREDIT_BYTES_DEFAULT, HAND_OVER_FEATURE, SESSIONS_MAX } from '../protocols/netbus/limits.ts';
+import { decodeMessage, encodeError, quiescedSchema, type SessionHello } from '../protocols/netbus/messages.ts';
 import { type Connection, type ConnectionOwner, unexpected } from './connection.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { Incoming } from './listener.ts';
@@ -61,7 +62,8 @@ export class Exporter {
         else session.displaced(cause);
       });
       const { profile, depth, instance, bytes = CREDIT_BYTES_DEFAULT } = opened;
-      session = new ExportedSession({ connection, hello, opened, bytes, allocate: this.#allocate });
+      const handsOver = incoming.features.includes(HAND_OVER_FEATURE);
+      session = new ExportedSession({ connection, hello, opened, handsOver, bytes, allocate: this.#allocate });
       session.onOver = (exported) => this.#sessions.delete(exported);
       session.onLost = (cause) => this.#observer?.sessionLost(connection.peer, hello.attachment, cause);
       this.#sessions.add(session);
@@ -93,7 +95,9 @@ export class Exporter {
 
 type ExportedState =
   | { readonly name: 'standby' | 'activating' | 'quiesced' }
-  | { readonly name: 'active' | 'releasing'; readonly port: RequestPort; readonly epoch: number }
+  | { readonly name: 'active'; readonly port: RequestPort; readonly epoch: number }
+  /** `port`: of the device that it had; undefined where it gives back what an earlier session had. */
+  | { readonly name: 'releasing'; readonly port: RequestPort | undefined; readonly epoch: number }
   | { readonly name: 'over' };
 
 class ExportedSession implements ConnectionOwner, RequestPortLink {
@@ -103,6 +107,8 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
   readonly #connection: Connection;
   readonly #hello: SessionHello;
   readonly #opened: OpenedSession;
+  /** STATE quiesced says what is left, and STATED what was. */
+  readonly #handsOver: boolean;
   readonly #bytes: number;
   readonly #allocate: AllocateStaging;
   readonly #since: number;
@@ -114,12 +120,14 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
     connection: Connection;
     hello: SessionHello;
     opened: OpenedSession;
+    handsOver: boolean;
     bytes: number;
     allocate: AllocateStaging;
   }) {
     this.#connection = options.connection;
     this.#hello = options.hello;
     this.#opened = options.opened;
+    this.#handsOver = options.handsOver;
     this.#bytes = options.bytes;
     this.#allocate = options.allocate;
     this.#since = options.connection.endpoint.clock.wallTime();
@@ -138,7 +146,7 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
     const state = this.#state;
     const base = { peer, attachment, state: state.name, since: this.#since };
     if (state.name !== 'active' && state.name !== 'releasing') return { ...base, inFlight: 0 };
-    return { ...base, epoch: state.epoch, inFlight: state.port.inFlight };
+    return { ...base, epoch: state.epoch, inFlight: state.port?.inFlight ?? 0 };
   }
 
   /** The device's side ends it: the lease went to a newer session, the export was removed, the daemon stops. */
@@ -163,6 +171,9 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
         else if (frame.type === FrameType.event) throw unexpected(frame, `in the state ${state.name}`);
         return;
       case FrameType.state:
+        if (frame.payloadLength > 0 && !(this.#handsOver && frame.kind === SessionStateKind.quiesced)) {
+          throw unexpected(frame, 'with a payload, which it has only for quiesced, with the feature hand-over');
+        }
         return;
       default:
         throw unexpected(frame, 'is not for the device side of a session');
@@ -173,8 +184,8 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
     if (this.#state.name === 'active') this.#state.port.payload(frame, bytes, offset, length, position);
   }
 
-  end(frame: FrameHeader): void {
-    if (frame.type === FrameType.state) this.#stateAsked(frame);
+  end(frame: FrameHeader, text: Uint8Array | undefined): void {
+    if (frame.type === FrameType.state) this.#stateAsked(frame, text!);
     else if (this.#state.name === 'active') this.#state.port.end(frame);
   }
 
@@ -202,17 +213,24 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
 
   // --- states --------------------------------------------------------------------------------------------------------------------
 
-  #stateAsked(frame: FrameHeader): void {
+  #stateAsked(frame: FrameHeader, text: Uint8Array): void {
     const state = this.#state;
+    // The header is the parser's, and the next one's soon.
+    const { id } = frame;
     switch (frame.kind) {
       case SessionStateKind.active:
         if (state.name !== 'standby' && state.name !== 'quiesced') throw unexpected(frame, `active in the state ${state.name}`);
-        void this.#activate(frame.id, state);
+        void this.#activate(id, state);
         return;
       case SessionStateKind.quiesced:
-        if (state.name !== 'active') throw unexpected(frame, `quiesced in the state ${state.name}`);
-        if (!state.port.idle) throw unexpected(frame, 'quiesced while requests have no reply');
-        void this.#release(frame.id, state.port, state.epoch);
+        if (state.name === 'active') {
+          if (!state.port.idle) throw unexpected(frame, 'quiesced while requests have no reply');
+          void this.#release(id, state.port, state.epoch, this.#left(text));
+        } else if (this.#handsOver && (state.name === 'standby' || state.name === 'quiesced')) {
+          void this.#releaseEarlier(id, state, this.#left(text));
+        } else {
+          throw unexpected(frame, `quiesced in the state ${state.name}`);
+        }
         return;
       default:
         throw unexpected(frame, `of the unknown kind ${frame.kind}`);
@@ -223,7 +241,7 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
     const { session } = this.#opened;
     this.#state = { name: 'activating' };
     try {
-      const { epoch, instance, device } = await session.activate();
+      const { epoch, instance, device, handOver } = await session.activate();
       if (this.#state.name !== 'activating') {
         await device.close();
         session.close();
@@ -242,20 +260,26 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
       }
       this.#state = { name: 'active', port, epoch };
       this.#connection.source = port;
-      this.#connection.send(FrameType.stated, { id }, { epoch, instance });
+      const told = this.#handsOver && handOver !== undefined ? { handOver } : {};
+      this.#connection.send(FrameType.stated, { id }, { epoch, instance, ...told });
       this.#connection.endpoint.log.info({ peer: this.peer, attachment: this.attachment, epoch }, 'lease granted');
     } catch (thrown) {
-      this.#failed(id, thrown);
+      this.#failed(id, 'granted', thrown);
       if (this.#state.name === 'activating') this.#state = before;
     }
   }
 
-  async #release(id: number, port: RequestPort, epoch: number): Promise<void> {
+  /** What the VM's side says of its guest's requests. One without the feature has none left, and says no more. */
+  #left(text: Uint8Array): HandOver | 'unchanged' {
+    return this.#handsOver ? decodeMessage(quiescedSchema, text, 'STATE quiesced').left : { queues: [] };
+  }
+
+  async #release(id: number, port: RequestPort, epoch: number, left: HandOver | 'unchanged'): Promise<void> {
     this.#state = { name: 'releasing', port, epoch };
     this.#connection.source = undefined;
     try {
       await port.close();
-      await this.#opened.session.quiesced({ queues: [] });
+      await this.#opened.session.quiesced(left);
       if (this.#state.name !== 'releasing') return;
       this.#state = { name: 'quiesced' };
       this.#connection.send(FrameType.stated, { id }, { epoch });
@@ -266,12 +290,31 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
     }
   }
 
-  #failed(id: number, thrown: unknown): void {
+  /** An earlier session of its host is over. Nothing of this one has ended where that is refused, so it goes on as it was. */
+  async #releaseEarlier(id: number, before: ExportedState, left: HandOver | 'unchanged'): Promise<void> {
+    const { epoch } = this.#hello;
+    this.#state = { name: 'releasing', port: undefined, epoch };
+    try {
+      await this.#opened.session.quiesced(left);
+      if (this.#state.name !== 'releasing') return;
+      this.#state = { name: 'quiesced' };
+      this.#connection.send(FrameType.stated, { id }, { epoch });
+      this.#connection.endpoint.log.info(
+        { peer: this.peer, attachment: this.attachment },
+        'lease of an earlier session given back',
+      );
+    } catch (thrown) {
+      this.#failed(id, 'given back', thrown);
+      if (this.#state.name === 'releasing') this.#state = before;
+    }
+  }
+
+  #failed(id: number, what: 'granted' | 'given back', thrown: unknown): void {
     const error = NetbusError.from(thrown);
     const { log } = this.#connection.endpoint;
     const fields = { peer: this.peer, attachment: this.attachment, code: error.code };
-    if (error.code === 'internal') log.error({ ...fields, err: thrown }, 'the lease could not be granted');
-    else log.warn(fields, `the lease was not granted: ${error.message}`);
+    if (error.code === 'internal') log.error({ ...fields, err: thrown }, `the lease could not be ${what}`);
+    else log.warn(fields, `the lease was not ${what}: ${error.message}`);
     this.#connection.send(FrameType.stated, { id }, { error: encodeError(error) });
   }
 
@@ -287,7 +330,7 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
     const { log } = this.#connection.endpoint;
     log.info({ peer: this.peer, attachment: this.attachment, code: cause.code }, `session ended: ${cause.message}`);
     try {
-      if (state.name === 'active' || state.name === 'releasing') await state.port.close();
+      if (state.name === 'active' || state.name === 'releasing') await state.port?.close();
     } catch (thrown) {
       log.error({ peer: this.peer, attachment: this.attachment, err: thrown }, 'the device could not be closed');
     } finally {

@@ -6,7 +6,7 @@ import type { Target } from './dial.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { Incoming } from './listener.ts';
 import type { BusObserver } from './observer.ts';
-import { type LinkStatus, OutgoingLink } from './outgoing-link.ts';
+import { type LinkStatus, type LinkWelcome, OutgoingLink } from './outgoing-link.ts';
 
 /** The two take turns each second. */
 const DOUBLED_LOG_MS = 60_000;
@@ -44,6 +44,13 @@ export class Links {
   async call(host: string, method: string, params: object, options: { timeoutMs?: number } = {}): Promise<JsonObject> {
     const link = await this.#link(host).get(options.timeoutMs ?? CALL_MS_DEFAULT);
     return await link.call(method, params, options);
+  }
+
+  /** What `host` runs, and what both ends can, over a link that is opened for it where there is none. Rejects as `call`. */
+  async welcomeOf(host: string, options: { timeoutMs?: number } = {}): Promise<LinkWelcome> {
+    const link = this.#link(host);
+    await link.get(options.timeoutMs ?? CALL_MS_DEFAULT);
+    return link.welcome!;
   }
 
   /** Opens a link to `host`, and opens it again for as long as the host is not dropped. */

@@ -18,6 +18,8 @@ export interface Incoming {
   /** The peer's address and port, for people and for limits. */
   readonly address: string;
   readonly hello: Hello;
+  /** Those in common. */
+  readonly features: readonly string[];
   /** Lets it in: frames go to `owner` from now on. False where the connection has ended meanwhile; `owner` then hears nothing. */
   welcome(owner: ConnectionOwner, more?: WelcomeMore): boolean;
 }
@@ -163,6 +165,7 @@ class Unfinished implements Securing, ConnectionOwner {
       connection,
       address: arrival.address,
       hello,
+      features,
       welcome(owner, more) {
         if (!connection.open) return false;
         connection.send(FrameType.welcome, {}, makeWelcome(endpoint, version, features, more));

@@ -24,6 +24,13 @@ export interface LinkStatus {
   readonly error?: string;
 }
 
+/** What a host's WELCOME said of it. */
+export interface LinkWelcome {
+  readonly release: string;
+  /** Those that both ends have. */
+  readonly features: readonly string[];
+}
+
 export interface OutgoingLinkOptions {
   readonly endpoint: Endpoint;
   readonly handlers: ControlHandlers;
@@ -54,7 +61,7 @@ export class OutgoingLink {
   /** Since when it has not been up; undefined while it is. */
   #awaySince: number | undefined;
   #state: LinkState;
-  #release: string | undefined;
+  #welcome: LinkWelcome | undefined;
   #retryMs = RETRY_FIRST_MS;
   /** What was logged last: one line a reason, not one an attempt. */
   #logged = '';
@@ -70,7 +77,7 @@ export class OutgoingLink {
     const state = this.#state;
     const base = {
       ...{ peer: this.#host, since: this.#awaySince ?? state.since },
-      ...(this.#release !== undefined && { release: this.#release }),
+      ...(this.#welcome !== undefined && { release: this.#welcome.release }),
     };
     switch (state.name) {
       case 'up': {
@@ -103,6 +110,11 @@ export class OutgoingLink {
       case 'closed':
         throw new NetbusError('ended', `the link with ${this.#host} is closed`);
     }
+  }
+
+  /** What the host said of itself when the link was up last; undefined before. */
+  get welcome(): LinkWelcome | undefined {
+    return this.#welcome;
   }
 
   /** Undefined unless it is up at this moment. */
@@ -144,8 +156,8 @@ export class OutgoingLink {
         this.#endpoint,
         target,
         { purpose: 'control' },
-        (connection, { release }) => {
-          this.#release = release;
+        (connection, { release, features }) => {
+          this.#welcome = { release, features };
           return new ControlLink(connection, handlers, (_link, cause) => this.#down(cause));
         },
         signal,

@@ -6,6 +6,7 @@ import { TestAuthority, TestStaging } from '../../test/support/bus-host.ts';
 import { type BusPair, busPair } from '../../test/support/bus-pair.ts';
 import { type Frame, frame } from '../../test/support/frames.ts';
 import { HeldDevice } from '../../test/support/held-device.ts';
+import { MemoryRecord } from '../../test/support/lease-record.ts';
 import { MemoryRegion } from '../../test/support/memory-region.ts';
 import { TlsPeer } from '../../test/support/tls-peer.ts';
 import { waitFor } from '../../test/support/wait.ts';
@@ -14,6 +15,7 @@ import { Batch, type Replies } from '../device/batch.ts';
 import type { Device, Guest } from '../device/device.ts';
 import { DiskKind, DiskStatus } from '../device/disk.ts';
 import type { NetbusError } from '../device/errors.ts';
+import type { HandOver } from '../device/hand-over.ts';
 import { MessageTable } from '../device/message-table.ts';
 import { ManualClock } from '../lib/clock.ts';
 import { FrameType } from '../protocols/netbus/frame.ts';
@@ -90,14 +92,20 @@ interface Hostile {
 }
 
 /** A session whose other end is in the test's hands, with the lease granted and one read on its way. */
-async function hostile(options: { clock?: ManualClock } = {}): Promise<Hostile> {
+async function hostile(
+  options: { clock?: ManualClock; features?: string[]; stated?: object; peers?: TlsPeer[] } = {},
+): Promise<Hostile> {
+  const { features = [], stated: more = {}, peers = [], ...host } = options;
   let peer: TlsPeer | undefined;
   const server = await TlsPeer.listen(m1, (accepted) => {
     peer = accepted;
-    void accepted.received(FrameType.hello).then(() => accepted.send({ type: FrameType.welcome }, welcome));
-    void accepted.received(FrameType.state).then(({ id }) => accepted.send({ type: stated, id }, { epoch: 7, instance: 'i2' }));
+    peers.push(accepted);
+    void accepted.received(FrameType.hello).then(() => accepted.send({ type: FrameType.welcome }, { ...welcome, features }));
+    void accepted
+      .received(FrameType.state)
+      .then(({ id }) => accepted.send({ type: stated, id }, { epoch: 7, instance: 'i2', ...more }));
   });
-  const endpoint = await authority.endpoint('m2', { identity: m2, ...options });
+  const endpoint = await authority.endpoint('m2', { identity: m2, ...host });
   const ended: NetbusError[] = [];
   const { allocate } = new TestStaging();
   const session = await openRemoteSession({ endpoint, target: server.target, attachment: 'a1', allocate }, (cause) =>
@@ -124,7 +132,8 @@ const welcome = {
 
 test('a session: standby, the lease, requests, the lease given back and asked for again', async () => {
   const { host, open, staging } = await pair();
-  const lease = host.add('a1', nothing);
+  const record = new MemoryRecord();
+  const lease = host.add('a1', nothing, record);
   const session = await open('a1');
   assert.deepEqual(session.profile, nothing.profile);
   assert.equal(lease.active, false);
@@ -140,8 +149,8 @@ test('a session: standby, the lease, requests, the lease given back and asked fo
     assert.equal(guest.region.bytes(0, guest.region.size).indexOf(1), -1);
     assert.deepEqual(await grant.device.quiesce(new AbortController().signal), { outcome: 'clean' });
     if (epoch === 2) await grant.device.close();
-    await session.quiesced();
-    assert.deepEqual(lease.state, { epoch, holder: null });
+    await session.quiesced({ queues: [] });
+    assert.deepEqual(record.value.lease, { epoch, holder: null });
     assert.equal(staging.regions, 0);
     await grant.device.close();
   }
@@ -322,4 +331,71 @@ test('a capacity that grew at the other end reaches the guest, and the new bytes
   guest.read(1, 16 * MIB);
   await waitFor('let through', () => device.taken.length + guest.answers.length >= 2);
   session.close();
+});
+
+const left: HandOver = {
+  queues: [{ fetched: 9, usedIndex: 7, heads: [3, 1], lastBatch: [1] }],
+  unflushed: { bootId: 'b', instance: 'i', log: { host: 'm2', bytes: 4096 } },
+};
+
+test('what a guest left travels with the lease: over its own session, over one in standby, and back with the next grant', async () => {
+  const { host, open } = await pair();
+  const record = new MemoryRecord();
+  const lease = host.add('a1', nothing, record);
+  const first = await open('a1');
+  await first.activate();
+  await first.quiesced(left);
+  assert.deepEqual(record.value.handOver, left);
+  const causes: NetbusError[] = [];
+  const cut = await open('a1', (cause) => causes.push(cause));
+  assert.equal((await cut.activate()).handOver, undefined);
+  const standby = await open('a1');
+  await standby.quiesced(left);
+  assert.deepEqual([record.value.lease, record.value.handOver, lease.active], [{ epoch: 2, holder: null }, left, false]);
+  await waitFor('the session that was cut is over', () => causes.length === 1);
+  assert.match(causes[0].message, /a newer session of the same host gave the lease back/);
+  // As if it had come from another host.
+  record.value = { ...record.value, host: 'm9', standby: { host: 'm2' } };
+  assert.deepEqual((await standby.activate()).handOver, left);
+  await standby.quiesced('unchanged');
+  assert.deepEqual([record.value.host, record.value.handOver], ['m9', left]);
+  for (const session of [first, standby]) session.close();
+});
+
+test('a release in standby that is refused leaves the session in standby', async () => {
+  const { host, open } = await pair();
+  const record = new MemoryRecord({ host: 'm9' });
+  host.add('a1', nothing, record);
+  const session = await open('a1');
+  await assert.rejects(session.quiesced(left), { code: 'denied', message: /the VM is at host m9: host m2 has nothing of it/ });
+  await session.activate();
+  session.close();
+});
+
+test('with a host of an older release a clean release is what it was, and anything else is refused in words', async () => {
+  const { host, open } = await pair({ m1: { features: [], release: '0.0.9' }, m2: { release: '0.2.0' } });
+  const record = new MemoryRecord();
+  host.add('a1', nothing, record);
+  const session = await open('a1');
+  const refused = { code: 'protocol', message: /m1 .* runs release 0\.0\.9.*upgrade it to the one of this host, 0\.2\.0$/ };
+  await assert.rejects(session.quiesced({ queues: [] }), refused);
+  await session.activate();
+  for (const what of [left, 'unchanged'] as const) await assert.rejects(session.quiesced(what), refused);
+  const clean = { queues: [{ fetched: 9, usedIndex: 9, heads: [], lastBatch: [] }] };
+  await session.quiesced(clean);
+  assert.deepEqual(record.value, { host: 'm2', lease: { epoch: 1, holder: null } });
+  session.close();
+});
+
+test('a hand-over that no guest can have left ends the session', async () => {
+  const cases: [string, object, RegExp][] = [
+    ['an index of no ring', { queues: [{ ...left.queues[0], fetched: 65536 }] }, /STATED: /],
+    ['a head of no queue', { queues: [{ ...left.queues[0], heads: [1024] }] }, /STATED: /],
+    ['an unknown member', { ...left, colour: 'red' }, /STATED: /],
+  ];
+  for (const [what, handOver, message] of cases) {
+    const peers: TlsPeer[] = [];
+    await assert.rejects(hostile({ features: ['hand-over'], stated: { handOver }, peers }), { code: 'protocol' }, what);
+    assert.match((await peers[0].bye()).message, message, what);
+  }
 });

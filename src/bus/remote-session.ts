@@ -1,8 +1,10 @@
 /** The VM's side of a session: standby, the lease asked for and given back, and the device that travels by it (docs/protocol.md, 4). */
 import { NetbusError } from '../device/errors.ts';
+import type { HandOver } from '../device/hand-over.ts';
 import type { Profile } from '../device/profile.ts';
 import type { Grant, Session } from '../device/source.ts';
 import { type FrameHeader, FrameType, SessionStateKind } from '../protocols/netbus/frame.ts';
+import { HAND_OVER_FEATURE } from '../protocols/netbus/limits.ts';
 import { decodeError, decodeMessage, statedSchema, type Welcome } from '../protocols/netbus/messages.ts';
 import { type Connection, type ConnectionOwner, unexpected } from './connection.ts';
 import { dial, type Target } from './dial.ts';
@@ -49,7 +51,7 @@ type State =
   | { readonly name: 'active'; readonly device: RemoteDevice | undefined }
   | { readonly name: 'ended' };
 
-type Answer = { readonly epoch: number; readonly instance: string; readonly device: RemoteDevice | undefined } | NetbusError;
+type Answer = (Pick<Grant, 'epoch' | 'instance' | 'handOver'> & { readonly device: RemoteDevice | undefined }) | NetbusError;
 
 export class RemoteSession implements Session, ConnectionOwner, RemoteDeviceLink {
   /** The frozen one, as the device's host has it. */
@@ -60,6 +62,10 @@ export class RemoteSession implements Session, ConnectionOwner, RemoteDeviceLink
   readonly #depth: number;
   readonly #creditBytes: number;
   readonly #instance: string;
+  /** What a guest leaves can be told. */
+  readonly #handsOver: boolean;
+  /** The other side's, for people. */
+  readonly #release: string;
   readonly #allocate: AllocateStaging;
   readonly #onEnded: (cause: NetbusError) => void;
   readonly #onOver: (session: RemoteSession) => void;
@@ -80,6 +86,8 @@ export class RemoteSession implements Session, ConnectionOwner, RemoteDeviceLink
     this.#depth = session.depth;
     this.#creditBytes = session.bytes;
     this.#instance = session.instance;
+    this.#handsOver = options.welcome.features.includes(HAND_OVER_FEATURE);
+    this.#release = options.welcome.release;
     this.#allocate = options.allocate;
     this.#onEnded = options.onEnded;
     this.#onOver = options.onOver;
@@ -111,14 +119,26 @@ export class RemoteSession implements Session, ConnectionOwner, RemoteDeviceLink
   // --- Session -----------------------------------------------------------------------------------------------------------
 
   async activate(): Promise<Grant> {
-    const { epoch, instance, device } = await this.#ask(SessionStateKind.active);
-    return { epoch, bootId: this.bootId, instance, device: device! };
+    const { device, ...rest } = await this.#ask(SessionStateKind.active);
+    return { ...rest, bootId: this.bootId, device: device! };
   }
 
-  async quiesced(): Promise<void> {
-    const state = this.#state;
-    if (state.name === 'standby' || state.name === 'quiesced') return;
-    await this.#ask(SessionStateKind.quiesced);
+  async quiesced(left: HandOver | 'unchanged'): Promise<void> {
+    if (this.#handsOver) {
+      await this.#ask(SessionStateKind.quiesced, { left });
+      return;
+    }
+    // An older host can be told one thing: every request has its answer. Whatever else there is to tell, it keeps the lease for this host.
+    const isClean =
+      left !== 'unchanged' && left.unflushed === undefined && left.queues.every(({ heads }) => heads.length === 0);
+    if (isClean && this.#state.name === 'active') {
+      await this.#ask(SessionStateKind.quiesced);
+      return;
+    }
+    throw new NetbusError(
+      'protocol',
+      `${this.#connection.peerText} runs release ${this.#release}, which cannot keep what a guest leaves behind when it moves: upgrade it to the one of this host, ${this.#connection.endpoint.release}`,
+    );
   }
 
   close(): void {
@@ -129,7 +149,7 @@ export class RemoteSession implements Session, ConnectionOwner, RemoteDeviceLink
     this.#end(state, cause);
   }
 
-  #ask(kind: number): Promise<Exclude<Answer, NetbusError>> {
+  #ask(kind: number, payload?: object): Promise<Exclude<Answer, NetbusError>> {
     const before = this.#state;
     switch (before.name) {
       case 'ended':
@@ -142,7 +162,7 @@ export class RemoteSession implements Session, ConnectionOwner, RemoteDeviceLink
     return new Promise((resolve, reject) => {
       const answered = (answer: Answer) => (answer instanceof NetbusError ? reject(answer) : resolve(answer));
       this.#state = { name: 'asking', kind, before, answered };
-      this.#connection.send(FrameType.state, { kind, id: ++this.#stateId });
+      this.#connection.send(FrameType.state, { kind, id: ++this.#stateId }, payload);
       this.#connection.flush();
     });
   }
@@ -234,7 +254,7 @@ export class RemoteSession implements Session, ConnectionOwner, RemoteDeviceLink
       state.answered(new NetbusError(code, `${this.#connection.peerText}: ${message}`));
       return;
     }
-    const { epoch, instance = this.#instance } = answer as { epoch: number; instance?: string };
+    const { epoch, instance = this.#instance, handOver } = answer as { epoch: number; instance?: string; handOver?: HandOver };
     if (state.kind === SessionStateKind.quiesced) {
       this.#connection.source = undefined;
       this.#state = { name: 'quiesced' };
@@ -252,7 +272,7 @@ export class RemoteSession implements Session, ConnectionOwner, RemoteDeviceLink
     });
     this.#state = { name: 'active', device };
     this.#connection.source = device;
-    state.answered({ epoch, instance, device });
+    state.answered({ epoch, instance, device, ...(handOver !== undefined && { handOver }) });
   }
 
   #end(state: State, cause: NetbusError): void {

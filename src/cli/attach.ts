@@ -1,6 +1,6 @@
 /** `netbus attach`: gives a VM of this host a device, and says what its VMM needs for it, or plugs it into a running QEMU. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { type AttachmentEntry, type AttachRequest, HOLD_MS_MAX } from '../api/types.ts';
+import { type AttachmentEntry, type AttachRequest, FENCE_AFTER_MS_MIN, HOLD_MS_MAX } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
 import { formatBytes, type Style } from '../lib/format.ts';
 import { deviceId } from '../vmm/disk.ts';
@@ -13,6 +13,8 @@ interface AttachOptions {
   vm: string;
   as?: string;
   hold?: number;
+  takeover?: true;
+  fenceAfter?: number;
   format: VmmFormat;
   qmp?: string;
   bus?: string;
@@ -33,6 +35,12 @@ export function addAttach(program: Command): void {
       'how long its requests wait while the device is away, before they fail: forever, 0, or a time such as 60s (default: forever)',
       hold,
     )
+    .option('--takeover', 'start a VM anew here that another host had, which was fenced or has stopped it')
+    .option(
+      '--fence-after <time>',
+      'another host may take over once this one has had no session with the device for so long, such as 60s (default: never)',
+      fenceAfter,
+    )
     .addOption(new Option('--format <format>', 'whose text is printed').choices(VMM_FORMATS).default('qemu'))
     .addOption(new Option('--qmp <socket>', "the running QEMU's QMP socket: plug it in there").conflicts('format'))
     .option(
@@ -46,17 +54,25 @@ Examples:
   netbus attach m1/data --vm web
   netbus attach m1/data --vm web --format libvirt    # where it is attached already: prints its text again
   netbus attach m1/data --vm web --qmp /run/web.qmp
+  netbus attach m1/data --vm web --takeover          # after "netbus fence m2", where m2 had it
   qemu-system-x86_64 ... $(netbus attach m1/data --vm web --json | jq -r '.qemuArguments[]')
 `,
     )
     .action(async (device: string, options: AttachOptions, command: Command) => {
       const context = new Context(command);
       const [, exported] = splitPair(device, 'HOST/NAME');
-      const { vm, as: name, hold: holdMs, format, qmp, bus } = options;
+      const { vm, as: name, hold: holdMs, takeover, fenceAfter: fenceAfterMs, format, qmp, bus } = options;
       if (bus !== undefined && qmp === undefined && format !== 'qmp') {
         throw new NetbusError('usage', '--bus goes with --qmp or with --format qmp');
       }
-      const request = { device, vm, ...(name !== undefined && { name }), ...(holdMs !== undefined && { holdMs }) };
+      const request = {
+        device,
+        vm,
+        ...(name !== undefined && { name }),
+        ...(holdMs !== undefined && { holdMs }),
+        ...(takeover !== undefined && { takeover }),
+        ...(fenceAfterMs !== undefined && { fenceAfterMs }),
+      };
       if (qmp !== undefined) {
         const id = deviceId(vm, name ?? exported);
         const { entry, plugged, warnings } = await attachAndPlug(context, request, {
@@ -101,6 +117,13 @@ function hold(value: string): number | undefined {
   const milliseconds = value === '0' ? 0 : parseSpan(value);
   if (milliseconds !== undefined && milliseconds <= HOLD_MS_MAX) return milliseconds;
   throw new InvalidArgumentError('It is "forever", 0, or a time such as 60s, 15min or 2h, 7d at most.');
+}
+
+/** Milliseconds. */
+function fenceAfter(value: string): number {
+  const milliseconds = parseSpan(value);
+  if (milliseconds !== undefined && milliseconds >= FENCE_AFTER_MS_MIN && milliseconds <= HOLD_MS_MAX) return milliseconds;
+  throw new InvalidArgumentError('It is a time such as 60s, 15min or 2h, 10s at least and 7d at most.');
 }
 
 function describe(entry: AttachmentEntry, style: Style): string {

@@ -64,6 +64,13 @@ export class Context {
     return new ControlClient({ socketPath, onWaiting });
   }
 
+  /** For a verb that says itself where it is; undefined with --json. */
+  progress(): Progress | undefined {
+    if (this.#options.json) return undefined;
+    this.#progress = new Progress(process.stderr, this.#verb);
+    return this.#progress;
+  }
+
   get json(): boolean {
     return this.#options.json ?? false;
   }

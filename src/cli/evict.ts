@@ -1,8 +1,7 @@
 /** `netbus evict`: puts a host out of the cluster, with immediate effect. */
-import { createInterface } from 'node:readline';
 import type { Command } from 'commander';
 import type { EvictResult } from '../api/types.ts';
-import { NetbusError } from '../device/errors.ts';
+import { confirm } from './confirm.ts';
 import { Context } from './context.ts';
 
 export function addEvict(program: Command): void {
@@ -21,7 +20,10 @@ export function addEvict(program: Command): void {
       if (yes !== true) {
         // Nobody is asked about what is refused anyway.
         await client.checkEvict(host);
-        await confirm(context, host);
+        await confirm(context, `Guests on ${host} lose the devices of other hosts. Evict ${host}?`, {
+          unasked: `guests on ${host} lose the devices of other hosts: to evict it unasked, type "netbus evict ${host} --yes"`,
+          refused: `host ${host} was not evicted`,
+        });
       }
       const result = await client.evict(host);
       context.print(result, () => describe(result));
@@ -33,36 +35,4 @@ function describe({ host, told }: EvictResult): string {
   const where =
     told.length === 0 ? 'no other host had to be told' : `${told.join(', ')} ${told.length === 1 ? 'knows' : 'know'} of it`;
   return `host ${host} is evicted; ${where}\n`;
-}
-
-/** A person is asked; a script has to say that it means it. */
-async function confirm(context: Context, host: string): Promise<void> {
-  if (!process.stdin.isTTY || !process.stderr.isTTY) {
-    const command = `netbus evict ${host} --yes`;
-    throw new NetbusError('usage', `guests on ${host} lose the devices of other hosts: to evict it unasked, type "${command}"`);
-  }
-  const answer = await ask(context, `Guests on ${host} lose the devices of other hosts. Evict ${host}? [y/N] `);
-  if (!/^y(es)?$/i.test(answer.trim())) throw new NetbusError('usage', `host ${host} was not evicted`);
-}
-
-/** What is typed, without the end of the line; nothing at the end of the input (Ctrl-D). Ctrl-C is what it is everywhere. */
-function ask(context: Context, question: string): Promise<string> {
-  const terminal = createInterface({ input: process.stdin, output: process.stderr });
-  return new Promise((resolve) => {
-    // The question stays on its line, whatever comes.
-    const leave = (then: () => void) => () => {
-      terminal.off('close', atEnd);
-      terminal.close();
-      process.stderr.write('\n');
-      then();
-    };
-    const atEnd = leave(() => resolve(''));
-    terminal.on('close', atEnd);
-    terminal.on('SIGINT', leave(context.interrupt));
-    terminal.question(question, (answer) => {
-      terminal.off('close', atEnd);
-      terminal.close();
-      resolve(answer);
-    });
-  });
 }

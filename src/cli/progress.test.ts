@@ -31,3 +31,24 @@ test('on a terminal: one line, each second anew, and gone at the end', () => {
   assert.equal(after, '\r\x1b[K');
   assert.deepEqual(written(true, 0), { meanwhile: [], after: '' });
 });
+
+test('steps: on a terminal on one line; in a pipe a line for each, and for one that lasts', () => {
+  for (const [isTTY, expected] of [
+    [true, ['a1', 'a2', 'b1', 'b2', 'b3', 'b4'].map((text) => `\r\x1b[Knetbus: ls: ${text}`)],
+    [false, ['a1', 'b1', 'b2', 'b4'].map((text) => `netbus: ls: ${text}\n`)],
+  ] as const) {
+    const lines: string[] = [];
+    const progress = new Progress({ isTTY, write: (text: string) => lines.push(text) }, 'ls');
+    for (const [step, text, seconds] of [
+      ['a', 'a1', 1],
+      ['a', 'a2', 2],
+      ['b', 'b1', 3],
+      ['b', 'b2', 15],
+      ['b', 'b3', 29],
+      ['b', 'b4', 30],
+    ] as const) {
+      progress.at(step, text, seconds * 1000);
+    }
+    assert.deepEqual(lines, expected);
+  }
+});

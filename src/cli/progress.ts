@@ -15,6 +15,7 @@ export class Progress {
   readonly #verb: string;
   #nextMs: number;
   #shown = false;
+  #step: string | undefined;
 
   constructor(stream: ProgressStream, verb: string) {
     this.#stream = stream;
@@ -25,20 +26,34 @@ export class Progress {
   /** It has lasted so long, and goes on. */
   waiting(elapsedMs: number): void {
     if (elapsedMs < this.#nextMs) return;
-    const text = `netbus: ${this.#verb}: the daemon is at it, for ${Math.floor(elapsedMs / 1000)} s now`;
-    if (this.#stream.isTTY) {
-      // To the line's beginning, and away with what was there.
-      this.#stream.write(`\r\x1b[K${text}`);
-      this.#shown = true;
-    } else {
-      this.#stream.write(`${text}\n`);
-      this.#nextMs *= 2;
+    this.#write(`the daemon is at it, for ${Math.floor(elapsedMs / 1000)} s now`);
+    this.#nextMs *= this.#stream.isTTY ? 1 : 2;
+  }
+
+  /** It is at this step: in a pipe a new one has a line at once, and one that lasts has further ones each time twice as late. */
+  at(step: string, text: string, elapsedMs: number): void {
+    if (!this.#stream.isTTY) {
+      if (step === this.#step && elapsedMs < this.#nextMs) return;
+      if (elapsedMs >= this.#nextMs) this.#nextMs = 2 * elapsedMs;
     }
+    this.#step = step;
+    this.#write(text);
   }
 
   /** It is over: the line is free for what comes. */
   end(): void {
     if (this.#shown) this.#stream.write('\r\x1b[K');
     this.#shown = false;
+  }
+
+  #write(what: string): void {
+    const text = `netbus: ${this.#verb}: ${what}`;
+    if (this.#stream.isTTY) {
+      // To the line's beginning, and away with what was there.
+      this.#stream.write(`\r\x1b[K${text}`);
+      this.#shown = true;
+    } else {
+      this.#stream.write(`${text}\n`);
+    }
   }
 }

@@ -5,6 +5,7 @@ import { after, before, test } from 'node:test';
 import { ATTACHMENT, DEVICES, EXPORT, STATUS } from '../../test/support/answers.ts';
 import { FakeDaemon } from '../../test/support/fake-daemon.ts';
 import { assertFails } from '../../test/support/program.ts';
+import type { BusAttachments, FenceResult } from '../api/types.ts';
 
 let daemon: FakeDaemon;
 before(() => {
@@ -151,4 +152,63 @@ test('detach, unexport and grow say what they did', async () => {
   assert.equal(detached.stdout, 'web/data is detached\n');
   assert.equal(detached.stderr, 'netbus: warning: m1 was not told\n');
   assert.equal((await daemon.netbus(['unexport', 'data', '--json'])).stdout, '{}\n');
+});
+
+test('attachments prints where each guest and its device are', async () => {
+  const answer: BusAttachments = {
+    attachments: [
+      { vm: 'db', name: 'a', host: 'm3', device: 'm1/a', state: 'handed-over', epoch: 2, standby: 'm2' },
+      { vm: 'db', name: 'b', host: 'm3', device: 'm1/b', state: 'away', epoch: 9 },
+      { vm: 'db', name: 'c', host: 'm2', device: 'm4/c', state: 'unknown' },
+      { vm: 'web', name: 'a', host: 'm2', device: 'm1/c', state: 'active', epoch: 3, standby: 'm3', previous: 'm1' },
+      { vm: 'web', name: 'b', host: 'm3', device: 'm1/d', state: 'fenced', epoch: 4 },
+    ],
+    away: [{ host: 'm4', reason: 'does not answer' }],
+    warnings: ['m4: does not answer'],
+  };
+  await daemon.answerWith(answer);
+  const { stdout, stderr, status } = await daemon.netbus(['attachments']);
+  assert.deepEqual([status, stderr], [0, 'netbus: warning: m4: does not answer\n']);
+  assert.deepEqual(stdout.split('\n'), [
+    'ATTACHMENT  HOST  DEVICE  STATE                                EPOCH',
+    'db/a        m3    m1/a    handed over to m2                    2',
+    'db/b        m3    m1/b    holds the lease, no session          9',
+    'db/c        m2    m4/c    unknown                              -',
+    'web/a       m2    m1/c    active, came from m1, standby at m3  3',
+    'web/b       m3    m1/d    fenced                               4',
+    '',
+  ]);
+  assert.deepEqual(JSON.parse((await daemon.netbus(['attachments', '--json'])).stdout), answer);
+  await daemon.answerWith({ attachments: [], away: [], warnings: [] });
+  assert.equal((await daemon.netbus(['attachments'])).stdout, 'no attachments\n');
+});
+
+test('fence wants to be told that the host is dead, and says who has taken what', async () => {
+  const asked: string[] = [];
+  const result: FenceResult = {
+    host: 'm2',
+    fenced: [{ by: 'm1', attachments: ['m2:web/data', 'm2:web/root'] }],
+    untold: [{ host: 'm4', reason: 'it does not answer' }],
+  };
+  await daemon.listen((request, response) => {
+    asked.push(`${request.method} ${request.url}`);
+    response.end(JSON.stringify(request.method === 'GET' ? { host: 'm2', answers: true } : result));
+  });
+  assertFails(await daemon.netbus(['fence', 'm2']), 2, /has made sure that it is dead: .* "netbus fence m2 --yes"/);
+  assert.deepEqual(asked.splice(0), ['GET /v1/hosts/m2/fence']);
+  const { stdout, stderr, status } = await daemon.netbus(['fence', 'm2', '--yes']);
+  assert.deepEqual(asked, ['POST /v1/hosts/m2/fence']);
+  assert.equal(stdout, 'host m2 is fenced:\n  m2:web/data, by m1\n  m2:web/root, by m1\n');
+  assert.deepEqual([stderr, status], ['netbus: warning: host m4 has fenced nothing: it does not answer\n', 0]);
+  assert.deepEqual(JSON.parse((await daemon.netbus(['fence', 'm2', '--yes', '--json'])).stdout), result);
+});
+
+test('attach --takeover and --fence-after say so to the daemon', async () => {
+  const bodies = await daemon.answerWith(ATTACHMENT);
+  await daemon.netbus(['attach', 'm1/data', '--vm', 'web', '--takeover', '--fence-after', '60s']);
+  assert.deepEqual(JSON.parse(bodies[0]), { device: 'm1/data', vm: 'web', takeover: true, fenceAfterMs: 60_000 });
+  for (const time of ['0', '9s', '8d', 'never']) {
+    const argv = ['attach', 'm1/data', '--vm', 'web', '--fence-after', time];
+    assertFails(await daemon.netbus(argv), 2, /10s at least and 7d at most/);
+  }
 });

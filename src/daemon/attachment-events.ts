@@ -30,6 +30,14 @@ export class AttachmentEvents {
     this.#record('attachment.added', `${this.#device} is attached`);
   }
 
+  expected(from: string): void {
+    this.#record('attachment.expected', `${this.#device} stands ready for its guest, which comes from ${from}`, { from });
+  }
+
+  moved(): void {
+    this.#record('attachment.moved', `its guest uses ${this.#device} from another host now`);
+  }
+
   removed(warnings: readonly string[]): void {
     const [warning] = warnings;
     const message = `${this.#device} is detached${warning === undefined ? '' : `, by force: ${warning}`}`;

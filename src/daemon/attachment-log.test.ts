@@ -26,6 +26,9 @@ async function forgets(guestBefore: VirtualDeviceRecord['guest']): Promise<unkno
     bootId: 'here',
     clock: new ManualClock(),
     log: silentLog,
+    onWhole: () => {},
+    askKeptPage: () => assert.fail('no guest comes'),
+    allocate: () => assert.fail('no guest comes'),
     events: { logSent: () => {}, logTrouble: () => {} } as unknown as AttachmentEvents,
   });
   try {

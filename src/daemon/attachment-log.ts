@@ -1,6 +1,10 @@
 /** The write log of a virtual device: opened with its first session, one per guest, and gone with the attachment. Read-only disks need none. */
 import type { AttachmentEntry } from '../api/types.ts';
-import type { OpenSession } from '../device/source.ts';
+import type { AllocateStaging } from '../bus/staging.ts';
+import { NetbusError } from '../device/errors.ts';
+import type { Grant, OpenSession } from '../device/source.ts';
+import { KEPT_BLOCKS_PAGE_MAX, type KeptPage, readKeptPage } from '../filters/write-log/kept-blocks.ts';
+import { LOG_BLOCK_BYTES } from '../filters/write-log/log-file.ts';
 import { WriteLog, type WriteLogOptions } from '../filters/write-log/write-log.ts';
 import type { Clock } from '../lib/clock.ts';
 import { formatBytes } from '../lib/format.ts';
@@ -14,6 +18,9 @@ export interface WriteLogChoice {
   readonly boundBytes: number;
   /** Of this host: a log ends with it, also where the run folder does not. */
   readonly bootId: string;
+  /** Asks the host that a guest comes from. */
+  readonly askKeptPage: (host: string, attachment: string, after: number) => Promise<KeptPage>;
+  readonly allocate: AllocateStaging;
   /** Opens a log, or makes one; as the class does it where it is left out. */
   readonly createLog?: (options: WriteLogOptions, isFirst: boolean) => WriteLog;
 }
@@ -24,6 +31,8 @@ export interface AttachmentLogOptions extends WriteLogChoice {
   readonly clock: Clock;
   readonly log: Log;
   readonly events: AttachmentEvents;
+  /** What the guest had not flushed before this log began is on stable storage. */
+  readonly onWhole: () => void;
 }
 
 export class AttachmentLog {
@@ -36,7 +45,8 @@ export class AttachmentLog {
 
   constructor(options: AttachmentLogOptions) {
     this.#options = options;
-    this.#unused = options.record.value.guest === null;
+    const { guest, arriving } = options.record.value;
+    this.#unused = guest === null && !arriving;
   }
 
   /** Sessions whose devices log. Called when the record says which guest it is. */
@@ -45,11 +55,46 @@ export class AttachmentLog {
       const log = this.#open();
       const session = await open(onEnded);
       return {
-        activate: async () => log.admit(await session.activate(), this.#options.record.value.guest?.device ?? null),
+        activate: async () => {
+          const grant = await session.activate();
+          await this.#takeOver(log, grant);
+          const admitted = log.admit(grant, this.#options.record.value.guest?.device ?? null);
+          if (log.complete) this.#options.onWhole();
+          return admitted;
+        },
         quiesced: (left) => session.quiesced(left),
         close: () => session.close(),
       };
     };
+  }
+
+  /** For a guest that comes: what it had not flushed where it was, if the device's host forgot that already. */
+  async #takeOver(log: WriteLog, { handOver, device, bootId, instance }: Grant): Promise<void> {
+    if (handOver === undefined || log.complete) return;
+    const kept = handOver.unflushed?.log;
+    log.comes(handOver.unflushed, kept !== undefined);
+    if (kept === undefined || !log.lacks({ bootId, instance })) return;
+    const { askKeptPage, record } = this.#options;
+    const { attachment, profile } = record.value;
+    const staging = this.#options.allocate(KEPT_BLOCKS_PAGE_MAX * LOG_BLOCK_BYTES);
+    try {
+      await log.takeOlder((after) => askKeptPage(kept.host, attachment, after), staging, profile.capacityBytes);
+    } catch (thrown) {
+      // Where that host has it no more, the log has the last word: it does not cover what may be lost.
+      if (NetbusError.from(thrown).code === 'not_found') return;
+      await device.close();
+      throw thrown;
+    } finally {
+      staging.release();
+    }
+  }
+
+  /** What no flush covers, for the host that the guest went to. Throws `not_found` where it is not all here. */
+  readKept(after: number): KeptPage {
+    const { blocks, complete } = this.#open();
+    if (blocks === undefined || !complete)
+      throw new NetbusError('not_found', 'what the guest had not flushed here is not known any more');
+    return readKeptPage(blocks, after);
   }
 
   /** Undefined before the first session. */
@@ -57,6 +102,12 @@ export class AttachmentLog {
     if (this.#log === undefined) return undefined;
     const { oldestTime, ...rest } = this.#log.status();
     return { ...rest, ...(oldestTime !== undefined && { oldestUnflushed: new Date(oldestTime).toISOString() }) };
+  }
+
+  /** For a guest that leaves. `isWhole`: all that no flush covers is in it. */
+  get content(): { isWhole: boolean; bytes: number } {
+    if (this.#log === undefined) return { isWhole: this.#unused, bytes: 0 };
+    return { isWhole: this.#log.complete, bytes: this.#log.status().usedBytes };
   }
 
   /** What is in it stays for the next daemon. */
@@ -87,6 +138,7 @@ export class AttachmentLog {
       boundBytes,
       owner: `${attachment}\n${bootId}\n${process}`,
       clock,
+      onComplete: this.#options.onWhole,
       onSent: (bytes) => {
         log.warn({ ...fields, bytes }, 'write log sent again: the device host had forgotten what was not flushed');
         events.logSent(formatBytes(bytes), bytes);

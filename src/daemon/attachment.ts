@@ -2,11 +2,13 @@
  * A virtual device of a VM on this host: its record, the socket that the VMM plugs into, and the virtual device behind it. All that the guest
  * sees comes from the record, so it can be there while the device's host is away.
  */
-import { chmodSync, chownSync, mkdirSync, rmdirSync, rmSync } from 'node:fs';
-import type { AttachmentEntry, GrowResult } from '../api/types.ts';
+import { rmSync } from 'node:fs';
+import type { AttachmentEntry, GrowResult, RingsStarted, RingsStopped } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
+import type { HandOver } from '../device/hand-over.ts';
 import type { Source } from '../device/source.ts';
 import { VirtualDevice, type VirtualDeviceState } from '../device/virtual-device.ts';
+import type { KeptPage } from '../filters/write-log/kept-blocks.ts';
 import type { DiskStatistics } from '../frontends/vhost-user/disk-statistics.ts';
 import type { Left } from '../frontends/vhost-user/left-requests.ts';
 import type { Clock } from '../lib/clock.ts';
@@ -15,20 +17,17 @@ import { deviceId } from '../vmm/disk.ts';
 import { qemuArguments } from '../vmm/text/qemu.ts';
 import { AttachmentEvents } from './attachment-events.ts';
 import { AttachmentLog, type WriteLogChoice } from './attachment-log.ts';
+import { DeviceFiles, SOCKET_MODE } from './device-files.ts';
 import type { DeviceHost } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
 import { GuestGuard } from './guest-guard.ts';
+import { GuestPlace } from './guest-place.ts';
 import { bindFields } from './log.ts';
-import { checkDeviceSocketPath, deviceSocketPath, inflightPath, vmFolder, writeLogPath } from './paths.ts';
+import { checkDeviceSocketPath, deviceSocketPath, inflightPath, writeLogPath } from './paths.ts';
 import type { StoredRecord } from './record.ts';
 import type { VirtualDeviceRecord } from './records.ts';
 import { Turns } from './turns.ts';
-
-/** The VMM's user gets at the socket through its group; nobody else does. */
-const SOCKET_MODE = 0o660;
-const FOLDER_MODE = 0o750;
-/** -1 of chown(2): the owner stays. */
-const SAME_OWNER = -1;
+import { WriteCacheChoice } from './write-cache-choice.ts';
 
 export interface FrontendStatus {
   readonly connected: boolean;
@@ -36,6 +35,9 @@ export interface FrontendStatus {
   readonly vmm?: { readonly pid: number };
   /** `reason`: why the ring takes nothing. */
   readonly rings?: readonly { readonly index: number; readonly reason?: string }[];
+  /** `atMs`: milliseconds since 1970. */
+  readonly lastStop?: Omit<RingsStopped, 'at'> & { readonly atMs: number };
+  readonly lastStart?: Omit<RingsStarted, 'at'> & { readonly atMs: number };
 }
 
 /** What stands at the socket. */
@@ -76,6 +78,8 @@ export interface AttachmentOptions {
   readonly host: string;
   readonly deviceHost: DeviceHost;
   readonly createFrontend: CreateFrontend;
+  /** The guest is on another host for good. */
+  readonly onMoved?: () => Promise<void>;
   /** Why this host's attachment is nobody's any more. */
   readonly whyFenced?: (record: VirtualDeviceRecord) => string | undefined;
   /** Tells one VMM's process from all others: see GuestGuard. */
@@ -93,6 +97,9 @@ export class Attachment {
   readonly #device: VirtualDevice;
   readonly #guard: GuestGuard;
   readonly #writeLog: AttachmentLog | undefined;
+  readonly #writeCache: WriteCacheChoice;
+  readonly #files: DeviceFiles;
+  readonly #passage: GuestPlace;
   readonly #turns = new Turns();
   readonly #closing = new AbortController();
   readonly #log: Log;
@@ -101,8 +108,6 @@ export class Attachment {
   #since: number;
   /** Why there is no socket. */
   #openFailure: NetbusError | undefined;
-  /** The driver's choice is not yet in the record of the device's host. */
-  #writeCacheUntold = false;
 
   constructor(options: AttachmentOptions) {
     const { record, deviceHost, identifyProcess, whyFenced, clock, log, events } = options;
@@ -111,19 +116,51 @@ export class Attachment {
     this.#log = log;
     this.#since = clock.wallTime();
     this.#guard = new GuestGuard(record, { identify: identifyProcess, whyFenced });
-    const { vm, name, profile, depth, holdMs, host, attachment, guest } = record.value;
+    const { vm, name, profile, depth, holdMs, host, attachment, guest, arriving = false } = record.value;
     const open = deviceHost.openSession(attachment, this.#closing.signal);
+    this.#files = new DeviceFiles({
+      runDir: options.runDir,
+      vm,
+      group: options.socketGroup,
+      onNotGiven: (reason) =>
+        log.warn({ ...this.#fields(), reason }, 'the socket was not given to the group of the devices: only root may use it'),
+    });
+    this.#writeCache = new WriteCacheChoice({
+      record,
+      deviceHost,
+      onNotStored: (reason) => log.error({ ...this.#fields(), reason }, "the driver's write-cache choice was not stored"),
+      onNotTold: (reason) =>
+        log.warn({ ...this.#fields(), reason }, "the driver's write-cache choice did not reach the device's host yet"),
+    });
     // This host's own devices forget nothing that their guests outlive.
     if (options.writeLog !== undefined && host !== options.host && !profile.readOnly) {
       const path = writeLogPath(options.runDir, vm, name);
-      this.#writeLog = new AttachmentLog({ ...options.writeLog, record, path, clock, log, events: this.events });
+      const onWhole = () => this.#passage.madeGood();
+      this.#writeLog = new AttachmentLog({ ...options.writeLog, record, path, clock, log, events: this.events, onWhole });
     }
+    this.#passage = new GuestPlace({
+      host: options.host,
+      record,
+      deviceHost,
+      open: this.#guard.guard(this.#writeLog?.wrap(open) ?? open),
+      epoch: () => (this.#state.name === 'active' ? this.#state.epoch : undefined),
+      // What a flush of the write log makes good; other disks have nothing, or nobody who could.
+      waitsForFlush: this.#writeLog !== undefined,
+      onSettled: () => this.#device.settled(),
+      onMoved: options.onMoved ?? (async () => {}),
+      clock,
+      log: bindFields(log, { attachment: `${vm}/${name}` }),
+    });
     this.#device = new VirtualDevice({
       profile,
       depth,
       holdMs,
-      before: guest === null || profile.readOnly ? 'nothing' : 'unknown',
-      openSession: this.#guard.guard(this.#writeLog?.wrap(open) ?? open),
+      arriving,
+      before: (guest === null && !arriving) || profile.readOnly ? 'nothing' : 'unknown',
+      openSession: this.#passage.open,
+      unflushed: (byReplay) => this.#unflushed(byReplay),
+      onArrived: () => this.#passage.arrived(),
+      onLeft: () => this.#keep(this.#passage.left()),
       clock,
       onState: (state) => this.#become(state),
     });
@@ -162,16 +199,31 @@ export class Attachment {
       this.#openFailure = NetbusError.from(thrown, 'device');
       throw this.#openFailure;
     }
+    this.#passage.opened();
+  }
+
+  /** Whether the guest went to another host, which has made good what was left here. Rejects where the device's host does not say. */
+  hasMoved(): Promise<boolean> {
+    return this.#passage.hasMoved();
+  }
+
+  /** What no flush covers, for `host`, where the guest went. Rejects with `denied` for any other one, `not_found` where it is not here any more. */
+  async readKept(host: string, after: number): Promise<KeptPage> {
+    const where = await this.#options.deviceHost.whereabouts(this.record.attachment);
+    if (where.host !== host || this.#writeLog === undefined)
+      throw new NetbusError('denied', `the guest of ${this.record.vm}/${this.record.name} is not on host ${host}`);
+    return this.#writeLog.readKept(after);
   }
 
   /** Ends it for the guest: a guest that still uses it finds its requests unanswered. The record stays. */
   async close(): Promise<void> {
     await this.#frontend?.close();
+    this.#passage.close();
     this.#closing.abort();
     await this.#device.close();
     this.#writeLog?.close();
     await this.#options.record.settled();
-    if (this.#frontend !== undefined) this.#removeFolder();
+    if (this.#frontend !== undefined) this.#files.removeFolder();
   }
 
   /** Takes the device's present size, in the record first, then for the guest. */
@@ -208,14 +260,16 @@ export class Attachment {
     } catch {
       // There is no folder that it could be in.
     }
-    this.#removeFolder();
+    this.#files.removeFolder();
   }
 
   describe(): AttachmentEntry {
     const { vm, name, host, profile, ...rest } = this.record;
-    const { connected, inFlight, rings = [] }: FrontendStatus = this.#frontend?.status() ?? { connected: false, inFlight: 0 };
+    const status: FrontendStatus = this.#frontend?.status() ?? { connected: false, inFlight: 0 };
+    const { connected, inFlight, rings = [], lastStop, lastStart } = status;
     const state = this.#state;
     const { socket } = this;
+    const present = state.name === 'idle' ? (this.#passage.place ?? state.name) : state.name;
     const entry: AttachmentEntry = {
       vm,
       name,
@@ -226,11 +280,13 @@ export class Attachment {
       readOnly: profile.readOnly,
       queues: profile.queues,
       qemuArguments: qemuArguments({ id: deviceId(vm, name), socket, queues: profile.queues }),
-      state: state.name,
+      state: present,
       since: new Date(this.#since).toISOString(),
       connected,
       inFlight,
     };
+    if (lastStop !== undefined) entry.lastStop = { ...withoutTime(lastStop), at: new Date(lastStop.atMs).toISOString() };
+    if (lastStart !== undefined) entry.lastStart = { ...withoutTime(lastStart), at: new Date(lastStart.atMs).toISOString() };
     const { writeLog } = this;
     if (writeLog !== undefined) entry.writeLog = writeLog;
     if (rest.holdMs !== undefined) entry.holdMs = rest.holdMs;
@@ -238,6 +294,7 @@ export class Attachment {
     const { fenced } = this.#guard;
     if (fenced !== undefined) return { ...entry, state: 'failed', reason: fenced };
     if (state.name === 'connecting' && state.errorsAt !== undefined) entry.errorsAt = new Date(state.errorsAt).toISOString();
+    if (this.#passage.trouble !== undefined && present !== state.name) entry.reason = this.#passage.trouble;
     if (this.#openFailure !== undefined) return { ...entry, state: 'failed', reason: this.#openFailure.message };
     const broken = rings.find(({ reason }) => reason !== undefined);
     if (broken !== undefined) entry.reason = `ring ${broken.index} is out of use: ${broken.reason}`;
@@ -250,11 +307,7 @@ export class Attachment {
     const { vm, name, depth, writeCache } = this.record;
     checkDeviceSocketPath(runDir, vm, name);
     const path = this.socket;
-    const folder = vmFolder(runDir, vm);
-    // In /run, which is memory: nothing to wait for.
-    mkdirSync(folder, { recursive: true, mode: FOLDER_MODE });
-    this.#giveToGroup(folder);
-    chmodSync(folder, FOLDER_MODE);
+    this.#files.makeFolder();
     try {
       this.#frontend = createFrontend({
         path,
@@ -263,32 +316,17 @@ export class Attachment {
         source: this.#device,
         depth,
         ...(writeCache !== null && { writeCache }),
-        onWriteCache: (enabled) => void this.#keepWriteCache(enabled),
+        onWriteCache: (enabled) => void this.#writeCache.keep(enabled),
         left: this.#guard.left,
         onConnection: (connected) => this.#connectionChanged(connected),
         clock,
         log: bindFields(this.#log, { attachment: `${vm}/${name}` }),
       });
       // At once, in the same turn: a VMM that is waiting for the socket tries again only after a second.
-      this.#giveToGroup(path);
+      this.#files.giveToGroup(path);
     } catch (thrown) {
-      this.#removeFolder();
+      this.#files.removeFolder();
       throw thrown;
-    }
-  }
-
-  /** A file that stays the daemon's own group's lets in fewer and never more. */
-  #giveToGroup(path: string): void {
-    const { socketGroup } = this.#options;
-    if (socketGroup === undefined) return;
-    try {
-      chownSync(path, SAME_OWNER, socketGroup);
-    } catch (thrown) {
-      const reason = (thrown as Error).message;
-      this.#log.warn(
-        { ...this.#fields(), reason },
-        'the socket was not given to the group of the devices: only root may use it',
-      );
     }
   }
 
@@ -307,7 +345,7 @@ export class Attachment {
       case 'active':
         this.#log.info({ ...this.#fields(), epoch: state.epoch }, 'attachment active');
         this.#keep(this.#guard.accepted());
-        if (this.#writeCacheUntold) void this.#tellWriteCache();
+        void this.#writeCache.tell();
         break;
       case 'connecting':
         if (state.cause !== undefined && !sameCause(before, state)) {
@@ -339,6 +377,7 @@ export class Attachment {
     if (frontend === undefined) return;
     const { vmm } = frontend.status();
     this.events.connection(connected ? (vmm?.pid ?? 0) : undefined);
+    this.#passage.vmm(connected);
     if (!connected) {
       this.#keep(this.#guard.disconnected(frontend.left));
     } else if (vmm !== undefined && this.#guard.connected(vmm.pid)) {
@@ -347,47 +386,26 @@ export class Attachment {
     }
   }
 
+  /** Of a guest that leaves: what it was told is written, and what that went to. */
+  #unflushed(byReplay: boolean): HandOver['unflushed'] {
+    const device = this.#guard.device;
+    if (device === null || this.record.profile.readOnly) return undefined;
+    if (this.#writeLog === undefined) return byReplay ? device : undefined;
+    const { isWhole, bytes } = this.#writeLog.content;
+    if (!isWhole) return device;
+    return bytes === 0 ? undefined : { ...device, log: { host: this.#options.host, bytes } };
+  }
+
   /** What is not in the record errs on the safe side after a restart: the guest waits. */
   #keep(change: Promise<void>): void {
     change.catch((thrown: unknown) => {
       this.#log.warn({ ...this.#fields(), reason: NetbusError.from(thrown).message }, "the guest's state was not stored");
     });
   }
+}
 
-  async #keepWriteCache(enabled: boolean): Promise<void> {
-    try {
-      await this.#options.record.change((value) => ({ ...value, writeCache: enabled }));
-    } catch (thrown) {
-      this.#log.error(
-        { ...this.#fields(), reason: NetbusError.from(thrown).message },
-        "the driver's write-cache choice was not stored",
-      );
-    }
-    this.#writeCacheUntold = true;
-    await this.#tellWriteCache();
-  }
-
-  /** Tried again when the device is active the next time. */
-  async #tellWriteCache(): Promise<void> {
-    const { attachment, writeCache } = this.record;
-    if (writeCache === null) return;
-    try {
-      await this.#options.deviceHost.setWriteCache(attachment, writeCache);
-      this.#writeCacheUntold = this.record.writeCache !== writeCache;
-    } catch (thrown) {
-      const reason = NetbusError.from(thrown).message;
-      this.#log.warn({ ...this.#fields(), reason }, "the driver's write-cache choice did not reach the device's host yet");
-    }
-  }
-
-  /** The frontend removed its socket; other devices of the VM may be there, and what is kept for this one. */
-  #removeFolder(): void {
-    try {
-      rmdirSync(vmFolder(this.#options.runDir, this.record.vm));
-    } catch {
-      // Not empty, or gone.
-    }
-  }
+function withoutTime<T extends { readonly atMs: number }>({ atMs: _, ...rest }: T): Omit<T, 'atMs'> {
+  return rest;
 }
 
 function sameCause(before: VirtualDeviceState, state: VirtualDeviceState): boolean {

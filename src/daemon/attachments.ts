@@ -6,9 +6,10 @@ import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { Attachment, type CreateFrontend } from './attachment.ts';
 import type { WriteLogChoice } from './attachment-log.ts';
-import type { DeviceHost } from './device-host.ts';
+import type { AttachToExport, DeviceHost, PreparedDevice } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
 import { checkDeviceSocketPath } from './paths.ts';
+import type { VmDevice } from './preparation.ts';
 import { StoredRecord } from './record.ts';
 import type { VirtualDeviceRecord } from './records.ts';
 import type { RecordStore } from './store.ts';
@@ -81,7 +82,7 @@ export class Attachments {
   async attach(request: z.output<typeof attachRequestSchema>): Promise<AttachmentEntry> {
     const hosts = this.#options.hosts();
     const { host, exported } = parseDevice(request.device);
-    const { vm, name = exported, holdMs } = request;
+    const { vm, name = exported, holdMs, fenceAfterMs, takeover } = request;
     checkDeviceSocketPath(this.#options.runDir, vm, name);
     if (!hosts.includes(host)) {
       throw new NetbusError('not_found', `there is no host ${host}: the members are ${hosts.join(', ')}`);
@@ -99,7 +100,7 @@ export class Attachments {
           `VM ${vm} has a device ${name} already (${device}, at ${other.socket}): choose another name with --as`,
         );
       }
-      const made = await this.#attach(deviceHost, { vm, name, host, export: exported }, holdMs);
+      const made = await this.#attach(deviceHost, { vm, name, host, export: exported }, { holdMs, fenceAfterMs, takeover });
       this.#attachments.set(key, made);
       this.#options.log.info({ attachment: key, device: request.device, socket: made.socket }, 'attachment added');
       made.events.added();
@@ -114,7 +115,7 @@ export class Attachments {
   detach(vm: string, name: string, force: boolean): Promise<string[]> {
     return this.#alone(vm, name, async (key) => {
       const attachment = this.#find(vm, name);
-      const { host, attachment: id, export: exported } = attachment.record;
+      const { host, attachment: id, export: exported, arriving } = attachment.record;
       if (attachment.connected && !force) {
         throw new NetbusError('in_use', `VM ${vm} is connected to ${name}: stop the VM, or take it away with --force`);
       }
@@ -122,7 +123,8 @@ export class Attachments {
       // A guest that loses its device must not be able to write any more before somebody else may.
       if (force) await attachment.close();
       try {
-        await this.#options.deviceHost(host).detach(id);
+        const deviceHost = this.#options.deviceHost(host);
+        await (arriving ? deviceHost.unprepare(id) : deviceHost.detach(id));
       } catch (thrown) {
         const { code, message } = NetbusError.from(thrown);
         if (!force) throw new NetbusError(code, `${message}; --force takes it away here alone`);
@@ -146,6 +148,55 @@ export class Attachments {
     return this.#alone(vm, name, () => this.#find(vm, name).grow());
   }
 
+  /**
+   * Makes a device stand ready for a guest that comes from host `from`; `check`: only looks whether it could. Throws what is in the way; nothing is left
+   * then.
+   */
+  expect(
+    vm: string,
+    from: string,
+    device: VmDevice,
+    { check }: { check: boolean },
+  ): Promise<{ entry?: AttachmentEntry; isNew: boolean }> {
+    const { name, host, attachment } = device;
+    return this.#alone(vm, name, async (key) => {
+      checkDeviceSocketPath(this.#options.runDir, vm, name);
+      const other = this.#attachments.get(key);
+      const deviceHost = this.#options.deviceHost(host);
+      const isSame = other?.record.attachment === attachment;
+      const isReady = isSame && other.record.arriving === true;
+      if (other !== undefined && !isReady) await checkGone(other, isSame);
+      if (other === undefined) this.#checkRoom();
+      const prepared = await deviceHost.prepare({ attachment, vm, name, from, check });
+      if (check) return { isNew: false };
+      if (isReady) return { entry: other.describe(), isNew: false };
+      if (other !== undefined) await this.#remove(key, other);
+      const made = await this.#expect(deviceHost, { vm, name, host, export: device.export }, prepared);
+      this.#attachments.set(key, made);
+      this.#options.log.info({ attachment: key, from, socket: made.socket }, 'attachment stands ready');
+      made.events.expected(from);
+      return { entry: made.describe(), isNew: true };
+    });
+  }
+
+  /** Takes back what `expect` made; what it cannot tell the device's host does no harm there. */
+  unexpect(vm: string, name: string): Promise<void> {
+    return this.#alone(vm, name, async (key) => {
+      const attachment = this.#attachments.get(key);
+      if (!attachment?.record.arriving) return;
+      const { host, attachment: id } = attachment.record;
+      await this.#remove(key, attachment);
+      attachment.events.removed([]);
+      await this.#options
+        .deviceHost(host)
+        .unprepare(id)
+        .catch((thrown: unknown) => {
+          const reason = NetbusError.from(thrown).message;
+          this.#options.log.warn({ attachment: key, reason }, "the device's host was not told that the VM does not come");
+        });
+    });
+  }
+
   /** Lets the VMMs go and closes the sessions; the records stay. */
   async close(): Promise<void> {
     this.#closed = true;
@@ -155,11 +206,11 @@ export class Attachments {
   async #attach(
     deviceHost: DeviceHost,
     place: Pick<VirtualDeviceRecord, 'vm' | 'name' | 'host' | 'export'>,
-    holdMs: number | undefined,
+    { holdMs, ...more }: Pick<AttachToExport, 'holdMs' | 'fenceAfterMs' | 'takeover'>,
   ): Promise<Attachment> {
     const { clock, log } = this.#options;
     const hold = holdMs === undefined ? {} : { holdMs };
-    const created = await deviceHost.attach({ export: place.export, vm: place.vm, name: place.name, ...hold });
+    const created = await deviceHost.attach({ export: place.export, vm: place.vm, name: place.name, ...hold, ...more });
     const createdAt = new Date(clock.wallTime()).toISOString();
     const membership = place.host === this.#options.host ? undefined : this.#options.membership?.();
     const attachment = this.#make(
@@ -185,10 +236,60 @@ export class Attachments {
     }
   }
 
+  async #expect(
+    deviceHost: DeviceHost,
+    place: Pick<VirtualDeviceRecord, 'vm' | 'name' | 'host' | 'export'>,
+    { attachment, profile, depth, writeCache, holdMs }: PreparedDevice,
+  ): Promise<Attachment> {
+    const { clock, membership, host } = this.#options;
+    const createdAt = new Date(clock.wallTime()).toISOString();
+    const number = place.host === host ? undefined : membership?.();
+    const made = this.#make(
+      {
+        ...{ version: 1, ...place, attachment, profile, depth, guest: null, writeCache, arriving: true, createdAt },
+        ...(holdMs !== undefined && { holdMs }),
+        ...(number !== undefined && { membership: number }),
+      },
+      deviceHost,
+    );
+    try {
+      await made.save();
+      await made.open();
+      return made;
+    } catch (thrown) {
+      await Promise.allSettled([made.close(), made.forget(), deviceHost.unprepare(attachment)]);
+      throw thrown;
+    }
+  }
+
   #make(record: VirtualDeviceRecord, deviceHost: DeviceHost): Attachment {
     const { records, ...rest } = this.#options;
     const stored = new StoredRecord(records, recordFile(record), record);
-    return new Attachment({ ...rest, record: stored, deviceHost });
+    const onMoved = () => this.#moved(recordKey(record));
+    return new Attachment({ ...rest, record: stored, deviceHost, onMoved });
+  }
+
+  /** The guest is on another host for good. */
+  #moved(key: string): Promise<void> {
+    const attachment = this.#attachments.get(key);
+    if (attachment === undefined) return Promise.resolve();
+    const { vm, name } = attachment.record;
+    return this.#alone(vm, name, async () => {
+      await this.#remove(key, attachment);
+      this.#options.log.info({ attachment: key }, 'attachment has moved to another host with its guest');
+      attachment.events.moved();
+    });
+  }
+
+  async #remove(key: string, attachment: Attachment): Promise<void> {
+    await attachment.close();
+    await attachment.forget();
+    this.#attachments.delete(key);
+  }
+
+  #checkRoom(): void {
+    if (this.#attachments.size + this.#busy.size > ATTACHMENTS_MAX)
+      throw new NetbusError('limit', `this host has ${ATTACHMENTS_MAX} attachments, which is the most`);
   }
 
   /** One change of an attachment at a time; a second one is refused, not queued. */
@@ -216,6 +317,14 @@ export class Attachments {
         : `${vm}/${name} is attached as ${meant.map(({ record }) => recordKey(record)).join(', ')}`;
     throw new NetbusError('not_found', `VM ${vm} has no device ${name} on this host: ${advice}`);
   }
+}
+
+/** A device of that name is here: it is in the way, unless its guest has left for good. */
+async function checkGone(other: Attachment, isSame: boolean): Promise<void> {
+  const { vm, name, host, export: exported } = other.record;
+  if (isSame && !other.connected && (await other.hasMoved())) return;
+  const why = isSame ? 'its guest is here, or has left something that is still needed' : `it is ${host}/${exported}`;
+  throw new NetbusError('in_use', `VM ${vm} has a device ${name} on this host already (${why})`);
 }
 
 function parseDevice(device: string): { host: string; exported: string } {

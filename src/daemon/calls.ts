@@ -1,22 +1,59 @@
 /** What other hosts may ask of this one over the control link: docs/protocol.md, 7. The peer is who its certificate says. */
 import { z } from 'zod';
-import { holdSchema, nameSchema } from '../api/types.ts';
+import { fenceAfterSchema, holdSchema, nameSchema } from '../api/types.ts';
 import type { ControlHandlers } from '../bus/control-link.ts';
 import { NetbusError } from '../device/errors.ts';
+import { fencedNames } from './device-host.ts';
 import type { Exports } from './exports.ts';
 
 const attachmentSchema = z.object({ attachment: z.uuid() });
-const createSchema = z.object({ export: nameSchema, vm: nameSchema, name: nameSchema, holdMs: holdSchema.optional() });
+const createSchema = z.object({
+  export: nameSchema,
+  vm: nameSchema,
+  name: nameSchema,
+  holdMs: holdSchema.optional(),
+  takeover: z.boolean().optional(),
+  fenceAfterMs: fenceAfterSchema.optional(),
+});
+const expectedSchema = z.object({ vm: nameSchema, from: nameSchema });
+const prepareSchema = z.object({
+  attachment: z.uuid(),
+  vm: nameSchema,
+  name: nameSchema,
+  from: nameSchema,
+  check: z.boolean().optional(),
+});
+const settledSchema = z.object({ attachment: z.uuid(), epoch: z.number().int().min(1) });
+const fenceSchema = z.object({ host: nameSchema });
 const listSchema = z.object({ details: z.boolean().default(false) });
 const writeCacheSchema = z.object({ attachment: z.uuid(), enabled: z.boolean() });
 
 export function createCallHandlers(exports: Exports): ControlHandlers {
+  const { places } = exports;
   return {
     'exports.list': async (peer, params) => ({ exports: await exports.list(peer, check(listSchema, params)) }),
     'attachment.create': async (peer, params) => ({ ...(await exports.attach(peer, check(createSchema, params))) }),
     'attachment.remove': async (peer, params) => {
       await exports.detach(peer, check(attachmentSchema, params).attachment);
       return {};
+    },
+    'attachment.expected': async (peer, params) => ({ devices: places.expected(peer, check(expectedSchema, params)) }),
+    'attachment.prepare': async (peer, params) => ({ ...(await places.prepare(peer, check(prepareSchema, params))) }),
+    'attachment.unprepare': async (peer, params) => {
+      await places.unprepare(peer, check(attachmentSchema, params).attachment);
+      return {};
+    },
+    'attachment.whereabouts': async (peer, params) => ({
+      ...places.whereabouts(peer, check(attachmentSchema, params).attachment),
+    }),
+    'attachment.settled': async (peer, params) => {
+      const { attachment, epoch } = check(settledSchema, params);
+      await places.settled(peer, attachment, epoch);
+      return {};
+    },
+    'host.fence': async (peer, params) => {
+      const { host } = check(fenceSchema, params);
+      return { fenced: fencedNames(await places.fence(peer, host), host) };
     },
     'attachment.grow': (peer, params) => exports.grow(peer, check(attachmentSchema, params).attachment),
     'attachment.writeCache': async (peer, params) => {

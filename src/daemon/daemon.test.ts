@@ -58,7 +58,7 @@ describe('two daemons', () => {
     const exported = (await m1.client.status()).exports[0];
     const [{ since, ...user }] = exported.attachments;
     assert.ok(since !== undefined);
-    assert.deepEqual(user, { host: 'm2', vm: 'web', name: 'data', epoch: 1, active: true });
+    assert.deepEqual(user, { host: 'm2', vm: 'web', name: 'data', epoch: 1, active: true, state: 'active' });
     assert.match(await get(m2, '/metrics'), /netbus_block_requests_total\{attachment="web\/data",op="write"\} 1/);
     assert.match(
       await get(m2, '/metrics'),

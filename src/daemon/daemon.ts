@@ -16,6 +16,7 @@ import { type Address, formatAddress } from '../lib/address.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { Attachments } from './attachments.ts';
+import { busAttachments } from './bus-attachments.ts';
 import { busEvents } from './bus-events.ts';
 import { createCallHandlers, forMembersAlone } from './calls.ts';
 import { Closers } from './closers.ts';
@@ -26,23 +27,29 @@ import { listDevices } from './devices.ts';
 import { openDirectory } from './directory.ts';
 import { Events } from './events.ts';
 import { Exports } from './exports.ts';
+import { checkFence, fenceHost } from './fence.ts';
 import { deviceGroup } from './group.ts';
 import { IdentityKeeper } from './identity-keeper.ts';
 import { IssuingDesk } from './issuing-desk.ts';
 import { openIssuingHost } from './issuing-host.ts';
+import { askKeptPage, keptLogHandlers } from './kept-log.ts';
 import { Membership } from './membership.ts';
 import { Metrics } from './metrics.ts';
+import { createMigrationHandlers } from './migration-calls.ts';
+import { MigrationDesk } from './migration-desk.ts';
 import { diskOpener } from './open-disk.ts';
 import { Overview } from './overview.ts';
 import { keepFailure, takeFolders } from './own-folders.ts';
 import { controlSocketPath } from './paths.ts';
 import { type Action, planStart } from './plan.ts';
+import { Preparation } from './preparation.ts';
 import { describeHost, probeMembers } from './probe.ts';
 import { Rates } from './rates.ts';
 import { attachmentRecordSchema, exportRecordSchema, virtualDeviceRecordSchema } from './records.ts';
 import { createRoutes } from './routes.ts';
 import { serveControl } from './server.ts';
 import { RecordStore } from './store.ts';
+import { askVmDevices, vmDeviceHandlers } from './vm-devices.ts';
 
 export interface DaemonOptions {
   readonly config: Config;
@@ -147,7 +154,18 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     joinHost: desk.joinHost,
     sessionHost: { open: async (peer, { attachment }, onEnded) => exports.openSession(peer, attachment, onEnded) },
     handlers: forMembersAlone(
-      { ...createCallHandlers(exports), 'host.describe': describeHost(release, clock), ...membership.handlers },
+      {
+        ...createCallHandlers(exports),
+        ...vmDeviceHandlers(() => attachments),
+        ...keptLogHandlers(() => attachments),
+        ...createMigrationHandlers({
+          entries: () => attachments.entries(),
+          prepare: (...given) => preparation.prepare(...given),
+          unprepare: (vm) => preparation.unprepare(vm),
+        }),
+        'host.describe': describeHost(release, clock),
+        ...membership.handlers,
+      },
       isMember,
     ),
     allocate: (bytes) => NativeRegion.allocate(bytes),
@@ -161,22 +179,34 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
   const local = new LocalDeviceHost(exports, host, isolate);
   const deviceHosts = new DeviceHosts({ host, local, directory, bus });
 
-  const attachments = new Attachments({
+  const attachments: Attachments = new Attachments({
     host,
     runDir,
     socketGroup,
     records: virtualDeviceRecords,
     hosts: () => deviceHosts.names,
     deviceHost: (name) => deviceHosts.get(name),
-    createFrontend: (frontend) => createDiskFrontend({ ...frontend, busyPollUs }),
+    createFrontend: (frontend) => createDiskFrontend({ ...frontend, busyPollUs, migratable: true }),
     membership: () => membership.numberOf(host),
     whyFenced: (record) => membership.whyFenced(record),
-    writeLog: { boundBytes: writeLogBytes, bootId },
+    writeLog: {
+      boundBytes: writeLogBytes,
+      bootId,
+      askKeptPage: (from, attachment, after) => askKeptPage(bus.links, from, attachment, after),
+      allocate: (bytes) => NativeRegion.allocate(bytes),
+    },
     clock,
     log,
     events,
   });
   closers.add('the attachments', () => attachments.close());
+  const preparation: Preparation = new Preparation({
+    host,
+    hosts: () => deviceHosts.names,
+    deviceHost: (name) => deviceHosts.get(name),
+    attachments,
+    askDevices: (from, vm) => askVmDevices(bus.links, from, vm),
+  });
   const links = () => linkEntries(bus, host, directory.members());
   const rates = new Rates(clock, () => attachments.all);
   closers.add('the rates', () => rates.close());
@@ -227,14 +257,27 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
       exports: await exports.entries(),
       warnings: [...keeper.warnings, ...membership.warnings],
     });
+  const migrations = new MigrationDesk({ host, entries: () => attachments.entries(), isMember, links: bus.links, clock, log });
   const app = createRoutes({
     exports,
     attachments,
+    preparation,
     membership,
     desk,
+    migrations,
     metrics,
     status,
     devices: (query) => listDevices({ ...query, hosts: deviceHosts.all, links: links(), clock }),
+    busAttachments: async () => {
+      const devices = await listDevices({ details: true, hosts: deviceHosts.all, links: links(), clock });
+      return busAttachments(devices, attachments.entries(), host);
+    },
+    checkFence: (dead) => checkFence(dead, { own: host, hosts: deviceHosts.all, links: links() }),
+    fence: async (dead) => {
+      const result = await fenceHost(dead, { own: host, hosts: deviceHosts.all, links: links() });
+      log.warn({ host: dead, fenced: result.fenced, untold: result.untold }, `host ${dead} was fenced`);
+      return result;
+    },
     events,
     probe: () => probeMembers(bus.links, otherAddresses(host, directory.members()), clock),
     notReady: () => (ready ? undefined : 'exports and attachments of before are being opened'),

@@ -3,8 +3,9 @@ import type { Filter } from '../device/device.ts';
 import type { NetbusError } from '../device/errors.ts';
 import type { Profile } from '../device/profile.ts';
 import type { OpenSession } from '../device/source.ts';
-import type { ExportListing } from './export-entry.ts';
+import { type ExportListing, userName } from './export-entry.ts';
 import type { CreatedAttachment, Exports } from './exports.ts';
+import type { AttachmentRecord } from './records.ts';
 
 export interface AttachToExport {
   readonly export: string;
@@ -12,6 +13,50 @@ export interface AttachToExport {
   readonly name: string;
   /** How long the guest waits for the device's host, in milliseconds; for ever where it is left out. */
   readonly holdMs?: number | undefined;
+  /** A new start of a VM that was at another host, which is dead or has stopped it: the attachment moves here. */
+  readonly takeover?: boolean | undefined;
+  /** This host counts as fenced when it holds the lease and has had no session for so long, in milliseconds; never where it is left out. */
+  readonly fenceAfterMs?: number | undefined;
+}
+
+/** What another host has for a VM that is to come here. */
+export interface ExpectedDevice {
+  readonly attachment: string;
+  readonly export: string;
+  readonly name: string;
+  readonly readOnly: boolean;
+  /** This host may use the export. */
+  readonly allowed: boolean;
+}
+
+export interface PrepareRequest {
+  readonly attachment: string;
+  readonly vm: string;
+  readonly name: string;
+  /** The host where the VM is. */
+  readonly from: string;
+  /** Only says whether it could be done. */
+  readonly check?: boolean | undefined;
+}
+
+/** All that a virtual device is made of. */
+export interface PreparedDevice extends CreatedAttachment {
+  readonly export: string;
+  readonly name: string;
+  /** The driver's choice; null = it made none. */
+  readonly writeCache: boolean | null;
+  readonly holdMs?: number | undefined;
+}
+
+/** Where an attachment is, by its device's host. */
+export interface Whereabouts {
+  /** Where the VM is. */
+  readonly host: string;
+  readonly holder: string | null;
+  readonly epoch: number;
+  readonly standby?: string | undefined;
+  /** For a host that the VM has left: nothing that it keeps is needed any more, and the VM does not come back by itself. */
+  readonly settled: boolean;
 }
 
 /** Every call rejects with a NetbusError: `unreachable` or `timeout` where the host does not answer. */
@@ -22,6 +67,17 @@ export interface DeviceHost {
   detach(attachment: string): Promise<void>;
   grow(attachment: string): Promise<{ profile: Profile; grown: boolean }>;
   setWriteCache(attachment: string, enabled: boolean): Promise<void>;
+  /** What host `from` has of it for its VM. */
+  expected(vm: string, from: string): Promise<readonly ExpectedDevice[]>;
+  /** The VM is expected here from now on: see Places. */
+  prepare(request: PrepareRequest): Promise<PreparedDevice>;
+  /** It is not, any more. Unknown is success. */
+  unprepare(attachment: string): Promise<void>;
+  whereabouts(attachment: string): Promise<Whereabouts>;
+  /** What was left at the VM's last host is good: a flush under `epoch` was answered. Rejects with `ended` where that epoch is over. */
+  settled(attachment: string, epoch: number): Promise<void>;
+  /** `host` is dead, says whoever calls. Resolves with the attachments that it has lost, as `host:vm/name`. */
+  fence(host: string): Promise<readonly string[]>;
   /** The exports that this host may use; of its own ones all. `details`: with what `ls -o wide` shows. */
   list(options?: { details?: boolean }): Promise<ExportListing[]>;
   /** `signal` gives up sessions that are being opened. */
@@ -57,6 +113,30 @@ export class LocalDeviceHost implements DeviceHost {
     return this.#exports.setWriteCache(this.#host, attachment, enabled);
   }
 
+  async expected(vm: string, from: string): Promise<readonly ExpectedDevice[]> {
+    return this.#exports.places.expected(this.#host, { vm, from });
+  }
+
+  prepare(request: PrepareRequest): Promise<PreparedDevice> {
+    return this.#exports.places.prepare(this.#host, request);
+  }
+
+  unprepare(attachment: string): Promise<void> {
+    return this.#exports.places.unprepare(this.#host, attachment);
+  }
+
+  async whereabouts(attachment: string): Promise<Whereabouts> {
+    return this.#exports.places.whereabouts(this.#host, attachment);
+  }
+
+  settled(attachment: string, epoch: number): Promise<void> {
+    return this.#exports.places.settled(this.#host, attachment, epoch);
+  }
+
+  async fence(host: string): Promise<readonly string[]> {
+    return fencedNames(await this.#exports.places.fence(this.#host, host), host);
+  }
+
   list(options: { details?: boolean } = {}): Promise<ExportListing[]> {
     return this.#exports.list(this.#host, options);
   }
@@ -74,4 +154,9 @@ export class LocalDeviceHost implements DeviceHost {
       };
     };
   }
+}
+
+/** Attachments that `host` has lost, as people write them. */
+export function fencedNames(records: readonly AttachmentRecord[], host: string): string[] {
+  return records.map((record) => userName({ ...record, host }));
 }

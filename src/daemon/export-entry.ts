@@ -1,7 +1,9 @@
 /** An export as `status` and `ls` show it. */
-import type { DeviceDetails, DeviceEntry, ExportEntry } from '../api/types.ts';
+import type { AttachmentPlace, DeviceDetails, DeviceEntry, ExportEntry, ExportUser } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
+import { isFenced } from '../device/succession.ts';
 import type { Export } from './export.ts';
+import type { AttachmentRecord } from './records.ts';
 
 /** Of the hosts that may use it so many are named; a list of all exports must fit a message between hosts. */
 const ALLOW_LISTED_MAX = 32;
@@ -34,19 +36,7 @@ export async function describeExport(target: Export): Promise<ExportEntry> {
     state: 'ready',
     since: new Date(target.since).toISOString(),
     backend: {},
-    attachments: target.attachments.map(({ id, host, vm, name, lease, holdMs }) => {
-      const since = target.activeSince(id);
-      const active = target.isActive(id);
-      return {
-        host,
-        vm,
-        name,
-        epoch: lease.epoch,
-        active,
-        ...(holdMs !== undefined && { holdMs }),
-        ...(since !== undefined && { since: new Date(since).toISOString() }),
-      };
-    }),
+    attachments: target.attachments.map((record) => describeUser(target, record)),
   };
   if (state.name !== 'ready') {
     entry.state = state.name === 'failed' ? 'failed' : 'waiting';
@@ -65,6 +55,30 @@ export async function describeExport(target: Export): Promise<ExportEntry> {
   const { lastFailure } = entry.backend;
   if (entry.reason === undefined && typeof lastFailure === 'string') entry.reason = lastFailure;
   return entry;
+}
+
+function describeUser(target: Export, record: AttachmentRecord): ExportUser {
+  const { id, host, vm, name, lease, holdMs, standby, previous } = record;
+  const since = target.activeSince(id);
+  const active = target.isActive(id);
+  return {
+    host,
+    vm,
+    name,
+    epoch: lease.epoch,
+    active,
+    ...(holdMs !== undefined && { holdMs }),
+    ...(since !== undefined && { since: new Date(since).toISOString() }),
+    state: active ? 'active' : placeState(record),
+    ...(standby !== undefined && { standby: standby.host }),
+    ...(previous !== undefined && { previous: previous.host }),
+  };
+}
+
+function placeState(record: AttachmentRecord): AttachmentPlace {
+  if (isFenced(record, record.host)) return 'fenced';
+  if (record.lease.holder !== null) return 'away';
+  return record.handOver !== undefined && record.standby !== undefined ? 'handed-over' : 'idle';
 }
 
 /** As the lists show it: `host:vm/name`. */

@@ -60,14 +60,9 @@ export function grownEvent(record: AttachmentRecord): NewEvent {
   return { type: 'export.grown', subject: record.export, message, details: { user, capacityBytes } };
 }
 
-/** After the lease was stored. */
-export function leaseEvent(record: AttachmentRecord): NewEvent {
-  const { host, lease } = record;
-  const user = userName(record);
-  const details = { user, peer: host, epoch: lease.epoch };
-  if (lease.holder === null)
-    return { type: 'export.returned', subject: record.export, message: `${user} gave the device back`, details };
-  return { type: 'export.granted', subject: record.export, message: `${user} has the device (epoch ${lease.epoch})`, details };
+export function fencedEvent(record: AttachmentRecord, host: string, { message }: NetbusError): NewEvent {
+  const user = userName({ ...record, host });
+  return { type: 'export.fenced', subject: record.export, message: `${user}: ${message}`, details: { user, peer: host } };
 }
 
 export function sessionLostEvent(record: AttachmentRecord, { code, message }: NetbusError): NewEvent {

@@ -5,10 +5,12 @@
 import { NetbusError } from '../device/errors.ts';
 import type { Profile } from '../device/profile.ts';
 import type { BackendSource } from '../device/source.ts';
+import { fenced, type Succession } from '../device/succession.ts';
 import { abortAfter, type Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import type { EventRecorder } from './events.ts';
 import { failureEvent, flushFailedEvent, readyEvent, unreadyEvent } from './export-events.ts';
+import { changePlace } from './place-events.ts';
 import type { StoredRecord } from './record.ts';
 import type { AttachmentRecord, ExportRecord } from './records.ts';
 import { ServedAttachment } from './served-attachment.ts';
@@ -148,6 +150,24 @@ export class Export {
   /** Changes an attachment's record durably. */
   async change(id: string, change: (record: AttachmentRecord) => AttachmentRecord): Promise<void> {
     await this.#attached.get(id)?.record.change(change);
+  }
+
+  /** Changes where its VM is, or is expected, durably. Unknown is success. */
+  async changePlace(id: string, change: <State extends Succession>(state: State) => State): Promise<void> {
+    const attached = this.#attached.get(id);
+    if (attached !== undefined) await changePlace(attached.record, change, this.#options.events);
+  }
+
+  /** `host` is dead: ends its session, if it has the device, waits for its I/O, and stores that it gets nothing more. */
+  async fence(id: string, host: string, cause: NetbusError): Promise<void> {
+    const served = this.#attached.get(id)?.served;
+    if (served !== undefined) await served.fence(host, cause);
+    else await this.changePlace(id, (state) => fenced(state, host));
+  }
+
+  /** See ServedAttachment.absentMs; 0 while nobody can have a session, because the export is not ready. */
+  absentMs(id: string, host: string): number {
+    return this.#attached.get(id)?.served?.absentMs(host) ?? 0;
   }
 
   /** What serves the attachment. Throws `device` with the reason where the export is not ready. */

@@ -222,7 +222,7 @@ describe('exports', () => {
     const ends: NetbusError[] = [];
     const { session } = host.exports.openSession('m2', gone.attachment, (cause) => ends.push(cause));
     await session.activate();
-    const fenced = await host.exports.fence((record) => record.host === 'm2');
+    const fenced = await host.exports.evict((record) => record.host === 'm2');
     assert.deepEqual(
       fenced.map(({ id }) => id),
       [gone.attachment],
@@ -238,7 +238,7 @@ describe('exports', () => {
     await host.start();
     assert.throws(() => host.exports.openSession('m2', gone.attachment, ended), { code: 'not_found' });
     host.exports.openSession('m1', next.attachment, ended);
-    assert.deepEqual(await host.exports.fence((record) => record.host === 'm2'), []);
+    assert.deepEqual(await host.exports.evict((record) => record.host === 'm2'), []);
   });
 
   test('a host that is no member gets nothing, whatever the export allows, and its membership is in the record', async () => {
@@ -247,7 +247,7 @@ describe('exports', () => {
     await host.add('data');
     const { attachment } = await host.exports.attach('m2', { export: 'data', vm: 'web', name: 'disk' });
     const seen: (string | undefined)[] = [];
-    await host.exports.fence(({ membership }) => {
+    await host.exports.evict(({ membership }) => {
       seen.push(membership);
       return false;
     });

@@ -8,6 +8,7 @@ import type { ExportEntry, exportRequestSchema } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Profile } from '../device/profile.ts';
 import type { Session } from '../device/source.ts';
+import { checkTakesPart, isFenced, type Place, takenOver, unprepared } from '../device/succession.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import type { AttachToExport } from './device-host.ts';
@@ -15,16 +16,14 @@ import type { EventRecorder } from './events.ts';
 import { Export, type OpenExport } from './export.ts';
 import { describeExport, type ExportListing, listExport, userName } from './export-entry.ts';
 import { addedEvent, attachedEvent, grownEvent, removedEvent, reopenedEvent, sessionLostEvent } from './export-events.ts';
+import { ATTACHMENT_DEPTH, ATTACHMENTS_SERVED_MAX, type Attached, ExportTable } from './export-table.ts';
+import { Places, withTimes } from './places.ts';
 import { StoredRecord } from './record.ts';
 import type { AttachmentRecord, ExportRecord } from './records.ts';
 import { diskSerial } from './serial.ts';
 import type { RecordStore } from './store.ts';
 
 export const EXPORTS_MAX = 1024;
-/** All exports together: as many sessions as the protocol allows a host (docs/protocol.md, 2.1). */
-export const ATTACHMENTS_SERVED_MAX = 1024;
-/** Requests in flight of one attachment: both sides size their tables by it. */
-export const ATTACHMENT_DEPTH = 256;
 
 export interface ExportsOptions {
   /** This host. */
@@ -59,26 +58,28 @@ export interface OpenedSession {
 }
 
 export class Exports {
+  /** Where the VMs of its attachments are. */
+  readonly places: Places;
   readonly #options: ExportsOptions;
-  readonly #exports = new Map<string, Export>();
-  /** Attachment id to the export that it belongs to. */
-  readonly #byAttachment = new Map<string, Export>();
+  readonly #table: ExportTable;
   /** Names that are being added: opening a disk may take its time, and must not hold up other exports. */
   readonly #adding = new Set<string>();
-  #closed = false;
 
   constructor(options: ExportsOptions) {
+    const { log, events } = options;
     this.#options = options;
+    this.#table = new ExportTable(options);
+    this.places = new Places({ table: this.#table, log, events });
   }
 
   get all(): Iterable<Export> {
-    return this.#exports.values();
+    return this.#table.exports.values();
   }
 
   /** Puts back an export and its attachments from their records. Resolves when it is open, or known not to be. */
   async restore(record: ExportRecord, attachments: readonly AttachmentRecord[]): Promise<void> {
     const restored = this.#make(record);
-    this.#exports.set(record.name, restored);
+    this.#table.exports.set(record.name, restored);
     for (const attachment of attachments) this.#adopt(restored, attachment);
     await restored.openInTime();
   }
@@ -86,11 +87,11 @@ export class Exports {
   /** Opens the disk and stores the export. Throws what is wrong with the disk, or `in_use` where the name or the image is taken. */
   async add(request: z.output<typeof exportRequestSchema>): Promise<ExportEntry> {
     const { name } = request;
-    this.#checkOpen();
-    if (this.#exports.has(name) || this.#adding.has(name)) {
+    this.#table.checkOpen();
+    if (this.#table.exports.has(name) || this.#adding.has(name)) {
       throw new NetbusError('in_use', `export ${name} exists already: unexport it first, or choose another name`);
     }
-    if (this.#exports.size + this.#adding.size >= EXPORTS_MAX) {
+    if (this.#table.exports.size + this.#adding.size >= EXPORTS_MAX) {
       throw new NetbusError('limit', `this host has ${EXPORTS_MAX} exports, which is the most`);
     }
     this.#adding.add(name);
@@ -103,13 +104,13 @@ export class Exports {
 
   /** Throws `not_found`, or `in_use` with the attachments that are in the way. */
   async remove(name: string): Promise<void> {
-    const removed = await this.#inTurn(name, async (target) => {
+    const removed = await this.#table.inTurn(name, async (target) => {
       const users = target.attachments.map(userName);
       if (users.length > 0) {
         throw new NetbusError('in_use', `export ${name} is attached to ${users.join(', ')}: detach it there first`);
       }
       await target.forget();
-      this.#exports.delete(name);
+      this.#table.exports.delete(name);
       return target;
     });
     await removed.close(new NetbusError('ended', `export ${name} was taken back`));
@@ -119,7 +120,7 @@ export class Exports {
 
   /** Opens it anew, as another instance. Throws `not_found`, or `in_use` while it is being opened. */
   async reopen(name: string): Promise<ExportEntry> {
-    const reopened = await this.#inTurn(name, async (target) => {
+    const reopened = await this.#table.inTurn(name, async (target) => {
       await target.reopen();
       return target;
     });
@@ -130,44 +131,49 @@ export class Exports {
 
   /**
    * Attaches `host`'s VM to an export: freezes the profile and stores the record before it answers. The same (host, vm, name, export) again
-   * gives the same record. Throws `not_found`, `denied`, `in_use`, `limit`, or `device` where the export is not ready.
+   * gives the same record, and so does another host's with `takeover` (see Places). Throws `not_found`, `denied`, `in_use`, `limit`, or `device` where
+   * the export is not ready.
    */
   attach(host: string, request: AttachToExport): Promise<CreatedAttachment> {
-    return this.#inTurn(request.export, async (target) => {
+    return this.#table.inTurn(request.export, async (target) => {
       const { clock, attachments, log } = this.#options;
-      const { vm, name, holdMs } = request;
-      this.#checkAllowed(target, host);
-      const same = target.attachments.find((other) => other.host === host && other.vm === vm && other.name === name);
-      // Attached anew after this host had not been told of the detach: the hold time is what the VM's side says now.
-      if (same !== undefined && same.holdMs !== holdMs) await target.change(same.id, (record) => withHold(record, holdMs));
-      if (same !== undefined) return { attachment: same.id, profile: same.profile, depth: ATTACHMENT_DEPTH };
+      const { vm, name, holdMs, fenceAfterMs, takeover = false } = request;
+      this.#table.checkAllowed(target, host);
+      const isSame = (other: AttachmentRecord) => other.vm === vm && other.name === name;
+      const same = target.attachments.find((other) => other.host === host && isSame(other));
+      if (same !== undefined) return await this.#attachAgain(target, same, request);
+      const elsewhere = target.attachments.find(isSame);
+      if (elsewhere !== undefined && takeover) {
+        await this.places.takeOver(host, { target, record: elsewhere }, request);
+        return { attachment: elsewhere.id, profile: elsewhere.profile, depth: ATTACHMENT_DEPTH };
+      }
       const user = target.attachments[0];
       if (user !== undefined && !target.shared) {
+        const advice = isSame(user) ? '; to start that VM on this host instead: --takeover' : '';
         throw new NetbusError(
           'in_use',
-          `export ${target.name} is attached to ${userName(user)}, and an exclusive device has one user: detach it there first`,
+          `export ${target.name} is attached to ${userName(user)}, and an exclusive device has one user: detach it there first${advice}`,
         );
       }
-      if (this.#byAttachment.size >= ATTACHMENTS_SERVED_MAX) {
+      if (this.#table.attachmentCount >= ATTACHMENTS_SERVED_MAX) {
         throw new NetbusError(
           'limit',
           `host ${this.#options.host} serves ${ATTACHMENTS_SERVED_MAX} attachments, which is the most`,
         );
       }
       const profile = { ...(await target.refresh()), serial: diskSerial(name) };
-      const membership = this.#options.membershipOf?.(host);
       const record: AttachmentRecord = {
         version: 1,
         id: randomUUID(),
         export: target.name,
-        host,
+        ...this.#table.placeOf(host),
         vm,
         name,
         profile,
         writeCache: null,
         ...(holdMs !== undefined && { holdMs }),
+        ...(fenceAfterMs !== undefined && { fenceAfterMs }),
         lease: { epoch: 0, holder: null },
-        ...(membership !== undefined && { membership }),
         generation: 1,
         createdAt: new Date(clock.wallTime()).toISOString(),
       };
@@ -179,30 +185,37 @@ export class Exports {
     });
   }
 
-  /** Ends its session and forgets it; unknown is success. Throws `denied` where it is another host's. */
+  /**
+   * Ends its session and forgets it; unknown is success, and so is one that was taken from `host`. Where `host` only expects the VM, or had it before, it
+   * gives that up. Throws `denied` where it is another host's.
+   */
   async detach(host: string, id: string): Promise<void> {
-    const name = this.#byAttachment.get(id)?.name;
-    if (name === undefined) return;
-    await this.#inTurn(name, async (target) => {
-      if (!this.#byAttachment.has(id)) return;
-      const record = this.#recordFor(host, id);
+    const found = this.#table.attached(id);
+    if (found === undefined) return;
+    await this.#table.inTurn(found.target.name, async (target) => {
+      const { record } = this.#table.attached(id) ?? {};
+      if (record === undefined) return;
+      if (record.host !== host) {
+        if (isFenced(record, host)) return;
+        checkTakesPart(record, host);
+        await target.changePlace(id, (state) => unprepared(state, host));
+        return;
+      }
       await target.remove(id, new NetbusError('ended', `${record.vm}/${record.name} was detached`));
-      this.#byAttachment.delete(id);
-      this.#options.log.info({ export: name, attachment: id, user: userName(record) }, 'attachment removed');
+      this.#table.forget(id);
+      this.#options.log.info({ export: target.name, attachment: id, user: userName(record) }, 'attachment removed');
       this.#options.events.record(attachedEvent(record, false));
     });
   }
 
   /**
-   * Takes the attachments for which `gone` is true away for good, although nobody gave them back: ends their sessions, waits for their I/O, forgets them
-   * durably, and so frees their leases for others. Returns those. Rejects where one of them could not be forgotten, the others are all the same.
+   * Takes the attachments of hosts for which `isGone` is true away for good, although nobody gave them back: ends their sessions, waits for their I/O,
+   * forgets them durably, and so frees their leases for others. Returns those. Rejects where one of them could not be forgotten, the others are all the same.
    */
-  async fence(gone: (record: AttachmentRecord) => boolean): Promise<AttachmentRecord[]> {
-    const fencing: Promise<AttachmentRecord>[] = [];
-    for (const target of this.#exports.values()) {
-      for (const record of target.attachments) if (gone(record)) fencing.push(this.#fence(target, record));
-    }
-    const results = await Promise.allSettled(fencing);
+  async evict(isGone: (place: Place) => boolean): Promise<AttachmentRecord[]> {
+    const gone = this.#table.attachments.filter(({ record }) => isGone(record));
+    const results = await Promise.allSettled(gone.map((attached) => this.#evict(attached)));
+    await this.places.forget(isGone);
     const failed = results.find((result) => result.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
     return results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
@@ -210,37 +223,38 @@ export class Exports {
 
   /** Takes the image's present size into the record, never downwards. */
   async grow(host: string, id: string): Promise<{ profile: Profile; grown: boolean }> {
-    this.#recordFor(host, id);
-    const target = this.#byAttachment.get(id)!;
+    const { target } = this.#ownAttached(host, id);
     const present = await target.refresh();
     const { attachment } = target.served(id);
     const grown = await attachment.grow(present);
     if (grown) {
       const { capacityBytes } = attachment.profile;
       this.#options.log.info({ attachment: id, capacityBytes }, 'attachment grown');
-      this.#options.events.record(grownEvent(this.#recordFor(host, id)));
+      this.#options.events.record(grownEvent(this.#ownAttached(host, id).record));
     }
     return { profile: attachment.profile, grown };
   }
 
   /** Keeps the driver's choice of write-back or write-through. */
   async setWriteCache(host: string, id: string, enabled: boolean): Promise<void> {
-    this.#recordFor(host, id);
-    await this.#byAttachment.get(id)!.change(id, (record) => ({ ...record, writeCache: enabled }));
+    await this.#ownAttached(host, id).target.change(id, (record) => ({ ...record, writeCache: enabled }));
   }
 
   describeAttachment(host: string, id: string): object {
-    const { profile, lease, writeCache } = this.#recordFor(host, id);
-    const { name } = this.#byAttachment.get(id)!;
-    return { profile, epoch: lease.epoch, holder: lease.holder, writeCache, device: `${this.#options.host}/${name}` };
+    const { record, target } = this.#ownAttached(host, id);
+    const { profile, lease, writeCache } = record;
+    return { profile, epoch: lease.epoch, holder: lease.holder, writeCache, device: `${this.#options.host}/${target.name}` };
   }
 
-  /** A session of `host` in standby. Throws `not_found`, `denied`, or `device` where the export is not ready. */
+  /**
+   * A session in standby of `host`, which has the VM, expects it, or had it. Throws `not_found`, `denied`, `fenced`, or `device` where the export is not
+   * ready.
+   */
   openSession(host: string, id: string, onEnded: (cause: NetbusError) => void): OpenedSession {
-    this.#checkOpen();
-    this.#recordFor(host, id);
-    const target = this.#byAttachment.get(id)!;
-    this.#checkAllowed(target, host);
+    this.#table.checkOpen();
+    const { target, record } = this.#table.findAttached(id);
+    checkTakesPart(record, host);
+    this.#table.checkAllowed(target, host);
     const { attachment, source } = target.served(id);
     return {
       session: attachment.session(host, onEnded),
@@ -261,26 +275,26 @@ export class Exports {
 
   /** An attachment's record. */
   record(id: string): AttachmentRecord | undefined {
-    return this.#byAttachment.get(id)?.attachments.find((candidate) => candidate.id === id);
+    return this.#table.attached(id)?.record;
   }
 
   /** The exports that `host` may use, and for this host all of them; sizes are looked at anew. `details`: with what `ls -o wide` shows. */
   async list(host: string, { details = false } = {}): Promise<ExportListing[]> {
     const own = host === this.#options.host;
-    const visible = [...this.#exports.values()].filter((candidate) => own || mayUse(candidate, host));
+    const visible = [...this.all].filter((candidate) => own || this.#table.mayUse(candidate, host));
     return Promise.all(visible.map((candidate) => listExport(candidate, { details, own })));
   }
 
   /** All of them, for the people of this host. */
   entries(): Promise<ExportEntry[]> {
-    return Promise.all([...this.#exports.values()].map((candidate) => describeExport(candidate)));
+    return Promise.all([...this.all].map((candidate) => describeExport(candidate)));
   }
 
   /** Ends all sessions and their I/O; the records stay. */
   async close(): Promise<void> {
-    this.#closed = true;
+    this.#table.close();
     const cause = new NetbusError('ended', `the daemon of host ${this.#options.host} is stopping`);
-    await Promise.all([...this.#exports.values()].map((candidate) => candidate.close(cause)));
+    await Promise.all([...this.all].map((candidate) => candidate.close(cause)));
   }
 
   async #add({ name, disk, readOnly, direct, allow }: z.output<typeof exportRequestSchema>): Promise<Export> {
@@ -290,22 +304,35 @@ export class Exports {
     const added = this.#make({ version: 1, name, disk, readOnly, direct, allow: hosts, reopened: 0, createdAt });
     try {
       await added.openNow();
-      this.#checkOpen();
+      this.#table.checkOpen();
       await added.save();
     } catch (thrown) {
       await added.close(new NetbusError('ended', 'the export could not be made'));
       throw thrown;
     }
-    this.#exports.set(name, added);
+    this.#table.exports.set(name, added);
     log.info({ export: name, disk, readOnly, allow: hosts }, 'export added');
     this.#options.events.record(addedEvent(added.record));
     return added;
   }
 
-  #fence(target: Export, record: AttachmentRecord): Promise<AttachmentRecord> {
+  /** Attached anew after this host had not been told of the detach, or was fenced: a new start, with the times that the VM's side says now. */
+  async #attachAgain(target: Export, { id, profile }: AttachmentRecord, request: AttachToExport): Promise<CreatedAttachment> {
+    await target.changePlace(id, (state) => {
+      const isNew = isFenced(state, state.host) || state.previous !== undefined;
+      return isNew ? takenOver(state, this.#table.placeOf(state.host)) : state;
+    });
+    const { holdMs, fenceAfterMs } = request;
+    await target.change(id, (record) =>
+      record.holdMs === holdMs && record.fenceAfterMs === fenceAfterMs ? record : withTimes(record, request),
+    );
+    return { attachment: id, profile, depth: ATTACHMENT_DEPTH };
+  }
+
+  #evict({ target, record }: Attached): Promise<AttachmentRecord> {
     return target.turns.run(async () => {
       await target.remove(record.id, new NetbusError('fenced', `host ${record.host} was evicted from the cluster`));
-      this.#byAttachment.delete(record.id);
+      this.#table.forget(record.id);
       this.#options.log.warn(
         { export: target.name, attachment: record.id, user: userName(record) },
         'attachment of an evicted host removed: its lease is free',
@@ -320,55 +347,14 @@ export class Exports {
   }
 
   #adopt(target: Export, record: AttachmentRecord): void {
-    target.add(new StoredRecord(this.#options.attachments, record.id, record));
-    this.#byAttachment.set(record.id, target);
+    this.#table.adopt(target, new StoredRecord(this.#options.attachments, record.id, record));
   }
 
-  /** Runs `work` when it is this export's turn, if the export is still there then. */
-  async #inTurn<T>(name: string, work: (target: Export) => Promise<T>): Promise<T> {
-    const target = this.#find(name);
-    return target.turns.run(() => {
-      this.#checkOpen();
-      if (this.#exports.get(name) !== target) this.#find(name);
-      return work(target);
-    });
+  /** For the host that has the VM alone. */
+  #ownAttached(host: string, id: string): Attached {
+    const attached = this.#table.findAttached(id);
+    checkTakesPart(attached.record, host);
+    if (attached.record.host === host) return attached;
+    throw new NetbusError('denied', `the VM of attachment ${id} is at host ${attached.record.host}, not at ${host}`);
   }
-
-  #find(name: string): Export {
-    const found = this.#exports.get(name);
-    if (found === undefined)
-      throw new NetbusError('not_found', `host ${this.#options.host} has no export ${name}: "netbus ls" lists them`);
-    return found;
-  }
-
-  #recordFor(host: string, id: string): AttachmentRecord {
-    const record = this.record(id);
-    if (record === undefined) throw new NetbusError('not_found', `host ${this.#options.host} has no attachment ${id}`);
-    if (record.host !== host) throw new NetbusError('denied', `attachment ${id} is not one of host ${host}`);
-    return record;
-  }
-
-  #checkAllowed(target: Export, host: string): void {
-    const { host: own, isMember } = this.#options;
-    // This host's own VMs need nobody's list.
-    if (host !== own && isMember?.(host) === false)
-      throw new NetbusError('denied', `host ${host} is not a member of the cluster of ${own}`);
-    if (mayUse(target, host)) return;
-    throw new NetbusError(
-      'denied',
-      `export ${target.name} of host ${own} does not allow host ${host}: export it with --allow ${host}`,
-    );
-  }
-
-  #checkOpen(): void {
-    if (this.#closed) throw new NetbusError('ended', `the daemon of host ${this.#options.host} is stopping`);
-  }
-}
-
-function withHold({ holdMs: _, ...record }: AttachmentRecord, holdMs: number | undefined): AttachmentRecord {
-  return holdMs === undefined ? record : { ...record, holdMs };
-}
-
-function mayUse(target: Export, host: string): boolean {
-  return target.record.allow.includes(host);
 }

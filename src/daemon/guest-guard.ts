@@ -49,6 +49,11 @@ export class GuestGuard {
     await this.#record.change((value) => (value.fenced === undefined ? { ...value, fenced: reason.slice(0, 2000) } : value));
   }
 
+  /** What the guest's writes went to, the last time that it had a device. */
+  get device(): GuestRecord['device'] {
+    return this.#granted ?? this.#record.value.guest?.device ?? null;
+  }
+
   /** What the last daemon left behind. */
   get left(): Left {
     return this.#record.value.guest?.left ?? 'nothing';

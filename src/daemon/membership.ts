@@ -7,6 +7,7 @@ import type { Bus } from '../bus/bus.ts';
 import type { ControlHandlers, JsonObject } from '../bus/control-link.ts';
 import { MemberSpread } from '../bus/member-spread.ts';
 import { NetbusError } from '../device/errors.ts';
+import type { Place } from '../device/succession.ts';
 import type { Directory, DirectoryChange } from '../directory/directory.ts';
 import type { MemberEntry } from '../directory/member-list.ts';
 import { within } from '../lib/abort.ts';
@@ -18,7 +19,7 @@ import type { EventRecorder } from './events.ts';
 import type { Exports } from './exports.ts';
 import type { Announced, IssuingDesk } from './issuing-desk.ts';
 import { describeMembers } from './members-view.ts';
-import type { AttachmentRecord, VirtualDeviceRecord } from './records.ts';
+import type { VirtualDeviceRecord } from './records.ts';
 
 /** A change is told to the others for so long before it is answered; those that have not heard of it then hear of it when they are reached. */
 const TELL_MS_MAX = 3_000;
@@ -241,7 +242,7 @@ export class Membership {
     const { clock, log } = this.#options;
     this.#cancelRetry();
     try {
-      await this.#parts?.exports.fence((record) => this.#isGone(record));
+      await this.#parts?.exports.evict((place) => this.#isGone(place));
     } catch (thrown) {
       log.error(
         { reason: NetbusError.from(thrown).message },
@@ -252,7 +253,7 @@ export class Membership {
   }
 
   /** Its host was evicted since it attached; it may have come back since, under the same name. */
-  #isGone({ host, membership }: AttachmentRecord): boolean {
+  #isGone({ host, membership }: Place): boolean {
     const entry = this.#entry(host);
     // What this host has of its own stays its own, in the cluster or out of it.
     if (entry === undefined || host === this.#options.host) return false;

@@ -3,11 +3,10 @@ import { z } from 'zod';
 import { holdSchema, nameSchema } from '../api/types.ts';
 import { handOverSchema } from '../device/hand-over.ts';
 import { profileSchema } from '../device/profile.ts';
+import { FENCED_HOSTS_MAX } from '../device/succession.ts';
 import { leftStates } from '../frontends/vhost-user/left-requests.ts';
 
 const timeSchema = z.string().max(64);
-/** Most hosts that an attachment remembers to have been taken from; the oldest are forgotten. */
-export const FENCED_HOSTS_MAX = 16;
 
 /** A host, and the membership under which it is meant. */
 const placeSchema = z.strictObject({ host: nameSchema, membership: z.string().max(64).optional() });

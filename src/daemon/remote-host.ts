@@ -1,16 +1,38 @@
 /** A host far away that has a device: calls on the control link, and a session of its own per attachment: docs/protocol.md, 4 and 7. */
 import { z } from 'zod';
-import { holdSchema, nameSchema } from '../api/types.ts';
+import { attachmentPlaces, holdSchema, nameSchema } from '../api/types.ts';
 import type { Bus } from '../bus/bus.ts';
 import type { Target } from '../bus/dial.ts';
 import { NetbusError } from '../device/errors.ts';
 import { type Profile, profileSchema } from '../device/profile.ts';
 import type { OpenSession } from '../device/source.ts';
-import type { AttachToExport, DeviceHost } from './device-host.ts';
+import type { AttachToExport, DeviceHost, ExpectedDevice, PreparedDevice, PrepareRequest, Whereabouts } from './device-host.ts';
 import type { ExportListing } from './export-entry.ts';
+import { ATTACHMENTS_SERVED_MAX } from './export-table.ts';
 import type { CreatedAttachment } from './exports.ts';
 
 const createdSchema = z.object({ attachment: z.uuid(), profile: profileSchema, depth: z.number().int().min(1).max(4096) });
+const expectedSchema = z.object({
+  devices: z
+    .array(
+      z.object({ attachment: z.uuid(), export: nameSchema, name: nameSchema, readOnly: z.boolean(), allowed: z.boolean() }),
+    )
+    .max(ATTACHMENTS_SERVED_MAX),
+});
+const preparedSchema = createdSchema.extend({
+  export: nameSchema,
+  name: nameSchema,
+  writeCache: z.boolean().nullable(),
+  holdMs: holdSchema.optional(),
+});
+const whereaboutsSchema = z.object({
+  host: nameSchema,
+  holder: nameSchema.nullable(),
+  epoch: z.number().int().min(0),
+  standby: nameSchema.optional(),
+  settled: z.boolean(),
+});
+const fencedSchema = z.object({ fenced: z.array(z.string().max(200)).max(ATTACHMENTS_SERVED_MAX) });
 const grownSchema = z.object({ profile: profileSchema, grown: z.boolean() });
 const detailsSchema = z.object({
   kind: z.string().max(64).optional(),
@@ -29,6 +51,9 @@ const detailsSchema = z.object({
         active: z.boolean(),
         holdMs: holdSchema.optional(),
         since: z.iso.datetime().optional(),
+        state: z.enum(attachmentPlaces).optional().catch(undefined),
+        standby: nameSchema.optional(),
+        previous: nameSchema.optional(),
       }),
     )
     .default([]),
@@ -76,6 +101,30 @@ export class RemoteDeviceHost implements DeviceHost {
 
   async setWriteCache(attachment: string, enabled: boolean): Promise<void> {
     await this.#call('attachment.writeCache', { attachment, enabled });
+  }
+
+  async expected(vm: string, from: string): Promise<readonly ExpectedDevice[]> {
+    return (await this.#ask('attachment.expected', { vm, from }, expectedSchema)).devices;
+  }
+
+  prepare(request: PrepareRequest): Promise<PreparedDevice> {
+    return this.#ask('attachment.prepare', request, preparedSchema);
+  }
+
+  async unprepare(attachment: string): Promise<void> {
+    await this.#call('attachment.unprepare', { attachment });
+  }
+
+  whereabouts(attachment: string): Promise<Whereabouts> {
+    return this.#ask('attachment.whereabouts', { attachment }, whereaboutsSchema);
+  }
+
+  async settled(attachment: string, epoch: number): Promise<void> {
+    await this.#call('attachment.settled', { attachment, epoch });
+  }
+
+  async fence(host: string): Promise<readonly string[]> {
+    return (await this.#ask('host.fence', { host }, fencedSchema)).fenced;
   }
 
   async list(options: { details?: boolean } = {}): Promise<ExportListing[]> {

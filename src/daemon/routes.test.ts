@@ -9,6 +9,8 @@ import type { Exports } from './exports.ts';
 import type { IssuingDesk } from './issuing-desk.ts';
 import type { Membership } from './membership.ts';
 import { Metrics } from './metrics.ts';
+import type { MigrationDesk } from './migration-desk.ts';
+import type { Preparation } from './preparation.ts';
 import { createRoutes } from './routes.ts';
 
 let notReady: string | undefined;
@@ -20,6 +22,10 @@ const exports = {
   },
 } as unknown as Exports;
 const attachments = { detach: async (...args: unknown[]) => [args.join(' ')] } as unknown as Attachments;
+const preparation = {
+  prepare: async (...args: unknown[]) => [args.join(' ')],
+  unprepare: async () => {},
+} as unknown as Preparation;
 const membership = {
   members: () => ({ cluster: 'lab', members: [] }),
 } as unknown as Membership;
@@ -31,14 +37,31 @@ const desk = {
   evict: async (host: string) => ({ host, told: [], untold: [] }),
   setAddress: async (host: string, address: string) => ({ host, address }),
 } as unknown as IssuingDesk;
+const migrations = {
+  begin: async (vm: string, request: object) => ({ vm, ...request }),
+  end: async (...args: unknown[]) => void ended.push(args),
+  report: async (vm: string, to: string) => ({ vm, to }),
+  progress: (vm: string, phase?: string) => ({ vm, phase }),
+  cancel: (vm: string) => ({ vm, cancel: true }),
+  switchover: (vm: string) => ({ vm, stopped: true }),
+} as unknown as MigrationDesk;
+const ended: unknown[] = [];
 const app = createRoutes({
   exports,
   attachments,
+  preparation,
   membership,
   desk,
+  migrations,
   metrics: new Metrics('1.2.3'),
   status: async () => ({ host: 'm1' }) as Status,
   devices: async () => ({}) as Devices,
+  busAttachments: async () => ({ attachments: [], away: [], warnings: [] }),
+  checkFence: (host) => {
+    if (host === 'm1') throw new NetbusError('usage', `host ${host} is alive`);
+    return { host, answers: false };
+  },
+  fence: async (host) => ({ host, fenced: [], untold: [] }),
   events: {} as Events,
   probe: async () => [],
   notReady: () => notReady,
@@ -53,6 +76,14 @@ async function refused(response: Response, status: number, code: string, message
   assert.equal(error.code, code);
   assert.match(error.message, message);
 }
+
+test('the devices of a VM that comes are asked for, and taken back', async () => {
+  const at = '/v1/vms/web/preparation';
+  const prepared = await app.request(at, { method: 'POST', body: '{"from":"m1"}' });
+  assert.deepEqual(await prepared.json(), { attachments: ['web m1'] });
+  await refused(await app.request(at, { method: 'POST', body: '{}' }), 400, 'usage', /from/);
+  assert.deepEqual(await (await app.request(at, { method: 'DELETE' })).json(), {});
+});
 
 test('a request is completed with its defaults', async () => {
   const response = await post('{"name":"data","disk":"/d"}');
@@ -98,4 +129,33 @@ test('health, readiness and metrics', async () => {
   const response = await app.request('/readyz');
   assert.deepEqual([response.status, await response.text()], [503, 'not ready: exports are being opened\n']);
   assert.match(await (await app.request('/metrics')).text(), /netbus_build_info\{release="1\.2\.3"\} 1/);
+});
+
+test('a fence is checked, and done', async () => {
+  assert.deepEqual(await (await app.request('/v1/hosts/m2/fence')).json(), { host: 'm2', answers: false });
+  await refused(await app.request('/v1/hosts/m1/fence'), 400, 'usage', /alive/);
+  const response = await app.request('/v1/hosts/m2/fence', { method: 'POST' });
+  assert.deepEqual(await response.json(), { host: 'm2', fenced: [], untold: [] });
+});
+
+test('migrations: what is asked for reaches the desk, and what is wrong does not', async () => {
+  const ask = (method: string, path: string, body?: object) =>
+    app.request(`/v1/vms/web/${path}`, { method, ...(body !== undefined && { body: JSON.stringify(body) }) });
+  const answer = async (...given: Parameters<typeof ask>) => (await ask(...given)).json();
+  assert.deepEqual(await answer('POST', 'migration', { to: 'm3' }), { vm: 'web', to: 'm3', check: false });
+  assert.deepEqual(await answer('GET', 'migration?to=m3'), { vm: 'web', to: 'm3' });
+  assert.deepEqual(await answer('PUT', 'migration/progress', { phase: 'copying' }), { vm: 'web', phase: 'copying' });
+  assert.deepEqual(await answer('GET', 'migration/progress'), { vm: 'web' });
+  assert.deepEqual(await answer('POST', 'migration/cancellation'), { vm: 'web', cancel: true });
+  assert.deepEqual(await answer('GET', 'switchover'), { vm: 'web', stopped: true });
+  await ask('DELETE', 'migration?to=m3');
+  await ask('DELETE', 'migration?to=m3&undo=false');
+  assert.deepEqual(ended, [
+    ['web', { to: 'm3', undo: true }],
+    ['web', { to: 'm3', undo: false }],
+  ]);
+  await refused(await ask('GET', 'migration'), 400, 'usage', /\?to=HOST/);
+  await refused(await ask('DELETE', 'migration?to=../x'), 400, 'usage', /\?to=HOST/);
+  await refused(await ask('POST', 'migration', { to: 'm3', now: true }), 400, 'usage', /now/);
+  await refused(await ask('PUT', 'migration/progress', { phase: 'dancing' }), 400, 'usage', /phase/);
 });

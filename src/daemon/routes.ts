@@ -4,10 +4,14 @@ import { bodyLimit } from 'hono/body-limit';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import {
   attachRequestSchema,
+  type BusAttachments,
   type Devices,
   type ErrorBody,
   exportRequestSchema,
+  type FenceCheck,
+  type FenceResult,
   type MemberProbe,
+  preparationRequestSchema,
   type Status,
 } from '../api/types.ts';
 import { type ErrorCode, errorCodes, NetbusError } from '../device/errors.ts';
@@ -20,6 +24,9 @@ import type { IssuingDesk } from './issuing-desk.ts';
 import { addMemberRoutes } from './members-api.ts';
 import type { Membership } from './membership.ts';
 import type { Metrics } from './metrics.ts';
+import type { MigrationDesk } from './migration-desk.ts';
+import { addMigrationRoutes } from './migration-routes.ts';
+import type { Preparation } from './preparation.ts';
 import { body } from './request-body.ts';
 
 const REQUEST_BYTES_MAX = 256 * 1024;
@@ -27,11 +34,16 @@ const REQUEST_BYTES_MAX = 256 * 1024;
 export interface RoutesOptions {
   readonly exports: Exports;
   readonly attachments: Attachments;
+  readonly preparation: Preparation;
   readonly membership: Membership;
   readonly desk: IssuingDesk;
+  readonly migrations: MigrationDesk;
   readonly metrics: Metrics;
   readonly status: () => Promise<Status>;
   readonly devices: (query: { details: boolean; withinMs?: number }) => Promise<Devices>;
+  readonly busAttachments: () => Promise<BusAttachments>;
+  readonly checkFence: (host: string) => FenceCheck;
+  readonly fence: (host: string) => Promise<FenceResult>;
   readonly events: Events;
   readonly probe: () => Promise<MemberProbe[]>;
   /** Why the daemon is not ready for work; undefined = it is. */
@@ -40,7 +52,7 @@ export interface RoutesOptions {
 }
 
 export function createRoutes(options: RoutesOptions): Hono {
-  const { exports, attachments, metrics, log } = options;
+  const { exports, attachments, preparation, metrics, log } = options;
   const app = new Hono();
   const tooLong = (context: Context) => failure(context, 'limit', `a request has at most ${REQUEST_BYTES_MAX} bytes`);
   app.use(bodyLimit({ maxSize: REQUEST_BYTES_MAX, onError: tooLong }));
@@ -61,6 +73,7 @@ export function createRoutes(options: RoutesOptions): Hono {
     return context.json({});
   });
 
+  app.get('/v1/attachments', async (context) => context.json(await options.busAttachments()));
   app.post('/v1/attachments', async (context) =>
     context.json(await attachments.attach(await body(context, attachRequestSchema))),
   );
@@ -74,6 +87,19 @@ export function createRoutes(options: RoutesOptions): Hono {
     return context.json(await attachments.grow(vm, name));
   });
 
+  app.post('/v1/vms/:vm/preparation', async (context) => {
+    const { from } = await body(context, preparationRequestSchema);
+    return context.json({ attachments: await preparation.prepare(context.req.param('vm'), from) });
+  });
+  app.delete('/v1/vms/:vm/preparation', async (context) => {
+    await preparation.unprepare(context.req.param('vm'));
+    return context.json({});
+  });
+
+  app.get('/v1/hosts/:host/fence', (context) => context.json(options.checkFence(context.req.param('host'))));
+  app.post('/v1/hosts/:host/fence', async (context) => context.json(await options.fence(context.req.param('host'))));
+
+  addMigrationRoutes(app, options.migrations);
   addMemberRoutes(app, options.membership, options.desk);
 
   app.get('/metrics', async (context) => context.text(await metrics.text(), 200, { 'content-type': metrics.contentType }));

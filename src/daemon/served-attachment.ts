@@ -5,13 +5,17 @@ import type { DiskProfile, Profile } from '../device/profile.ts';
 import type { BackendSource, Session } from '../device/source.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { EventRecorder } from './events.ts';
-import { leaseEvent } from './export-events.ts';
+import { changePlace } from './place-events.ts';
 import type { StoredRecord } from './record.ts';
 import type { AttachmentRecord } from './records.ts';
 
 export class ServedAttachment {
   readonly #record: StoredRecord<AttachmentRecord>;
   readonly #lease: Lease;
+  readonly #clock: Clock;
+  /** By host: how many sessions it has open, and when its last one ended. */
+  readonly #sessions = new Map<string, { open: number; endedAt: number }>();
+  readonly #begunAt: number;
   /** Milliseconds since 1970: when the lease changed last. */
   #since: number | undefined;
   /** Being removed, or the daemon ends: no more grants. */
@@ -26,15 +30,21 @@ export class ServedAttachment {
   }) {
     const { record, source, bootId, clock, events } = options;
     this.#record = record;
+    this.#clock = clock;
+    this.#begunAt = clock.now();
     this.#lease = new Lease({
       source,
       bootId,
-      state: record.value.lease,
-      store: async (lease) => {
-        if (this.#refusal !== undefined) throw this.#refusal;
-        await record.change((value) => ({ ...value, lease: { epoch: lease.epoch, holder: lease.holder } }));
-        this.#since = clock.wallTime();
-        events.record(leaseEvent(record.value));
+      record: {
+        get value() {
+          return record.value;
+        },
+        change: async (change) => {
+          if (this.#refusal !== undefined) throw this.#refusal;
+          const before = record.value;
+          await changePlace(record, change, events);
+          if (record.value.lease !== before.lease) this.#since = clock.wallTime();
+        },
       },
     });
   }
@@ -53,7 +63,33 @@ export class ServedAttachment {
   }
 
   session(host: string, onEnded: (cause: NetbusError) => void): Session {
-    return this.#lease.session(host, onEnded);
+    const session = this.#lease.session(host, onEnded);
+    const known = this.#sessions.get(host) ?? { open: 0, endedAt: 0 };
+    this.#sessions.set(host, known);
+    known.open++;
+    let isOpen = true;
+    return {
+      ...session,
+      close: () => {
+        session.close();
+        if (!isOpen) return;
+        isOpen = false;
+        known.open--;
+        known.endedAt = this.#clock.now();
+      },
+    };
+  }
+
+  /** For how long `host` has had no session, in milliseconds, as far as is known here; 0 while it has one. */
+  absentMs(host: string): number {
+    const known = this.#sessions.get(host);
+    if (known === undefined) return this.#clock.now() - this.#begunAt;
+    return known.open > 0 ? 0 : this.#clock.now() - known.endedAt;
+  }
+
+  /** `host` is dead: see Lease.fence. */
+  fence(host: string, cause: NetbusError): Promise<void> {
+    return this.#lease.fence(host, cause);
   }
 
   /** Ends the session that has the device, waits for its I/O, and grants no more. */

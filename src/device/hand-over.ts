@@ -8,6 +8,9 @@ import { DISK_QUEUES_MAX } from './profile.ts';
 /** Most requests of one queue that can be without an answer: QUEUE_SIZE_MAX of a virtqueue. */
 const HEADS_MAX = 1024;
 
+/** JSON text of a hand-over: with what goes around it, it fits the 64 KiB of a STATE and a STATED (docs/protocol.md, 2.1). */
+export const HAND_OVER_BYTES_MAX = 60 * 1024;
+
 /** Indexes of a virtqueue count modulo 2^16. */
 const ringIndexSchema = z.number().int().min(0).max(0xffff);
 const headsSchema = z
@@ -30,19 +33,16 @@ export const queueHandOverSchema = z.strictObject({
   heads: headsSchema,
   /**
    * Newest first: heads that were put into the used ring, and of which nobody knows whether the driver was shown them (whoever did it was killed). They
-   * are in `heads`, too. The guest's own used index says how many of them are done.
+   * may be in `heads`, too, and older ones may follow. The guest's own used index says how many of them are done.
    */
   lastBatch: headsSchema,
 });
 export type QueueHandOver = Readonly<z.infer<typeof queueHandOverSchema>>;
 
-/** The content of a write log that is kept at the host that the guest comes from. */
-const keptLogSchema = z.strictObject({
-  host: z.string().max(64),
-  bytes: z.number().int().min(0),
-  /** Whoever knows it may read the log. */
-  key: z.string().max(64),
-});
+/** A write log that is kept at the host that the guest comes from. */
+const keptLogSchema = z.strictObject({ host: z.string().max(64), bytes: z.number().int().min(0) });
+
+export const FAILURE_LENGTH_MAX = 2000;
 
 export const handOverSchema = z.strictObject({
   queues: z.array(queueHandOverSchema).max(DISK_QUEUES_MAX),
@@ -50,5 +50,7 @@ export const handOverSchema = z.strictObject({
   unflushed: z
     .strictObject({ bootId: z.string().max(64), instance: z.string().max(64), log: keptLogSchema.optional() })
     .optional(),
+  /** Why every request of this guest is answered with an error, and will be. */
+  failure: z.string().max(FAILURE_LENGTH_MAX).optional(),
 });
 export type HandOver = Readonly<z.infer<typeof handOverSchema>>;

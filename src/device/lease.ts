@@ -1,21 +1,27 @@
 /**
  * One writer (invariant 1): the lease of one attachment, granted by the device's own host, which is the sole authority for it.
- * The gate in front of the backend is here, once, for local and remote sessions alike.
+ * The gate in front of the backend is here, once, for local and remote sessions alike. Who may have it next is decided in succession.ts.
  */
 import type { Batch } from './batch.ts';
 import type { Device, Guest, Quiesced } from './device.ts';
 import { NetbusError } from './errors.ts';
+import { HAND_OVER_BYTES_MAX, type HandOver } from './hand-over.ts';
 import type { Profile } from './profile.ts';
 import type { BackendSource, Grant, Session } from './source.ts';
+import { fenced, granted, quiesced, type Succession } from './succession.ts';
 
-/** What must be on stable storage before a grant is given. */
-export interface LeaseState {
-  readonly epoch: number;
-  /** The host that holds it; null = nobody, everything it did is finished. */
-  readonly holder: string | null;
+/** Where the state is kept. Others change it, too: where the VM is expected, for example. */
+export interface LeaseRecord {
+  /** What is on stable storage. */
+  readonly value: Succession;
+  /** Stores what `change` makes of the value, unless that throws; it is the old one until that is durable. */
+  change(change: <State extends Succession>(state: State) => State): Promise<void>;
 }
 
 interface Held {
+  readonly host: string;
+  /** Of its session. */
+  readonly number: number;
   readonly epoch: number;
   readonly device: GatedDevice;
   readonly onEnded: (cause: NetbusError) => void;
@@ -24,27 +30,19 @@ interface Held {
 export class Lease {
   readonly #source: BackendSource;
   readonly #bootId: string;
-  readonly #store: (state: LeaseState) => Promise<void>;
-  #state: LeaseState;
+  readonly #record: LeaseRecord;
   #held: Held | undefined;
+  /** Sessions are numbered as they are opened. */
+  #opened = 0;
+  /** Of each host the newest session that took or gave back the lease: what comes late by an older one has no effect. */
+  readonly #newest = new Map<string, number>();
   /** Grants and releases go one after the other. */
   #turn: Promise<unknown> = Promise.resolve();
 
-  /** `store` puts the state on stable storage; `state` is what was stored last. */
-  constructor(options: {
-    source: BackendSource;
-    bootId: string;
-    state: LeaseState;
-    store: (state: LeaseState) => Promise<void>;
-  }) {
+  constructor(options: { source: BackendSource; bootId: string; record: LeaseRecord }) {
     this.#source = options.source;
     this.#bootId = options.bootId;
-    this.#state = options.state;
-    this.#store = options.store;
-  }
-
-  get state(): LeaseState {
-    return this.#state;
+    this.#record = options.record;
   }
 
   /** True while a session has the device open. */
@@ -54,6 +52,7 @@ export class Lease {
 
   /** A session of `host`, in standby. */
   session(host: string, onEnded: (cause: NetbusError) => void): Session {
+    const number = ++this.#opened;
     let epoch: number | undefined;
     let closed = false;
     const end = () => {
@@ -63,16 +62,15 @@ export class Lease {
       activate: async () => {
         const grant = await this.#inTurn(() => {
           if (closed) throw closedError();
-          return this.#grant(host, onEnded);
+          return this.#grant(host, number, onEnded);
         });
         epoch = grant.epoch;
         if (!closed) return grant;
         end();
         throw closedError();
       },
-      quiesced: async () => {
-        const own = epoch;
-        if (own !== undefined) await this.#inTurn(() => this.#release(own));
+      quiesced: async (left) => {
+        await this.#inTurn(() => this.#release(host, number, left));
       },
       close: () => {
         closed = true;
@@ -83,33 +81,56 @@ export class Lease {
 
   /** Ends whatever session holds the device and waits for its I/O; the stored holder stays. Used when the export or attachment goes. */
   async revoke(cause: NetbusError): Promise<void> {
+    await this.#inTurn(() => this.#displace(cause));
+  }
+
+  /** `host` is dead, says whoever asks: ends its session, waits for its I/O, and stores that it gets nothing more. */
+  async fence(host: string, cause: NetbusError): Promise<void> {
     await this.#inTurn(async () => {
-      const held = this.#held;
-      await this.#end();
-      held?.onEnded(cause);
+      if (this.#held?.host === host) await this.#displace(cause);
+      await this.#record.change((state) => fenced(state, host));
     });
   }
 
-  async #grant(host: string, onEnded: (cause: NetbusError) => void): Promise<Grant> {
-    const { holder } = this.#state;
-    if (holder !== null && holder !== host) {
-      throw new NetbusError('in_use', `host ${holder} holds the lease; it is free once that host has given it back`);
-    }
+  async #grant(host: string, number: number, onEnded: (cause: NetbusError) => void): Promise<Grant> {
+    this.#checkNewest(host, number);
+    // Nobody's I/O is ended for what is refused anyway.
+    granted(this.#record.value, host);
+    this.#newest.set(host, number);
     // A new session of the same host ends the old one, which may be a connection that nobody has noticed to be dead.
-    const old = this.#held;
-    await this.#end();
-    old?.onEnded(new NetbusError('ended', 'a newer session of the same host took the lease'));
-    const epoch = this.#state.epoch + 1;
-    await this.#keep({ epoch, holder: host });
-    const device = new GatedDevice(this.#source.open(), () => this.#state.epoch === epoch);
-    this.#held = { epoch, device, onEnded };
-    return { epoch, bootId: this.#bootId, instance: this.#source.instance, device };
+    await this.#displace(new NetbusError('ended', 'a newer session of the same host took the lease'));
+    await this.#record.change((state) => granted(state, host));
+    const { lease, handOver } = this.#record.value;
+    const { epoch } = lease;
+    const device = new GatedDevice(this.#source.open(), () => this.#record.value.lease.epoch === epoch);
+    this.#held = { host, number, epoch, device, onEnded };
+    const { instance } = this.#source;
+    return { epoch, bootId: this.#bootId, instance, device, ...(handOver !== undefined && { handOver }) };
   }
 
-  async #release(epoch: number): Promise<void> {
-    if (this.#state.epoch !== epoch) return;
+  /** Also by a session that was never granted anything: what an earlier one of this host holds is over, and a newer one's is not for it to say. */
+  async #release(host: string, number: number, left: HandOver | 'unchanged'): Promise<void> {
+    this.#checkNewest(host, number);
+    checkSize(left);
+    quiesced(this.#record.value, host, left);
+    this.#newest.set(host, number);
+    if (this.#held?.number === number) await this.#end();
+    else if (this.#held?.host === host)
+      await this.#displace(new NetbusError('ended', 'a newer session of the same host gave the lease back'));
+    await this.#record.change((state) => quiesced(state, host, left));
+  }
+
+  #checkNewest(host: string, number: number): void {
+    if ((this.#newest.get(host) ?? 0) > number) {
+      throw new NetbusError('ended', `a newer session of host ${host} took or gave back the lease`);
+    }
+  }
+
+  /** Ends the session that has the device, which is told. */
+  async #displace(cause: NetbusError): Promise<void> {
+    const held = this.#held;
     await this.#end();
-    await this.#keep({ epoch, holder: null });
+    held?.onEnded(cause);
   }
 
   /** Closes the device of the session that has it; resolves when its last I/O has finished. */
@@ -120,16 +141,18 @@ export class Lease {
     if (this.#held === held) this.#held = undefined;
   }
 
-  async #keep(state: LeaseState): Promise<void> {
-    await this.#store(state);
-    this.#state = state;
-  }
-
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
     const result = this.#turn.then(work);
     this.#turn = result.catch(() => undefined);
     return result;
   }
+}
+
+/** It has to fit a message between hosts, also where it comes from this one. */
+function checkSize(left: HandOver | 'unchanged'): void {
+  const bytes = Buffer.byteLength(JSON.stringify(left));
+  if (bytes <= HAND_OVER_BYTES_MAX) return;
+  throw new NetbusError('limit', `what the guest left takes ${bytes} bytes, of at most ${HAND_OVER_BYTES_MAX}`);
 }
 
 function closedError(): NetbusError {

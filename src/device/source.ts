@@ -24,6 +24,8 @@ export interface Passage {
    * the guest is here.
    */
   arrival(): Promise<readonly QueueHandOver[] | null> | undefined;
+  /** Whatever the guest left unfinished elsewhere is noted by the frontend now, and outlives this process. Twice is once. */
+  arrived(): void;
   /** All queues have stopped, and the device was quiesced. Resolves when the device's host has stored it, or at `signal`. Before `Device.close`. */
   leave(queues: readonly QueueHandOver[], signal: AbortSignal): Promise<void>;
 }

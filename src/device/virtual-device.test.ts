@@ -1,112 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
-import { TestGuest } from '../../test/compliance/test-guest.ts';
-import { HeldDevice } from '../../test/support/held-device.ts';
-import { MemoryRegion } from '../../test/support/memory-region.ts';
-import { openNullSource } from '../backends/null/null.ts';
-import { ManualClock } from '../lib/clock.ts';
+import { ask, GONE, setUp, use } from '../../test/support/scripted-host.ts';
+import type { ManualClock } from '../lib/clock.ts';
 import { DiskKind, DiskStatus } from './disk.ts';
 import { NetbusError } from './errors.ts';
-import type { DiskProfile } from './profile.ts';
-import type { Grant, Session } from './source.ts';
-import { VirtualDevice, type VirtualDeviceOptions, type VirtualDeviceState } from './virtual-device.ts';
-
-const MIB = 1024 * 1024;
-const GONE = new NetbusError('unreachable', 'the host of the device is away');
-const profile = openNullSource({ capacityBytes: MIB }).profile as DiskProfile;
-
-/** The device's host as one sees it: sessions that are opened, activated, ended as the test says. */
-class Host {
-  reachable = true;
-  refusal: NetbusError | undefined;
-  instance = 'first';
-  epoch = 0;
-  readonly sessions: HostSession[] = [];
-  /** Steps that wait for the test, instead of going on by themselves. */
-  holdOpening = false;
-  holdActivating = false;
-
-  openSession = async (onEnded: (cause: NetbusError) => void): Promise<Session> => {
-    if (!this.reachable) throw GONE;
-    if (this.refusal !== undefined) throw this.refusal;
-    const session = new HostSession(this, onEnded);
-    this.sessions.push(session);
-    if (this.holdOpening) await session.step();
-    return session;
-  };
-
-  get last(): HostSession {
-    return this.sessions[this.sessions.length - 1];
-  }
-}
-
-class HostSession implements Session {
-  readonly device = new HeldDevice(profile, 16);
-  readonly end: (cause: NetbusError) => void;
-  readonly calls: string[] = [];
-  readonly #host: Host;
-  #goOn: () => void = () => {};
-  #fail: (cause: NetbusError) => void = () => {};
-
-  constructor(host: Host, onEnded: (cause: NetbusError) => void) {
-    this.#host = host;
-    this.end = onEnded;
-  }
-
-  step(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#goOn = resolve;
-      this.#fail = reject;
-    });
-  }
-
-  goOn(): void {
-    this.#goOn();
-  }
-
-  async activate(): Promise<Grant> {
-    this.calls.push('activate');
-    if (this.#host.holdActivating) await this.step();
-    const { instance } = this.#host;
-    return { epoch: ++this.#host.epoch, bootId: 'boot', instance, device: this.device };
-  }
-
-  async quiesced(): Promise<void> {
-    this.calls.push(`quiesced, device ${this.device.closed ? 'closed' : 'open'}`);
-  }
-
-  close(): void {
-    this.calls.push('close');
-    this.#fail(new NetbusError('ended', 'closed'));
-  }
-}
-
-function setUp(options: Partial<VirtualDeviceOptions> = {}) {
-  const host = new Host();
-  const clock = new ManualClock();
-  const states: VirtualDeviceState[] = [];
-  const virtual = new VirtualDevice({
-    profile,
-    depth: 16,
-    openSession: host.openSession,
-    clock,
-    onState: (state) => states.push(state),
-    ...options,
-  });
-  return { host, clock, states, virtual };
-}
-
-function use(virtual: VirtualDevice): TestGuest {
-  return new TestGuest(virtual.open(), new MemoryRegion(MIB), 32);
-}
-
-async function ask(guest: TestGuest, kind: number): Promise<number> {
-  guest.add({ kind, ...(kind === DiskKind.write && { outBytes: 4096 }) });
-  guest.pushAll();
-  await guest.answered();
-  return guest.answers[guest.answers.length - 1].status;
-}
+import type { VirtualDeviceState } from './virtual-device.ts';
 
 test('it connects when the guest begins, and gives the lease back when it is quiet', async () => {
   const { host, virtual, states } = setUp();
@@ -117,6 +16,7 @@ test('it connects when the guest begins, and gives the lease back when it is qui
     ['connecting', 'active'],
   );
   assert.deepEqual(await guest.quiesce(new AbortController().signal), { outcome: 'clean' });
+  await virtual.passage.leave([], new AbortController().signal);
   assert.deepEqual(host.last.calls, ['activate', 'quiesced, device closed', 'close']);
   await guest.close();
   await virtual.close();
@@ -361,6 +261,7 @@ test('quiet while the lease is asked for: what comes is given back', async () =>
   await turn();
   host.last.goOn();
   assert.deepEqual(await quiescing, { outcome: 'clean' });
+  await virtual.passage.leave([], new AbortController().signal);
   assert.deepEqual(host.last.calls, ['activate', 'quiesced, device closed', 'close']);
   await guest.close();
 });

@@ -14,6 +14,7 @@ import { VirtualDevice } from '../../src/device/virtual-device.ts';
 import { WriteLog } from '../../src/filters/write-log/write-log.ts';
 import { ManualClock } from '../../src/lib/clock.ts';
 import { HeldDevice } from '../support/held-device.ts';
+import { MemoryRecord } from '../support/lease-record.ts';
 import { MemoryRegion } from '../support/memory-region.ts';
 import { deviceCompliance } from './device-compliance.ts';
 
@@ -83,8 +84,7 @@ deviceCompliance('gate of a lease', async () => {
   const lease = new Lease({
     source: { ...source, open: () => inner },
     bootId: 'boot',
-    state: { epoch: 0, holder: null },
-    store: async () => {},
+    record: new MemoryRecord(),
   });
   const { device } = await lease.session('m2', () => {}).activate();
   return { ...fixture, device, event: () => inner.changeCapacity(16 * MIB) };
@@ -95,8 +95,7 @@ deviceCompliance('virtual device', () => {
   const lease = new Lease({
     source: { ...source, open: () => inner },
     bootId: 'boot',
-    state: { epoch: 0, holder: null },
-    store: async () => {},
+    record: new MemoryRecord(),
   });
   const virtual = new VirtualDevice({
     profile,

@@ -2,6 +2,7 @@
  * A guest without a machine: a few pieces of memory, and a driver's side of one split queue that writes whatever it is told. For the
  * property tests and the fuzzer of the virtqueue.
  */
+import type { QueueHandOver } from '../../src/device/hand-over.ts';
 import {
   AddressMap,
   availableBytes,
@@ -113,10 +114,19 @@ export class ModelGuest {
    * `copy` leaves this guest's rings alone.
    */
   recoveredQueue(inflight: InflightQueue, copy: boolean): SplitQueue {
+    const base = this.used.getUint16(2, true);
+    return new SplitQueue({ ...this.#options(copy), base, inflight });
+  }
+
+  /** The device at another host. */
+  arrivedQueue(handOver: QueueHandOver | null, base: number, options: { inflight?: InflightQueue; copy: boolean }): SplitQueue {
+    return new SplitQueue({ ...this.#options(options.copy), base, handOver, inflight: options.inflight });
+  }
+
+  #options(copy: boolean) {
     const [available, used] = [this.available, this.used].map(({ buffer }) => (copy ? buffer.slice(0) : buffer) as ArrayBuffer);
     const memory = { map: this.map, descriptors: { region: this.table, offset: 0 }, available, used };
-    const base = this.used.getUint16(2, true);
-    return new SplitQueue({ index: 0, size: this.size, base, indirect: true, eventIndex: true, inflight, memory });
+    return { index: 0, size: this.size, indirect: true, eventIndex: true, memory };
   }
 
   describe(index: number, { address, length, flags, next }: Descriptor): void {

@@ -23,6 +23,7 @@ const FILES = [
   /^dist\/chunks\/[a-z]+-[A-Z0-9]{8}\.js$/,
   /^dist\/man\/[a-z.]+\.[158]$/,
   /^docs\/[a-z0-9/-]+\.md$/,
+  /^examples\/libvirt\/netbus$/,
   /^packaging\/systemd\/(?:netbusd\.service|sysusers\.conf|tmpfiles\.conf)$/,
 ];
 /** Scripts that npm would run at the user's side. */

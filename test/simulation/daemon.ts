@@ -15,6 +15,7 @@ import { DeviceHosts, targetIn } from '../../src/daemon/device-hosts.ts';
 import type { NewEvent } from '../../src/daemon/events.ts';
 import type { OpenExport } from '../../src/daemon/export.ts';
 import { Exports } from '../../src/daemon/exports.ts';
+import { askKeptPage } from '../../src/daemon/kept-log.ts';
 import { planStart } from '../../src/daemon/plan.ts';
 import { attachmentRecordSchema, exportRecordSchema, virtualDeviceRecordSchema } from '../../src/daemon/records.ts';
 import { RecordStore } from '../../src/daemon/store.ts';
@@ -155,7 +156,13 @@ export class SimDaemon {
         return frontend;
       },
       identifyProcess: String,
-      writeLog: { boundBytes: this.#host.logBytes, bootId: this.#bootId, createLog: this.#createLog },
+      writeLog: {
+        boundBytes: this.#host.logBytes,
+        bootId: this.#bootId,
+        createLog: this.#createLog,
+        askKeptPage: (from, attachment, after) => askKeptPage(this.bus!.links, from, attachment, after),
+        allocate: this.#allocate,
+      },
       clock,
       log,
       events,

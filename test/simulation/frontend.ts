@@ -233,6 +233,7 @@ export class SimFrontend implements Frontend {
     this.#use = undefined;
     const { signal, cancel } = abortAfter(this.#options.clock, QUIESCE_MS_MAX);
     await state.device.quiesce(signal);
+    await this.#options.source.passage?.leave([], signal);
     cancel();
     this.#state = { name: 'quiescing' };
     await state.device.close();

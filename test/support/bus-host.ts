@@ -5,9 +5,11 @@ import type { StagingRegion } from '../../src/bus/staging.ts';
 import { NetbusError } from '../../src/device/errors.ts';
 import { Lease } from '../../src/device/lease.ts';
 import type { BackendSource } from '../../src/device/source.ts';
+import { prepared } from '../../src/device/succession.ts';
 import { type IssuedIdentity, issueAuthority, issueHost } from '../../src/directory/identity-issue.ts';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { type Log, silentLog } from '../../src/lib/log.ts';
+import { MemoryRecord } from './lease-record.ts';
 import { MemoryRegion } from './memory-region.ts';
 
 const TEST_CLUSTER = 'lab';
@@ -70,23 +72,23 @@ export class TestStaging {
   };
 }
 
-/** Attachments by id, each on a source of its own; everybody may use them. */
+/** Attachments by id, each on a source of its own. The VM of each is at m2, and expected wherever a session was opened last. */
 export class TestSessionHost implements SessionHost {
-  readonly #leases = new Map<string, { lease: Lease; source: BackendSource }>();
+  readonly #leases = new Map<string, { lease: Lease; record: MemoryRecord; source: BackendSource }>();
   depth = 256;
   bytes: number | undefined;
 
-  add(attachment: string, source: BackendSource): Lease {
-    const state = { epoch: 0, holder: null };
-    const lease = new Lease({ source, bootId: 'boot', state, store: async () => {} });
-    this.#leases.set(attachment, { lease, source });
+  add(attachment: string, source: BackendSource, record = new MemoryRecord()): Lease {
+    const lease = new Lease({ source, bootId: 'boot', record });
+    this.#leases.set(attachment, { lease, record, source });
     return lease;
   }
 
   async open(...[peer, hello, onEnded]: Parameters<SessionHost['open']>): Promise<OpenedSession> {
     const found = this.#leases.get(hello.attachment);
     if (found === undefined) throw new NetbusError('not_found', `there is no attachment ${hello.attachment}`);
-    const { lease, source } = found;
+    const { lease, record, source } = found;
+    if (record.value.host !== peer) await record.change((state) => prepared(state, { host: peer }));
     return {
       get profile() {
         return source.profile;

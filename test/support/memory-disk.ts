@@ -121,9 +121,14 @@ export class MemoryDevice implements Device {
 
   /** Answers in an order of the test's own. */
   releaseLast(): void {
-    const last = this.#held.rows[this.#held.count - 1];
-    this.#held.rows.copyWithin(1, 0, this.#held.count - 1);
-    this.#held.rows[0] = last;
+    this.releaseAt(this.#held.count - 1);
+  }
+
+  /** The one that is held there, counted from the oldest. */
+  releaseAt(place: number): void {
+    const row = this.#held.rows[place];
+    this.#held.rows.copyWithin(1, 0, place);
+    this.#held.rows[0] = row;
     this.#schedule(1);
   }
 

@@ -68,9 +68,9 @@ export class TlsPeer {
     await this.received(FrameType.stated);
   }
 
-  async hello(attachment: string): Promise<void> {
+  async hello(attachment: string, features: readonly string[] = []): Promise<void> {
     const session = { purpose: 'session', attachment, state: 'standby', epoch: 0 };
-    this.send({ type: FrameType.hello }, { magic: 'netbus', versions: [1, 1], features: [], ...session });
+    this.send({ type: FrameType.hello }, { magic: 'netbus', versions: [1, 1], features, ...session });
     await this.received(FrameType.welcome);
   }
 }

@@ -31,3 +31,10 @@ export function wordOf(entry: number, block: number, sequence: number, content: 
   hash = Math.imul(hash ^ (hash >>> 13) ^ Math.floor(sequence / 2 ** 32), 0x85ebca6b) ^ Math.imul(content + 1, 0x9e3779b1);
   return ((((hash ^ (hash >>> 16)) & 0xffff) << 16) | content) >>> 0;
 }
+
+/** The first sector from `from` on whose bit is `bit`; the number of sectors where there is none. */
+export function nextSector(sectors: number, from: number, bit: 0 | 1): number {
+  let sector = from;
+  while (sector < SECTORS_PER_BLOCK && ((sectors >> sector) & 1) !== bit) sector++;
+  return sector;
+}

@@ -175,7 +175,8 @@ export class LoggedDevice implements Device {
     const extent = table.extent[row];
     // Of two that overlap nobody would know which one the device did last, and the log has to know.
     if (this.#writes.overlaps(position, extent)) return false;
-    if (kind === DiskKind.discard || (table.flags[row] & DiskFlag.durable) !== 0) {
+    const { isElsewhere } = this.#log;
+    if (kind === DiskKind.discard || (!isElsewhere && (table.flags[row] & DiskFlag.durable) !== 0)) {
       this.#writes.add(row, position, extent, 0);
       return true;
     }
@@ -189,7 +190,7 @@ export class LoggedDevice implements Device {
       return true;
     }
     // Room comes with the flush that is sent from half on, and the replies to what is in flight lead there.
-    if (isLogged && blocks.used + this.#reserved > 0) {
+    if (isElsewhere || (isLogged && blocks.used + this.#reserved > 0)) {
       if (this.#reserved === 0) this.#wantFlush();
       this.#waitsForFlush = true;
       return false;

@@ -4,7 +4,7 @@ import type { Device } from '../../device/device.ts';
 import { DiskKind } from '../../device/disk.ts';
 import { type MessageTable, SPARE_ROWS } from '../../device/message-table.ts';
 import { DISK_SECTOR_BYTES } from '../../device/profile.ts';
-import { SECTORS_PER_BLOCK } from './block-sectors.ts';
+import { nextSector, SECTORS_PER_BLOCK } from './block-sectors.ts';
 import type { LogBlocks } from './log-blocks.ts';
 import { LOG_BLOCK_BYTES } from './log-file.ts';
 
@@ -119,11 +119,4 @@ class LogContent {
     table.inLength[row] = 0;
     return true;
   }
-}
-
-/** The first sector from `from` on whose bit is `bit`; the number of sectors where there is none. */
-function nextSector(sectors: number, from: number, bit: 0 | 1): number {
-  let sector = from;
-  while (sector < SECTORS_PER_BLOCK && ((sectors >> sector) & 1) !== bit) sector++;
-  return sector;
 }

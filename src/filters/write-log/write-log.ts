@@ -6,8 +6,10 @@
  */
 import { createHash } from 'node:crypto';
 import { NetbusError } from '../../device/errors.ts';
+import type { Region } from '../../device/region.ts';
 import type { Grant } from '../../device/source.ts';
 import type { Clock } from '../../lib/clock.ts';
+import { checkKeptPage, type KeptPage, mergeKeptPage } from './kept-blocks.ts';
 import { LogBlocks } from './log-blocks.ts';
 import { LOG_BLOCK_BYTES, LogFile, removeFile } from './log-file.ts';
 import { LoggedDevice } from './logged-device.ts';
@@ -39,6 +41,8 @@ export interface WriteLogOptions {
   /** Names the attachment, the start of the guest, and this boot of this host: a file of another one is not used. */
   readonly owner: string;
   readonly clock: Clock;
+  /** All that was acknowledged is on stable storage or in it, which was not so when it was opened. */
+  readonly onComplete?: () => void;
   /** It was sent again to a host that had forgotten it, and flushed. */
   readonly onSent: (bytes: number) => void;
   /** It cannot be used, or can again; told when that changes. */
@@ -52,6 +56,7 @@ export class WriteLog {
   /** Without a file: since when all that is acknowledged is on stable storage. */
   #complete = false;
   #sending = false;
+  #isElsewhere = false;
   #deviceNumber = 0;
   #device: LoggedDevice | undefined;
   #trouble: string | undefined;
@@ -86,6 +91,50 @@ export class WriteLog {
     return this.#sending || (this.#blocks?.file.sending ?? false);
   }
 
+  /**
+   * The guest comes from another host, where it left this unflushed: what it went to, or undefined, nothing. `hasLog`: that host has what it wrote. Before
+   * `admit`.
+   */
+  comes(unflushed: DeviceIds | undefined, hasLog: boolean): void {
+    if (unflushed === undefined) {
+      this.#becomeComplete();
+      return;
+    }
+    if (this.#deviceNumber === 0) this.#deviceNumber = deviceNumber(unflushed);
+    this.#isElsewhere = hasLog && !this.complete;
+  }
+
+  /** What came before this log is in another one, until a flush covers it: whatever is written now must be in this one, to go over that. */
+  get isElsewhere(): boolean {
+    return this.#isElsewhere;
+  }
+
+  /** The device forgot what is elsewhere: it is needed here before `admit`. */
+  lacks(granted: DeviceIds): boolean {
+    const known = this.#blocks?.file.device || this.#deviceNumber;
+    return this.#isElsewhere && (this.sending || known !== deviceNumber(granted));
+  }
+
+  /** Takes all that is elsewhere, below what is here. Rejects, for another try, where `read` does; otherwise `admit` has the last word. */
+  async takeOlder(read: (after: number) => Promise<KeptPage>, staging: Region, capacityBytes: number): Promise<void> {
+    const blocks = this.#blocks;
+    if (blocks === undefined) return;
+    for (let after = -1, more = true; more; ) {
+      const page = await read(after);
+      checkKeptPage(page, after, capacityBytes);
+      if (this.#blocks !== blocks) return;
+      if (!mergeKeptPage(blocks, page, staging, this.clock.wallTime())) {
+        this.#tellTrouble("there is no room here for what the guest's last host kept");
+        return;
+      }
+      after = page.blocks.at(-1)?.block ?? after;
+      more = page.more;
+    }
+    // In this order: whoever is killed in between takes it once more.
+    this.#setSending(true);
+    this.#becomeComplete();
+  }
+
   /** What a guest may use of a grant. `before`: the device that the guest used last, where the log does not know. */
   admit(grant: Grant, before: DeviceIds | null): Grant {
     const known = this.#blocks?.file.device || this.#deviceNumber || (before === null ? 0 : deviceNumber(before));
@@ -103,8 +152,7 @@ export class WriteLog {
   /** A flush that was sent when `sequence` was the last acknowledgement was answered: the log has the rest, whatever was before it. */
   flushed(sequence: number): void {
     this.#blocks?.flushed(sequence);
-    if (this.#blocks === undefined) this.#complete = true;
-    else if (!this.#blocks.file.complete) this.#blocks.file.complete = true;
+    if (!(this.#blocks?.file.complete ?? this.#complete)) this.#becomeComplete();
     this.#tellTrouble(this.#blocks === undefined ? this.#trouble : this.#shortage());
   }
 
@@ -156,6 +204,13 @@ export class WriteLog {
   /** Takes away the file, if there is one. */
   static remove(path: string): void {
     removeFile(path);
+  }
+
+  #becomeComplete(): void {
+    this.#isElsewhere = false;
+    if (this.#blocks === undefined) this.#complete = true;
+    else this.#blocks.file.complete = true;
+    this.#options.onComplete?.();
   }
 
   #create(complete: boolean): void {

@@ -1,21 +1,27 @@
 /**
  * The life of a device behind rings: opened at the first start of a ring, brought to rest at the last stop, and in between cut off where a stop
- * meets its bound. What was cut off is kept, and goes first when its ring goes on.
+ * meets its bound. What was cut off of a ring that runs goes first with the next device; what is left of one that stops is the ring's own.
  */
 import type { Device } from '../../device/device.ts';
 import { NetbusError } from '../../device/errors.ts';
 import { FailedDevice } from '../../device/failed-device.ts';
+import type { QueueHandOver } from '../../device/hand-over.ts';
 import type { Source } from '../../device/source.ts';
+import { within } from '../../lib/abort.ts';
 import { abortAfter, type Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
 import { DeviceGuest } from './device-guest.ts';
+import { GuestPassage } from './guest-passage.ts';
 import type { LeftRequests } from './left-requests.ts';
 import type { RequestRows } from './request-rows.ts';
 import type { Ring } from './ring.ts';
 import type { RingPump } from './ring-pump.ts';
+import type { RingTimes } from './ring-times.ts';
 
 /** How long the requests of a VMM that has gone are waited for: its guest is dead, or goes on from its used index. */
 const DISCONNECT_QUIESCE_MS_MAX = 1_000;
+/** Of each bound: what is left for telling the device's host what the guest takes along. */
+const LEAVE_SHARE = 0.2;
 
 export interface DeviceUseOptions {
   readonly source: Source;
@@ -31,6 +37,7 @@ export interface DeviceUseOptions {
   readonly left: LeftRequests;
   /** The bound of all stops together, until a ring starts again. */
   readonly quiesceMsMax: number;
+  readonly times: RingTimes;
   /** The last use of the source is over. */
   readonly previous: Promise<void>;
 }
@@ -48,11 +55,16 @@ export class DeviceUse {
   readonly #options: DeviceUseOptions;
   readonly #rows: RequestRows;
   readonly #pump: RingPump;
+  readonly #passage: GuestPassage;
+  readonly #leaveShare: number;
   #state: State = { name: 'idle' };
   /** Resolves when the last device is closed; the next is opened after it. */
   #closed: Promise<void>;
-  /** Rows that no device holds: cut off, oldest first, waiting for their ring to go on. */
+  /** Rows that no device holds: cut off, oldest first. */
   #kept: number[] = [];
+  /** Rows of rings that have stopped, as long as a device that is not closed may use their memory. */
+  #buried = 0;
+  #cutMs = 0;
   /** The device was lost during this use: errors are all that is left. */
   #lost = false;
   #ended = false;
@@ -62,6 +74,9 @@ export class DeviceUse {
     this.#options = options;
     this.#rows = options.rows;
     this.#pump = options.pump;
+    const { passage } = options.source;
+    this.#passage = new GuestPassage(passage, options.rings, options.left);
+    this.#leaveShare = passage === undefined ? 0 : LEAVE_SHARE;
     this.#closed = options.previous;
     this.#waitLeftMs = options.quiesceMsMax;
   }
@@ -71,16 +86,34 @@ export class DeviceUse {
     return this.#closed;
   }
 
+  /** Requests without an answer, those of rings that have stopped included. */
+  get inFlight(): number {
+    const stopped = this.#options.rings.map(({ queue, left }) => (queue === undefined ? (left?.heads.length ?? 0) : 0));
+    return stopped.reduce((sum, count) => sum + count, this.#rows.count - this.#buried);
+  }
+
+  /** See DeviceModel. */
+  handOverOf(ring: Ring): QueueHandOver | null | undefined | 'expected' {
+    const handOver = this.#passage.handOverOf(ring);
+    if (this.#passage.expected && this.#state.name === 'idle') this.#openAfterClosed();
+    return handOver;
+  }
+
+  /** See DeviceModel. */
+  needsKick(ring: Ring): boolean {
+    return this.#passage.needsKick(ring);
+  }
+
   ringStarted(ring: Ring): void {
     this.#options.left.start(ring.index, ring.queue!);
     ring.queue!.begin();
+    this.#passage.ringStarted();
     this.#waitLeftMs = this.#options.quiesceMsMax;
     switch (this.#state.name) {
       case 'idle':
         this.#openAfterClosed();
         break;
       case 'open':
-        this.#adopt(ring);
         this.#pump.run();
         break;
       case 'quiescing':
@@ -90,53 +123,105 @@ export class DeviceUse {
   }
 
   /** See DeviceModel. */
-  async stopRing(ring: Ring): Promise<void> {
+  async stopRing(ring: Ring): Promise<number> {
     if (this.#state.name === 'quiescing') await this.#state.done;
-    if (this.#state.name !== 'open') return;
-    this.#pump.untake(ring);
-    const { clock, log, rings } = this.#options;
+    const { clock, log, rings, quiesceMsMax } = this.#options;
     const begunMs = clock.now();
-    const { signal, cancel } = abortAfter(clock, this.#waitLeftMs);
-    const isLast = !rings.some((other) => other !== ring && other.started);
-    // What could not be given back has yet to be pushed; a device that quiesces would not take it any more.
-    const pushed = () => !this.#pump.hasUnpushed(ring);
-    const answered = () => this.#rows.inFlight[ring.index] === 0;
-    const clean = await this.#until(isLast ? pushed : answered, signal);
-    if (isLast || !clean) await this.#quiesce(signal);
-    cancel();
+    const bound = abortAfter(clock, this.#waitLeftMs);
+    const drain = abortAfter(clock, Math.max(0, this.#waitLeftMs - quiesceMsMax * this.#leaveShare));
+    const isLast = !rings.some((other) => other !== ring && this.#wants(other));
+    if (this.#state.name === 'open' && ring.queue !== undefined) {
+      this.#pump.untake(ring);
+      // What could not be given back has yet to be pushed; a device that quiesces would not take it any more.
+      const pushed = () => !this.#pump.hasUnpushed(ring);
+      const answered = () => this.#rows.inFlight[ring.index] === 0;
+      const clean = await this.#until(isLast ? pushed : answered, drain.signal);
+      if (!clean && !isLast) await this.#quiesce(drain.signal);
+    }
+    if (isLast) await this.#finish(drain.signal, bound.signal);
+    bound.cancel();
+    drain.cancel();
     const waitedMs = clock.now() - begunMs;
     this.#waitLeftMs = Math.max(0, this.#waitLeftMs - waitedMs);
-    const unfinished = this.#rows.inFlight[ring.index];
-    if (unfinished === 0) return;
+    ring.endStop(this.#headsOf(ring));
+    this.#bury((row) => this.#rows.ring[row] === ring.index);
+    const unfinished = ring.left?.heads.length ?? 0;
     const { index } = ring;
-    log.warn(
-      { ring: index, unfinished, waitedMs },
-      `ring ${index} was stopped with ${unfinished} requests unfinished, which are kept`,
-    );
+    if (unfinished > 0)
+      log.warn(
+        { ring: index, unfinished, waitedMs },
+        `ring ${index} was stopped with ${unfinished} requests unfinished, which are kept`,
+      );
+    return Math.max(this.#pump.repliedMs, this.#cutMs);
   }
 
   /** See DeviceModel. */
   async end(): Promise<void> {
     this.#ended = true;
-    const { signal, cancel } = abortAfter(this.#options.clock, DISCONNECT_QUIESCE_MS_MAX);
+    const { clock, rings, left } = this.#options;
+    const bound = abortAfter(clock, DISCONNECT_QUIESCE_MS_MAX);
+    const drain = abortAfter(clock, DISCONNECT_QUIESCE_MS_MAX * (1 - this.#leaveShare));
     if (this.#state.name === 'quiescing') await this.#state.done;
-    await this.#quiesce(signal);
-    cancel();
-    const kept = this.#kept;
-    this.#kept = [];
-    for (const row of kept) this.#options.left.add(this.#rows.ring[row], this.#rows.followsUsed(row));
-    for (const ring of this.#options.rings) if (ring.queue?.waitingAgain) this.#options.left.add(ring.index, false);
-    // The device may use guest memory until it is closed.
+    await this.#finish(drain.signal, bound.signal);
+    bound.cancel();
+    drain.cancel();
+    for (const ring of rings) {
+      const { queue } = ring;
+      const heads = queue?.leave(this.#headsOf(ring)).heads ?? ring.left?.heads ?? [];
+      if (heads.length > 0) left.add(ring.index, queue?.followUsed(heads) ?? ring.leftFollowsUsed);
+    }
+    this.#bury(() => true);
+  }
+
+  #isIdle(): boolean {
+    return this.#state.name === 'idle';
+  }
+
+  /** The device is of use to the ring. */
+  #wants(ring: Ring): boolean {
+    return ring.started || (this.#passage.expected && ring.state.name === 'waiting');
+  }
+
+  #headsOf(ring: Ring): number[] {
+    return this.#kept.filter((row) => this.#rows.ring[row] === ring.index).map((row) => this.#rows.head[row]);
+  }
+
+  /** These rows go nowhere any more. The device may use guest memory until it is closed. */
+  #bury(which: (row: number) => boolean): void {
+    const buried = this.#kept.filter(which);
+    this.#kept = this.#kept.filter((row) => !which(row));
+    this.#buried += buried.length;
     this.#closed = this.#closed.then(() => {
-      for (const row of kept) this.#rows.release(row);
+      this.#buried -= buried.length;
+      for (const row of buried) this.#rows.release(row);
     });
+  }
+
+  /** No ring wants the device any more: `drain` bounds its rest, `bound` all that there is to do. */
+  async #finish(drain: AbortSignal, bound: AbortSignal): Promise<void> {
+    if (this.#passage.expected) {
+      // Nothing was taken, and nothing is known: there is nothing to tell.
+      if (this.#state.name === 'open') {
+        this.#pump.detach();
+        this.#close(this.#state.device, this.#state.guest);
+      }
+      this.#passage.end();
+      return;
+    }
+    // What was cut off before has yet to be handed over, by a device that is open.
+    if (this.#leaveShare > 0 && this.#state.name === 'closing' && this.#options.rings.some(({ queue }) => queue)) {
+      await within(bound, this.#closed);
+      if (!this.#isIdle()) return;
+      this.#start();
+    }
+    await this.#quiesce(drain, bound);
   }
 
   #openAfterClosed(): void {
     this.#state = { name: 'closing' };
     void this.#closed.then(() => {
       if (this.#state.name !== 'closing') return;
-      if (this.#ended || !this.#options.rings.some((ring) => ring.started)) {
+      if (this.#ended || !this.#options.rings.some((ring) => this.#wants(ring))) {
         this.#state = { name: 'idle' };
         this.#lost = false;
       } else {
@@ -146,6 +231,15 @@ export class DeviceUse {
   }
 
   #open(): void {
+    this.#pump.attach(this.#start());
+    this.#pump.onTaken = this.#onTaken;
+    const goesOn = (row: number) => this.#options.rings[this.#rows.ring[row]].started;
+    for (const row of this.#kept) if (goesOn(row)) this.#pump.add(row);
+    this.#kept = this.#kept.filter((row) => !goesOn(row));
+    this.#pump.run();
+  }
+
+  #start(): Device {
     const device = this.#newDevice();
     const guest = new DeviceGuest(this.#rows.table, {
       reply: (replies) => this.#pump.replied(replies),
@@ -154,10 +248,10 @@ export class DeviceUse {
     });
     this.#state = { name: 'open', device, guest };
     device.start(guest);
-    this.#pump.attach(device);
-    for (const ring of this.#options.rings) if (ring.started) this.#adopt(ring);
-    this.#pump.run();
+    return device;
   }
+
+  readonly #onTaken = (nowMs: number): void => this.#options.times.taken(nowMs);
 
   #newDevice(): Device {
     const { source, depth, log, failedStatus } = this.#options;
@@ -179,26 +273,6 @@ export class DeviceUse {
     void this.#quiesce(AbortSignal.abort());
   }
 
-  /**
-   * A ring has started, or the device is new: what was cut off goes first, in order. Only where the ring goes on from where it had
-   * stopped, by its own index and by the guest's used index; any other start is a new life of the guest, for which it never was. Where there
-   * is an in-flight region, that says what was cut off, and the queue gives it again by itself.
-   */
-  #adopt(ring: Ring): void {
-    const queue = ring.queue!;
-    const goesOn = !queue.tracked && ring.goesOn(queue);
-    const rest: number[] = [];
-    for (const row of this.#kept) {
-      if (this.#rows.ring[row] !== ring.index) rest.push(row);
-      else if (this.#rows.isOf(row, queue)) this.#pump.add(row);
-      else if (goesOn) {
-        this.#rows.moveTo(row, queue);
-        this.#pump.add(row);
-      } else this.#rows.release(row);
-    }
-    this.#kept = rest;
-  }
-
   /** Waits until `done`, looking after each step of progress. False where the signal, or the end of the device, came first. */
   #until(done: () => boolean, signal: AbortSignal): Promise<boolean> {
     return new Promise((resolve) => {
@@ -214,23 +288,38 @@ export class DeviceUse {
     });
   }
 
-  /** Brings the device to rest and closes it; what it did not finish is kept. Nothing to do where it is not open. */
-  async #quiesce(signal: AbortSignal): Promise<void> {
+  /**
+   * Brings the device to rest and closes it; what it did not finish is kept. With `bound` it is the end of its use, and in between the guest leaves.
+   * Nothing to do where it is not open.
+   */
+  async #quiesce(drain: AbortSignal, bound?: AbortSignal): Promise<void> {
     const state = this.#state;
     if (state.name === 'quiescing') return state.done;
     if (state.name !== 'open') return;
     this.#pump.detach();
-    const done = state.device.quiesce(signal).then((quiesced) => {
-      state.guest.silence();
-      const unfinished = quiesced.outcome === 'cut' ? quiesced.unfinished : [];
-      this.#kept.push(...unfinished, ...this.#pump.takeUnpushed());
-      this.#closed = state.device.close().catch((error: unknown) => {
-        this.#options.log.error({ error: String(error) }, 'closing the device failed');
-      });
-      this.#openAfterClosed();
-    });
+    const done = this.#rest(state.device, state.guest, drain, bound);
     this.#state = { name: 'quiescing', done };
     this.#pump.onProgress?.();
     await done;
+  }
+
+  async #rest(device: Device, guest: DeviceGuest, drain: AbortSignal, bound: AbortSignal | undefined): Promise<void> {
+    const quiesced = await device.quiesce(drain);
+    if (quiesced.outcome === 'cut') this.#cutMs = this.#options.clock.now();
+    guest.silence();
+    this.#kept.push(...(quiesced.outcome === 'cut' ? quiesced.unfinished : []), ...this.#pump.takeUnpushed());
+    // A ring may have begun meanwhile.
+    const isEnd = bound !== undefined && (this.#ended || !this.#options.rings.some((ring) => this.#wants(ring)));
+    if (isEnd) await this.#passage.leave((ring) => this.#headsOf(ring), bound);
+    this.#close(device, guest);
+    if (isEnd) this.#passage.end();
+  }
+
+  #close(device: Device, guest: DeviceGuest): void {
+    guest.silence();
+    this.#closed = device.close().catch((error: unknown) => {
+      this.#options.log.error({ error: String(error) }, 'closing the device failed');
+    });
+    this.#openAfterClosed();
   }
 }

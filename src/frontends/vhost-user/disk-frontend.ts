@@ -13,6 +13,7 @@ import { DiskStatistics } from './disk-statistics.ts';
 import { type Left, LeftRequests } from './left-requests.ts';
 import { Listener } from './listener.ts';
 import type { Ring, RingState } from './ring.ts';
+import { type RingsStart, type RingsStop, RingTimes } from './ring-times.ts';
 import { Session } from './session.ts';
 
 /** How long a VMM that stops its rings may be kept waiting, in all. */
@@ -55,6 +56,8 @@ export interface RingStatus {
   readonly size: number;
   /** Why the ring is broken. */
   readonly reason?: string;
+  /** What a ring that is waiting cannot start without. */
+  readonly waitsFor?: 'memory' | 'hand-over';
 }
 
 export interface DiskFrontendStatus {
@@ -64,6 +67,10 @@ export interface DiskFrontendStatus {
   readonly vmm?: { readonly pid: number; readonly uid: number };
   readonly inFlight: number;
   readonly writeCache: boolean;
+  /** When all rings last were stopped by a VMM that stayed; left out once one of them has begun again. */
+  readonly lastStop?: RingsStop;
+  /** When the first ring last began. */
+  readonly lastStart?: RingsStart;
   /** The rest is there while a VMM is connected. */
   readonly features?: readonly string[];
   readonly featureBits?: string;
@@ -88,6 +95,7 @@ export class DiskFrontend {
   readonly #listener: Listener;
   readonly #writeCache: WriteCache;
   readonly #left: LeftRequests;
+  readonly #times: RingTimes;
   #connection: Connection | undefined;
   /** Came while the one before was being put in order. */
   #waiting: number | undefined;
@@ -100,6 +108,7 @@ export class DiskFrontend {
     this.#options = options;
     this.#writeCache = { enabled: options.writeCache ?? true, onChange: (enabled) => options.onWriteCache?.(enabled) };
     this.#left = new LeftRequests(options.source.profile.queues, options.left ?? 'nothing');
+    this.#times = new RingTimes(options.clock);
     this.#listener = new Listener({
       path: options.path,
       mode: options.mode ?? SOCKET_MODE,
@@ -123,16 +132,17 @@ export class DiskFrontend {
 
   status(): DiskFrontendStatus {
     const { path } = this.#options;
+    const { lastStop, lastStart } = this.#times;
     const writeCache = this.#writeCache.enabled;
+    const always = { path, writeCache, ...(lastStop && { lastStop }), ...(lastStart && { lastStart }) };
     const connection = this.#connection;
-    if (connection === undefined) return { path, connected: false, inFlight: 0, writeCache };
+    if (connection === undefined) return { ...always, connected: false, inFlight: 0 };
     const { session, model, vmm } = connection;
     return {
-      path,
+      ...always,
       connected: !session.ending,
       vmm,
       inFlight: model.inFlight,
-      writeCache,
       features: diskFeatureNames(session.features),
       featureBits: `0x${session.features.toString(16)}`,
       protocolFeatureBits: `0x${session.protocolFeatures.toString(16)}`,
@@ -144,6 +154,7 @@ export class DiskFrontend {
         enabled,
         size,
         ...(state.name === 'broken' && { reason: state.reason }),
+        ...(state.name === 'waiting' && { waitsFor: state.for }),
       })),
     };
   }
@@ -201,6 +212,7 @@ export class DiskFrontend {
         writeCache: this.#writeCache,
         left: this.#left,
         quiesceMsMax,
+        times: this.#times,
         previous,
       });
     const session = new Session({
@@ -209,6 +221,7 @@ export class DiskFrontend {
       log,
       inflightPath: this.#options.inflightPath,
       migratable: this.#options.migratable ?? false,
+      times: this.#times,
       makeModel: model,
       onEnding: () => this.#listener.pause(true),
       onEnded: () => this.#ended(),

@@ -1,5 +1,6 @@
 /** A disk behind vhost-user rings: virtio-blk's features and configuration space before a Source. */
 import { DiskStatus } from '../../device/disk.ts';
+import type { QueueHandOver } from '../../device/hand-over.ts';
 import type { DiskProfile } from '../../device/profile.ts';
 import type { Source } from '../../device/source.ts';
 import type { BusyPoll } from '../../lib/busy-poll.ts';
@@ -22,6 +23,7 @@ import type { LeftRequests } from './left-requests.ts';
 import { RequestRows } from './request-rows.ts';
 import type { Ring } from './ring.ts';
 import { RingPump } from './ring-pump.ts';
+import type { RingTimes } from './ring-times.ts';
 
 /** The choice between write-back and write-through; it outlives connections. */
 export interface WriteCache {
@@ -46,6 +48,7 @@ export interface DiskModelOptions {
   readonly left: LeftRequests;
   /** The bound of a stop. */
   readonly quiesceMsMax: number;
+  readonly times: RingTimes;
   /** The last use of the source is over. */
   readonly previous: Promise<void>;
 }
@@ -53,7 +56,6 @@ export interface DiskModelOptions {
 export class DiskModel implements DeviceModel {
   readonly features: bigint;
   readonly #writeCache: WriteCache;
-  readonly #rows: RequestRows;
   readonly #requests: DiskRequests;
   readonly #pump: RingPump;
   readonly #use: DeviceUse;
@@ -64,7 +66,6 @@ export class DiskModel implements DeviceModel {
     this.features = blockFeatureBits(profile);
     this.#writeCache = options.writeCache;
     const rows = new RequestRows(options.depth, options.rings.length, options.dirtyLog);
-    this.#rows = rows;
     this.#requests = new DiskRequests(profile, this.features, rows, options.statistics);
     this.#pump = new RingPump({ ...options, rows, reader: this.#requests });
     this.#use = new DeviceUse({ ...options, rows, pump: this.#pump, failedStatus: DiskStatus.ioError });
@@ -76,7 +77,7 @@ export class DiskModel implements DeviceModel {
 
   /** Requests without an answer. */
   get inFlight(): number {
-    return this.#rows.count;
+    return this.#use.inFlight;
   }
 
   /** The capacity has changed. */
@@ -105,6 +106,14 @@ export class DiskModel implements DeviceModel {
     this.#chooseDurability();
   }
 
+  needsKick(ring: Ring): boolean {
+    return this.#use.needsKick(ring);
+  }
+
+  handOverOf(ring: Ring): QueueHandOver | null | undefined | 'expected' {
+    return this.#use.handOverOf(ring);
+  }
+
   ringStarted(ring: Ring): void {
     this.#use.ringStarted(ring);
   }
@@ -113,7 +122,7 @@ export class DiskModel implements DeviceModel {
     this.#pump.run();
   }
 
-  stopRing(ring: Ring): Promise<void> {
+  stopRing(ring: Ring): Promise<number> {
     return this.#use.stopRing(ring);
   }
 

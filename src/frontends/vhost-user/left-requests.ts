@@ -31,6 +31,11 @@ export class LeftRequests {
     return leftStates[worst];
   }
 
+  /** Whether all that was taken from the ring, and the ring itself, is accounted for. */
+  isNothing(ring: number): boolean {
+    return this.#rings[ring] === 'nothing';
+  }
+
   /** A connection ended with an unanswered request of this ring. */
   add(ring: number, followsUsed: boolean): void {
     if (!followsUsed) this.#rings[ring] = 'unknown';

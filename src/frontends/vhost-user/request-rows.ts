@@ -1,5 +1,5 @@
 import { FreeRows, MessageTable } from '../../device/message-table.ts';
-import { type Chain, type GuestRegion, type SplitQueue, TAKEN_AGAIN } from '../../protocols/virtqueue/index.ts';
+import type { Chain, GuestRegion, SplitQueue } from '../../protocols/virtqueue/index.ts';
 import type { DirtyLog } from './dirty-log.ts';
 import type { MemoryGeneration } from './memory.ts';
 import type { Ring } from './ring.ts';
@@ -93,23 +93,5 @@ export class RequestRows {
     queue.untake(this.head[row]);
     this.release(row);
     return true;
-  }
-
-  /** Whether the row is among the entries that a front-end takes again that goes on from the used index, and nothing else is among them. */
-  followsUsed(row: number): boolean {
-    const position = this.#position[row];
-    if (position === TAKEN_AGAIN) return false;
-    return ((position - this.#queue[row]!.usedIndex) & 0xffff) < this.inFlight[this.ring[row]];
-  }
-
-  isOf(row: number, queue: SplitQueue): boolean {
-    return this.#queue[row] === queue;
-  }
-
-  /** The row's chain goes on in a queue that stands where the one that it was taken from had stopped. */
-  moveTo(row: number, queue: SplitQueue): void {
-    this.#queue[row] = queue;
-    this.#position[row] = TAKEN_AGAIN;
-    queue.resume(this.head[row]);
   }
 }

@@ -47,6 +47,10 @@ export interface RingPumpOptions {
 export class RingPump {
   /** After each step: something was pushed or answered. */
   onProgress: (() => void) | undefined;
+  /** When the device takes something, once. */
+  onTaken: ((nowMs: number) => void) | undefined;
+  /** When the device's last answer came. */
+  repliedMs = 0;
   readonly #options: RingPumpOptions;
   readonly #rows: RequestRows;
   readonly #rings: readonly Ring[];
@@ -128,6 +132,7 @@ export class RingPump {
   /** The device's answers, while attached or being brought to rest. */
   replied(replies: Replies): void {
     const nowMs = this.#options.clock.now();
+    this.repliedMs = nowMs;
     for (let i = 0; i < replies.count; i++) this.#finish(replies.rows[i], replies.statuses[i], replies.lengths[i], nowMs);
     this.#publish();
     this.onProgress?.();
@@ -162,8 +167,13 @@ export class RingPump {
 
   #push(): void {
     if (this.#batch.count === 0 || this.#device === undefined) return;
-    this.#batch.drop(this.#device.push(this.#batch));
+    const taken = this.#device.push(this.#batch);
+    this.#batch.drop(taken);
     this.#blocked = this.#batch.count > 0;
+    if (taken > 0 && this.onTaken !== undefined) {
+      this.onTaken(this.#options.clock.now());
+      this.onTaken = undefined;
+    }
   }
 
   /** Round the rings until they are empty, or rows or turns run out. Returns the turns that are left. */
@@ -201,7 +211,8 @@ export class RingPump {
     const chain = this.#chain;
     const fault = reader.fault(chain);
     if (fault !== undefined) {
-      if (queue.takenAt !== TAKEN_AGAIN) queue.untake(chain.head);
+      if (queue.takenAt === TAKEN_AGAIN) queue.untakeAgain();
+      else queue.untake(chain.head);
       queue.fail(`head ${chain.head}: ${fault}`);
       return;
     }

@@ -16,8 +16,9 @@ import { DirtyLog } from './dirty-log.ts';
 import { createInflightFile, InflightRegion } from './inflight-region.ts';
 import { GuestMemory } from './memory.ts';
 import type { Negotiation } from './negotiation.ts';
-import { Ring } from './ring.ts';
+import { Ring, type RingState } from './ring.ts';
 import { type RingMessage, refused, ringOf, setRing } from './ring-messages.ts';
+import type { RingTimes } from './ring-times.ts';
 
 export class RingSet {
   readonly all: readonly Ring[];
@@ -25,13 +26,20 @@ export class RingSet {
   readonly dirtyLog = new DirtyLog();
   readonly #log: Log;
   readonly #inflightPath: string;
+  readonly #times: RingTimes;
   #model!: DeviceModel;
   #negotiation!: Negotiation;
   #inflight: InflightRegion | undefined;
   #ending = false;
 
-  constructor(options: { readonly queues: number; readonly log: Log; readonly inflightPath: string }) {
+  constructor(options: {
+    readonly queues: number;
+    readonly log: Log;
+    readonly inflightPath: string;
+    readonly times: RingTimes;
+  }) {
     this.#log = options.log;
+    this.#times = options.times;
     this.#inflightPath = options.inflightPath;
     this.all = Array.from({ length: options.queues }, (_, index) => new Ring(index, (ring) => this.#kicked(ring)));
   }
@@ -65,8 +73,9 @@ export class RingSet {
     setRing(ring, message, descriptors);
     // A ring that was disabled may have something to take.
     if (message.name === 'setVringEnable' && message.enabled) this.#model.wake();
-    // The kick for what is in it already may have gone to a process that is no more.
-    if (message.name === 'setVringKick' && this.#inflight?.queue(ring.index)?.inUse) ring.kick();
+    // The kick for what is in it already may have gone to a process that is no more, or to another host.
+    if (message.name === 'setVringKick' && (this.#inflight?.queue(ring.index)?.inUse || this.#model.needsKick(ring)))
+      ring.kick();
   }
 
   /** `memory` is another one now. */
@@ -81,12 +90,15 @@ export class RingSet {
   /** GET_VRING_BASE. */
   async stop(index: number): Promise<Reply> {
     const ring = this.#ring(index);
+    const wasUsed = ring.state.name !== 'stopped';
     const wasStarted = ring.queue !== undefined;
+    if (wasStarted) this.#times.stopAsked();
     ring.beginStop();
-    if (wasStarted) {
-      await this.#model.stopRing(ring);
-      ring.endStop();
-      this.#log.info({ ring: index, base: ring.base }, `ring ${index} has stopped`);
+    if (wasUsed) {
+      const drainedMs = await this.#model.stopRing(ring);
+      if (wasStarted) this.#log.info({ ring: index, base: ring.base }, `ring ${index} has stopped`);
+      if (!this.#ending && this.all.every(({ queue, state }) => queue === undefined && state.name !== 'waiting'))
+        this.#times.stopAnswered(drainedMs, this.all.some(({ left }) => left?.heads.length) ? 'cut' : 'clean');
     }
     return { name: 'getVringBase', index, base: ring.base };
   }
@@ -138,6 +150,7 @@ export class RingSet {
   /** The first kick starts a ring. */
   #kicked(ring: Ring): void {
     if (this.#ending) return;
+    if (ring.state.name === 'stopped') this.#times.started(this.all.every(({ state }) => state.name === 'stopped'));
     if (ring.state.name === 'stopped' || ring.state.name === 'waiting') this.#start(ring);
     else this.#model.wake();
   }
@@ -145,13 +158,15 @@ export class RingSet {
   #start(ring: Ring): void {
     const { index, base, enabled } = ring;
     try {
-      const queue = ring.start(this.memory.current, {
+      const before = ring.state;
+      const options = {
         indirect: this.#negotiation.has(VirtioFeature.indirectDescriptors),
         eventIndex: this.#negotiation.has(VirtioFeature.eventIndex),
         inflight: this.#inflight?.queue(index),
-      });
+      };
+      const queue = ring.start(this.memory.current, options, this.#model.handOverOf(ring));
       if (queue === undefined) {
-        this.#log.warn({ ring: index }, `ring ${index} is not inside one region of guest memory and waits for one`);
+        this.#logWaiting(ring, before);
         return;
       }
       const { size, tracked, waitingAgain } = queue;
@@ -164,5 +179,12 @@ export class RingSet {
       this.#log.warn({ ring: index }, `ring ${index} cannot start: ${message}`);
       ring.break(message);
     }
+  }
+
+  #logWaiting({ index, state }: Ring, before: RingState): void {
+    if (state.name !== 'waiting' || (before.name === 'waiting' && before.for === state.for)) return;
+    if (state.for === 'hand-over')
+      this.#log.info({ ring: index }, `ring ${index} waits for the device and for what the guest's last host hands over`);
+    else this.#log.warn({ ring: index }, `ring ${index} is not inside one region of guest memory and waits for one`);
   }
 }

@@ -2,6 +2,7 @@
 import { readlinkSync } from 'node:fs';
 import { native } from '../../../native/index.ts';
 import { NetbusError } from '../../device/errors.ts';
+import type { QueueHandOver } from '../../device/hand-over.ts';
 import type { RingAddresses } from '../../protocols/vhost-user/index.ts';
 import {
   type AddressMap,
@@ -24,15 +25,15 @@ import type { MemoryGeneration } from './memory.ts';
 /** Where a queue was when it stopped. */
 interface StopPoint {
   readonly size: number;
-  readonly nextAvailable: number;
-  readonly usedIndex: number;
+  readonly left: QueueHandOver;
+  readonly followsUsed: boolean;
 }
 
 export type RingState =
   /** Not started, or stopped by GET_VRING_BASE. */
   | { readonly name: 'stopped' }
-  /** Kicked, but its memory is not in the table: it starts when that comes. */
-  | { readonly name: 'waiting' }
+  /** Kicked, but it cannot start yet: its memory is not in the table, or what another host hands over is not here. It starts when that comes. */
+  | { readonly name: 'waiting'; readonly for: 'memory' | 'hand-over' }
   /** From the first kick on. Taken from only while the ring is enabled. */
   | { readonly name: 'running'; readonly queue: SplitQueue }
   /** GET_VRING_BASE came: nothing more is taken, replies are put until all are there. */
@@ -131,19 +132,21 @@ export class Ring {
   }
 
   /**
-   * Makes the queue, or waits where memory does not have it yet (undefined). Throws a `protocol` error where what the front-end said
-   * about it is incomplete or wrong, `device` where the in-flight region contradicts it.
+   * Makes the queue, or waits where memory does not have it yet, or where `handOver` is not here yet (undefined). Throws a `protocol` error where what
+   * the front-end said about it is incomplete or wrong, `device` where the in-flight region or the hand-over contradict it.
    */
   start(
     generation: MemoryGeneration,
     options: { indirect: boolean; eventIndex: boolean; inflight: InflightQueue | undefined },
+    handOver: QueueHandOver | null | undefined | 'expected',
   ): SplitQueue | undefined {
     const memory = locateQueue(this, generation);
-    if (memory === undefined) {
-      this.state = { name: 'waiting' };
+    if (memory === undefined || handOver === 'expected') {
+      this.state = { name: 'waiting', for: memory === undefined ? 'memory' : 'hand-over' };
       return undefined;
     }
-    const queue = new SplitQueue({ index: this.index, size: this.size, base: this.base, ...options, memory });
+    const { index, size, base } = this;
+    const queue = new SplitQueue({ index, size, base, ...options, handOver: this.#goesOn(memory) ?? handOver, memory });
     this.#hold(generation);
     this.#mapped = true;
     this.state = { name: 'running', queue };
@@ -167,22 +170,37 @@ export class Ring {
     this.state = queue === undefined ? { name: 'stopped' } : { name: 'stopping', queue };
   }
 
-  /** Ends the queue. The next start goes on from here, unless the front-end says otherwise. */
-  endStop(): void {
+  /** Ends the queue; `heads` were taken and have no answer. The next start goes on from here, unless the front-end says otherwise. */
+  endStop(heads: readonly number[]): void {
     const { queue } = this;
     if (queue === undefined) return;
-    this.base = queue.nextAvailable;
-    this.#stopPoint = { size: this.size, nextAvailable: queue.nextAvailable, usedIndex: queue.usedIndex };
+    const left = queue.leave(heads);
+    this.base = left.fetched;
+    this.#stopPoint = { size: this.size, left, followsUsed: queue.followUsed(left.heads) };
     this.state = { name: 'stopped' };
     this.#hold(undefined);
   }
 
-  /** Whether the queue is at the very point where this ring stopped last. */
-  goesOn(queue: SplitQueue): boolean {
+  /** What it left when it stopped last; undefined: it never began. */
+  get left(): QueueHandOver | undefined {
+    return this.#stopPoint?.left;
+  }
+
+  /** Of the requests that it left: see LeftRequests. */
+  get leftFollowsUsed(): boolean {
+    return this.#stopPoint?.followsUsed ?? true;
+  }
+
+  /** Another host had the guest since then. */
+  forgetStop(): void {
+    this.#stopPoint = undefined;
+  }
+
+  /** What is unfinished is the guest's own only where its ring is at the very point where it stopped; any other start is a new life of the driver. */
+  #goesOn({ used }: QueueMemory): QueueHandOver | undefined {
     const point = this.#stopPoint;
-    if (point === undefined) return false;
-    const { size, nextAvailable, usedIndex } = queue;
-    return point.size === size && point.nextAvailable === nextAvailable && point.usedIndex === usedIndex;
+    if (point === undefined || point.size !== this.size || point.left.fetched !== this.base) return undefined;
+    return point.left.usedIndex === new Uint16Array(used, 0, 2)[1] ? point.left : undefined;
   }
 
   /** Puts the ring out of use, and tells the front-end where it asked for that. */

@@ -28,6 +28,7 @@ import { Negotiation } from './negotiation.ts';
 import type { Ring } from './ring.ts';
 import { refused } from './ring-messages.ts';
 import { RingSet } from './ring-set.ts';
+import type { RingTimes } from './ring-times.ts';
 
 export interface SessionOptions<Model extends DeviceModel> {
   /** The connection; the session owns it. */
@@ -38,6 +39,7 @@ export interface SessionOptions<Model extends DeviceModel> {
   readonly inflightPath: string;
   /** Whether a live migration is offered: the VMM refuses one otherwise. */
   readonly migratable: boolean;
+  readonly times: RingTimes;
   readonly makeModel: (rings: readonly Ring[], dirtyLog: DirtyLog) => Model;
   /** The VMM has gone, or was sent away; what it leaves behind is being put in order. */
   readonly onEnding: () => void;

@@ -143,6 +143,7 @@ function carriesText(type: number): boolean {
     case FrameType.bye:
     case FrameType.call:
     case FrameType.result:
+    case FrameType.state:
     case FrameType.stated:
       return true;
     default:

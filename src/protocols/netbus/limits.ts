@@ -1,14 +1,20 @@
 /** docs/protocol.md, 2.1, 2.2 and 5: every bound of the protocol, in one place. */
 import { FrameType } from './frame.ts';
 
+/** What a guest leaves where it stops travels with the lease: docs/protocol.md, 4.2. */
+export const HAND_OVER_FEATURE = 'hand-over';
+
 /** Versions that this release speaks, lowest and highest. */
 export const PROTOCOL_VERSIONS: VersionRange = [1, 1];
 export type VersionRange = readonly [lowest: number, highest: number];
 
+/** Additions that this release understands: docs/protocol.md, 3.1. */
+export const PROTOCOL_FEATURES: readonly string[] = [HAND_OVER_FEATURE];
+
 /** TLS's application-layer protocol name (RFC 7301). */
 export const NETBUS_ALPN = 'netbus';
 
-/** HELLO, WELCOME, BYE, STATED. */
+/** HELLO, WELCOME, BYE, STATE, STATED. */
 const HANDSHAKE_PAYLOAD_BYTES_MAX = 64 * 1024;
 /** CALL, RESULT. */
 export const CONTROL_PAYLOAD_BYTES_MAX = 1024 * 1024;
@@ -63,7 +69,7 @@ payloadBytesMax[FrameType.ping] = 0;
 payloadBytesMax[FrameType.pong] = 0;
 payloadBytesMax[FrameType.call] = CONTROL_PAYLOAD_BYTES_MAX;
 payloadBytesMax[FrameType.result] = CONTROL_PAYLOAD_BYTES_MAX;
-payloadBytesMax[FrameType.state] = 0;
+payloadBytesMax[FrameType.state] = HANDSHAKE_PAYLOAD_BYTES_MAX;
 payloadBytesMax[FrameType.stated] = HANDSHAKE_PAYLOAD_BYTES_MAX;
 payloadBytesMax[FrameType.request] = DATA_PAYLOAD_BYTES_MAX;
 payloadBytesMax[FrameType.reply] = DATA_PAYLOAD_BYTES_MAX;

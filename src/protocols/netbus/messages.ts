@@ -1,6 +1,7 @@
 /** The JSON payloads: docs/protocol.md, 3, 4.2 and 7. Unknown members are let through and ignored. */
 import { z } from 'zod';
 import { type ErrorCode, isErrorCode, NetbusError } from '../../device/errors.ts';
+import { handOverSchema } from '../../device/hand-over.ts';
 import { profileSchema } from '../../device/profile.ts';
 import {
   CREDIT_BYTES_MAX,
@@ -65,9 +66,12 @@ export type Welcome = z.infer<typeof welcomeSchema>;
 export const wireErrorSchema = z.looseObject({ code: z.string().max(64), message: z.string() });
 export type WireError = z.infer<typeof wireErrorSchema>;
 
+/** STATE quiesced, with the feature hand-over. What is left is known to its last member, or refused: nothing of it may be lost. */
+export const quiescedSchema = z.looseObject({ left: z.union([z.literal('unchanged'), handOverSchema]) });
+
 export const statedSchema = z.union([
   z.looseObject({ error: wireErrorSchema }),
-  z.looseObject({ epoch, instance: text.optional() }),
+  z.looseObject({ epoch, instance: text.optional(), handOver: handOverSchema.optional() }),
 ]);
 
 export const callSchema = z.looseObject({

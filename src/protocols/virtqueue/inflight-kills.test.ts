@@ -150,10 +150,23 @@ class KilledDevice {
     const queue = this.guest.recoveredQueue(new this.#inflight(this.region.slice(0), this.guest.size), true);
     queue.begin();
     const expected = [...this.#unanswered().values()].sort((a, b) => a - b);
-    assert.deepEqual(
-      takeAll(queue).map((head) => this.awaited.get(head)),
-      expected,
-    );
+    const taken = (by: SplitQueue) => takeAll(by).map((head) => this.awaited.get(head));
+    assert.deepEqual(taken(queue), expected);
+    this.#checkElsewhere(taken, expected);
+  }
+
+  /** And a device at another host, which has the guest and what the region says of itself? It is killed again where it begins. */
+  #checkElsewhere(taken: (by: SplitQueue) => unknown, expected: readonly number[]): void {
+    const { size, used } = this.guest;
+    const region = new this.#inflight(this.region.slice(0), size);
+    if (!region.inUse) return;
+    const base = used.getUint16(2, true);
+    const itsRegion = new this.#inflight(new ArrayBuffer(this.region.byteLength), size);
+    const begin = () => this.guest.arrivedQueue(region.handOver()!, base, { inflight: itsRegion, copy: true });
+    const queue = begin();
+    queue.begin();
+    assert.deepEqual(taken(begin()), expected);
+    assert.deepEqual(taken(queue), expected);
   }
 
   /** What the driver waits for, less what is in the used ring and not seen yet. */

@@ -8,6 +8,8 @@
  * the start alone, and checked there.
  */
 
+import type { QueueHandOver } from '../../device/hand-over.ts';
+
 /** Features (u64, none so far), version, number of descriptors, head of the last batch, used index (u16 each). */
 const HEADER_BYTES = 16;
 /** In flight (u8), 5 bytes of padding, next of the batch (u16), counter (u64). */
@@ -52,6 +54,8 @@ export type InflightFinding =
       readonly lastBatch: readonly number[];
       readonly lastCounter: number;
     }
+  /** Nothing, but another host took these heads and left them unanswered, in the order in which they were taken. */
+  | { readonly name: 'handed-over'; readonly heads: readonly number[] }
   /** It and the rings cannot both be right, and why. */
   | { readonly name: 'mismatch'; readonly reason: string };
 
@@ -105,7 +109,38 @@ export class InflightQueue {
     Atomics.store(this.#words, SIZE_WORD, this.size);
     Atomics.store(this.#words, BATCH_WORD, 0);
     Atomics.store(this.#words, USED_WORD, usedIndex);
+    if (finding.name === 'handed-over') for (const head of finding.heads) this.mark(head);
     Atomics.store(this.#words, VERSION_WORD, VERSION);
+  }
+
+  /**
+   * What it says without the guest's rings, for another host that will have them. Undefined where no queue can have left that behind; a queue that
+   * never started stands at 0.
+   */
+  handOver(): QueueHandOver | undefined {
+    const version = this.#words[VERSION_WORD];
+    if (version === 0) return { fetched: 0, usedIndex: 0, heads: [], lastBatch: [] };
+    if (version !== VERSION || this.#words[SIZE_WORD] !== this.size) return undefined;
+    const heads = this.#flagged();
+    const counters = new Map(heads.map((head) => [head, this.#counterOf(head)]));
+    if (!heads.every((head) => Number.isSafeInteger(counters.get(head)))) return undefined;
+    heads.sort((a, b) => counters.get(a)! - counters.get(b)!);
+    const usedIndex = this.#words[USED_WORD];
+    return { fetched: (usedIndex + heads.length) & 0xffff, usedIndex, heads, lastBatch: this.#linked() };
+  }
+
+  #flagged(): number[] {
+    const heads: number[] = [];
+    for (let head = 0; head < this.size; head++) if (this.#bytes[flagByte(head)] !== 0) heads.push(head);
+    return heads;
+  }
+
+  /** Heads as they were linked, newest first: those of the last batch, and what is left of earlier ones. */
+  #linked(): number[] {
+    const heads: number[] = [];
+    for (let head = this.#words[BATCH_WORD]; head < this.size && !heads.includes(head); head = this.#words[nextWord(head)])
+      heads.push(head);
+    return heads;
   }
 
   /** Hot. The chain was taken: from now on it is in flight, also for whoever comes after a kill. */
@@ -144,10 +179,7 @@ export class InflightQueue {
     if (this.#words[SIZE_WORD] !== this.size) return mismatch(`it says that it has ${this.#words[SIZE_WORD]} entries`);
     const lastBatch = this.#lastBatch(size, (usedIndex - this.#words[USED_WORD]) & 0xffff);
     if (lastBatch === undefined) return mismatch(`it knows ${this.#words[USED_WORD]} answers, the driver has ${usedIndex}`);
-    const heads: number[] = [];
-    for (let head = 0; head < this.size; head++) {
-      if (this.#bytes[flagByte(head)] !== 0 && !lastBatch.includes(head)) heads.push(head);
-    }
+    const heads = this.#flagged().filter((head) => !lastBatch.includes(head));
     const outside = heads.find((head) => head >= size);
     if (outside !== undefined) return mismatch(`it notes head ${outside}, the ring has ${size} entries`);
     const counters = new Map(heads.map((head) => [head, this.#counterOf(head)]));

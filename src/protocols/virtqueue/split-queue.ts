@@ -6,8 +6,10 @@
  * and then loading the other side's event has the full fence between them that notification needs (2.7.7, 2.7.10).
  */
 import { NetbusError } from '../../device/errors.ts';
+import type { QueueHandOver } from '../../device/hand-over.ts';
 import type { Chain } from './chain.ts';
 import { DESCRIPTOR_BYTES, DescriptorTable } from './descriptor-table.ts';
+import { examineHandOver } from './hand-over.ts';
 import type { InflightFinding, InflightQueue } from './inflight.ts';
 import type { AddressMap, GuestRegion } from './memory.ts';
 
@@ -56,6 +58,8 @@ export interface SplitQueueOptions {
   readonly memory: QueueMemory;
   /** Where the front-end keeps a region for it: notes what is in flight, and what was before. */
   readonly inflight?: InflightQueue | undefined;
+  /** The guest comes from another host: what was left of the queue there; null where nobody knows. A region that was in use knows better. */
+  readonly handOver?: QueueHandOver | null | undefined;
 }
 
 /** `takenAt` of a chain that is taken again: it has no place in the available ring any more. */
@@ -90,7 +94,7 @@ export class SplitQueue {
   #called = -1;
   #fault: string | undefined;
 
-  /** Throws a RangeError for a size that is none: the caller has checked it; `device` where the in-flight region contradicts the rings. */
+  /** Throws a RangeError for a size that is none: the caller has checked it; `device` where region or hand-over contradict the rings. */
   constructor(options: SplitQueueOptions) {
     if (!isQueueSize(options.size)) throw new RangeError(`a queue cannot have ${options.size} entries`);
     this.index = options.index;
@@ -105,17 +109,17 @@ export class SplitQueue {
     this.#nextUsed = Atomics.load(this.#used16, 1);
     this.#published = this.#nextUsed;
     this.#inflight = options.inflight;
-    this.#finding = this.#examine(options.base);
-    this.#again = this.#finding?.name === 'in-use' ? this.#finding.heads : [];
+    this.#finding = this.#examine(options);
+    this.#again = this.#finding !== undefined && 'heads' in this.#finding ? this.#finding.heads : [];
     if (!this.recovered) return;
-    // Front-ends disagree about the base after a lost connection: the region knows.
+    // Front-ends disagree about the base after a lost connection: here it is known.
     this.#nextAvailable = (this.#nextUsed + this.#again.length) & 0xffff;
     for (const head of this.#again) this.resume(head);
   }
 
-  /** The in-flight region knows what an earlier queue left unanswered, perhaps nothing. */
+  /** It is known what an earlier queue left unanswered, perhaps nothing. */
   get recovered(): boolean {
-    return this.#finding?.name === 'in-use';
+    return this.#finding?.name === 'in-use' || this.#finding?.name === 'handed-over';
   }
 
   /** What is in flight is noted in a region. */
@@ -128,9 +132,20 @@ export class SplitQueue {
     return this.#again.length - this.#againTaken;
   }
 
+  /** Where it stands, with these `heads` taken and unanswered, in the order in which they were taken, beside those that are still to be taken again. */
+  leave(heads: readonly number[]): QueueHandOver {
+    const unfinished = [...heads, ...this.#again.slice(this.#againTaken)];
+    return { fetched: this.#nextAvailable, usedIndex: this.#nextUsed, heads: unfinished, lastBatch: [] };
+  }
+
+  /** Whether exactly these are the entries after the used index, which a front-end takes again that goes on from there. */
+  followUsed(heads: readonly number[]): boolean {
+    return heads.every((_, i) => heads.includes(this.#available[2 + ((this.#nextUsed + i) & this.#mask)]));
+  }
+
   /** The queue is going to be served. Once, before the first `take`. */
   begin(): void {
-    if (this.#finding !== undefined) this.#inflight!.begin(this.#finding, this.#nextUsed);
+    if (this.#finding !== undefined) this.#inflight?.begin(this.#finding, this.#nextUsed);
   }
 
   /** The same queue at another place: the memory table changed. */
@@ -216,6 +231,11 @@ export class SplitQueue {
     return true;
   }
 
+  /** Gives back the chain that was taken last, which was TAKEN_AGAIN. */
+  untakeAgain(): void {
+    this.#againTaken--;
+  }
+
   /** Gives the chain that was taken last back to the available ring, as if it had not been looked at. In reverse order of taking; not TAKEN_AGAIN. */
   untake(head: number): void {
     this.#inflight?.clear(head);
@@ -278,16 +298,11 @@ export class SplitQueue {
     return this.pending() === 0;
   }
 
-  #examine(base: number): InflightFinding | undefined {
-    const availableIndex = Atomics.load(this.#available, 1);
-    const finding = this.#inflight?.examine({ size: this.size, base, usedIndex: this.#nextUsed, availableIndex });
-    if (finding?.name === 'mismatch') {
-      throw new NetbusError(
-        'device',
-        `the in-flight region and the ring do not fit together (${finding.reason}): the guest waits, so that nothing is done twice, until the VM is reset`,
-      );
-    }
-    return finding;
+  #examine({ base, handOver }: SplitQueueOptions): InflightFinding | undefined {
+    const start = { size: this.size, base, usedIndex: this.#nextUsed, availableIndex: Atomics.load(this.#available, 1) };
+    const noted = this.#inflight?.examine(start);
+    if (handOver === undefined || this.#inflight?.inUse) return checked(noted, 'the in-flight region');
+    return checked(examineHandOver(handOver, start), 'what the last host handed over');
   }
 
   /** Reads the descriptors from `head` on into `chain`; false after a fault. */
@@ -296,6 +311,14 @@ export class SplitQueue {
     if (reason !== undefined) this.fail(reason);
     return reason === undefined;
   }
+}
+
+function checked(finding: InflightFinding | undefined, what: string): InflightFinding | undefined {
+  if (finding?.name !== 'mismatch') return finding;
+  throw new NetbusError(
+    'device',
+    `${what} and the ring do not fit together (${finding.reason}): the guest waits, so that nothing is done twice, until the VM is reset`,
+  );
 }
 
 /** Whether `event` lies in what was put since the last call (2.7.10.1: vring_need_event). */

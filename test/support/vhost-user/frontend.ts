@@ -260,6 +260,21 @@ export class VhostUserFrontend {
     for (const step of this.handshake()) await step.run();
   }
 
+  /**
+   * The guest's VMM moves to another host: the same guest at another back-end. Rings go on where they were stopped, or, where `known` is false, from what
+   * the device has used. The in-flight region stays behind, as with QEMU 7.2.
+   */
+  async moveTo(path: string, known = true): Promise<void> {
+    const bases = [...this.#bases];
+    this.forgetInflight();
+    this.control.close();
+    this.#backend.close();
+    this.control = this.#connect(path);
+    this.#backend = this.#listen();
+    for (const [index, queue] of this.queues.entries()) this.#bases[index] = known ? bases[index] : queue.deviceUsedIndex;
+    for (const step of this.handshake()) await step.run();
+  }
+
   // --- the end ---------------------------------------------------------------------------------------------------------
 
   /** Other protocol features from the next connection on. */

@@ -1,0 +1,158 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
+import { NetbusError } from '../device/errors.ts';
+import { ManualClock } from '../lib/clock.ts';
+import { silentLog } from '../lib/log.ts';
+import type { DeviceHost, Whereabouts } from './device-host.ts';
+import { GuestPlace } from './guest-place.ts';
+import type { StoredRecord } from './record.ts';
+import type { VirtualDeviceRecord } from './records.ts';
+
+const HERE: Whereabouts = { host: 'm1', holder: null, epoch: 1, settled: false };
+
+function setUp(options: { arriving?: true; waitsForFlush?: boolean } = {}) {
+  const clock = new ManualClock();
+  const world = {
+    where: HERE as Whereabouts | NetbusError,
+    epoch: 7 as number | undefined,
+    settled: [] as [string, number][],
+    settledHere: 0,
+    moved: 0,
+    opened: 0,
+    closed: 0,
+  };
+  const record = {
+    value: { attachment: 'a', guest: { process: '1', left: 'nothing', device: null }, ...options } as unknown,
+    change: async (change: (value: VirtualDeviceRecord) => VirtualDeviceRecord) => {
+      record.value = change(record.value as VirtualDeviceRecord);
+    },
+  };
+  const deviceHost = {
+    whereabouts: async () => {
+      if (world.where instanceof NetbusError) throw world.where;
+      return world.where;
+    },
+    settled: async (attachment: string, epoch: number) => {
+      if (world.where instanceof NetbusError) throw world.where;
+      world.settled.push([attachment, epoch]);
+    },
+  } as unknown as DeviceHost;
+  const passage = new GuestPlace({
+    host: 'm1',
+    record: record as unknown as StoredRecord<VirtualDeviceRecord>,
+    deviceHost,
+    open: async () => {
+      world.opened++;
+      return {
+        activate: () => assert.fail('nobody asks for it'),
+        quiesced: async () => {},
+        close: () => void world.closed++,
+      };
+    },
+    epoch: () => world.epoch,
+    waitsForFlush: options.waitsForFlush ?? false,
+    onSettled: () => void world.settledHere++,
+    onMoved: async () => void world.moved++,
+    clock,
+    log: silentLog,
+  });
+  const pass = async (milliseconds: number) => {
+    clock.advance(milliseconds);
+    for (let i = 0; i < 5; i++) await turn();
+  };
+  return { world, record, passage, pass };
+}
+
+test('a guest that went elsewhere: what was left stays until it is made good there', async () => {
+  const { world, passage, pass } = setUp();
+  passage.vmm(true);
+  world.where = { ...HERE, standby: 'm2' };
+  passage.vmm(false);
+  await pass(0);
+  assert.equal(passage.place, undefined);
+  world.where = { ...HERE, host: 'm2' };
+  await pass(1_000);
+  assert.equal(passage.place, 'moved');
+  world.where = new NetbusError('unreachable', 'm3 is away');
+  await pass(1_000);
+  assert.deepEqual([passage.place, passage.trouble], ['moved', 'm3 is away']);
+  world.where = { ...HERE, host: 'm2', settled: true };
+  await pass(5_000);
+  assert.equal(world.moved, 1);
+});
+
+test('a guest that is expected elsewhere and does not go there stays', async () => {
+  const { world, passage, pass } = setUp();
+  world.where = { ...HERE, standby: 'm2' };
+  passage.opened();
+  await pass(0);
+  world.where = HERE;
+  await pass(1_000);
+  world.where = { ...HERE, host: 'm2', settled: true };
+  await pass(100_000);
+  assert.deepEqual([world.moved, passage.place], [0, undefined]);
+});
+
+test('it is not looked for while a VMM is connected, nor after the end, nor where it is nobody of ours', async () => {
+  const { world, passage, pass } = setUp();
+  world.where = { ...HERE, host: 'm2', settled: true };
+  passage.vmm(false);
+  passage.vmm(true);
+  await pass(10_000);
+  passage.vmm(false);
+  world.where = new NetbusError('not_found', 'no such attachment');
+  await pass(0);
+  world.where = { ...HERE, host: 'm2', settled: true };
+  await pass(100_000);
+  passage.vmm(false);
+  passage.close();
+  await pass(100_000);
+  assert.equal(world.moved, 0);
+});
+
+test('a guest that came: all know it when what it left is noted here and flushed', async () => {
+  const { world, record, passage, pass } = setUp({ arriving: true, waitsForFlush: true });
+  assert.equal(passage.place, 'standby');
+  passage.arrived();
+  await pass(0);
+  assert.deepEqual(world.settled, []);
+  world.epoch = undefined;
+  passage.madeGood();
+  await pass(0);
+  assert.match(passage.trouble!, /away/);
+  world.epoch = 8;
+  await pass(1_000);
+  assert.deepEqual(world.settled, [['a', 8]]);
+  assert.equal(world.settledHere, 1);
+  assert.equal((record.value as VirtualDeviceRecord).arriving, undefined);
+  passage.madeGood();
+  await pass(10_000);
+  assert.equal(world.settled.length, 1);
+});
+
+test('without a write log there is no flush to wait for', async () => {
+  const { world, passage, pass } = setUp({ arriving: true });
+  passage.arrived();
+  await pass(0);
+  assert.equal(world.settledHere, 1);
+});
+
+test('a session stands ready while the VMM that waits for the guest is connected', async () => {
+  const { world, passage, pass } = setUp({ arriving: true });
+  passage.opened();
+  await pass(0);
+  assert.equal(world.opened, 0);
+  passage.vmm(true);
+  await pass(0);
+  assert.equal(world.opened, 1);
+  passage.vmm(false);
+  await pass(0);
+  assert.equal(world.closed, 1);
+});
+
+test('a guest that left again, having taken something, is no longer expected', async () => {
+  const { record, passage } = setUp({ arriving: true });
+  await passage.left();
+  assert.equal((record.value as VirtualDeviceRecord).arriving, undefined);
+});

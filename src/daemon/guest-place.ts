@@ -1,0 +1,180 @@
+/**
+ * How the guest of one virtual device comes to this host and goes from it: the session that stands ready for it, the word to the device's host that it
+ * is here for good, and, after it has gone, the look at where it is.
+ */
+import { NetbusError } from '../device/errors.ts';
+import { ReadySession } from '../device/ready-session.ts';
+import type { OpenSession } from '../device/source.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { Log } from '../lib/log.ts';
+import type { DeviceHost } from './device-host.ts';
+import type { StoredRecord } from './record.ts';
+import type { VirtualDeviceRecord } from './records.ts';
+
+/** Between two looks, and between two tries to tell. */
+const LOOK_MS = 1_000;
+/** A device's host that does not answer is asked less often. */
+const LOOK_AWAY_MS = 5_000;
+
+export interface GuestPlaceOptions {
+  /** This host. */
+  readonly host: string;
+  readonly record: StoredRecord<VirtualDeviceRecord>;
+  readonly deviceHost: DeviceHost;
+  readonly open: OpenSession;
+  /** Of the lease that this host has now; undefined: it has none. */
+  readonly epoch: () => number | undefined;
+  /** `madeGood` will be called, once a flush has made good what the guest had not flushed elsewhere. */
+  readonly waitsForFlush: boolean;
+  /** Everybody knows that the guest is here. */
+  readonly onSettled: () => void;
+  /** The guest is elsewhere, and nothing of it is needed here any more. */
+  readonly onMoved: () => Promise<void>;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+export class GuestPlace {
+  /** The ready session where there is one. */
+  readonly open: OpenSession;
+  readonly #options: GuestPlaceOptions;
+  readonly #ready: ReadySession;
+  #trouble: string | undefined;
+  #hasMoved = false;
+  #isExpectedElsewhere = false;
+  #isNoted = false;
+  #isFlushed: boolean;
+  #isConnected = false;
+  #isClosed = false;
+  #cancelWait: () => void = () => {};
+  /** A look, or a word to the device's host, is under way. */
+  #isBusy = false;
+
+  constructor(options: GuestPlaceOptions) {
+    const { open, clock, waitsForFlush } = options;
+    this.#options = options;
+    this.#isFlushed = !waitsForFlush;
+    this.#ready = new ReadySession({
+      open,
+      clock,
+      onTrouble: (cause) => {
+        this.#trouble = cause?.message;
+      },
+    });
+    this.open = (onEnded) => this.#ready.open(onEnded);
+  }
+
+  /** Where a guest that does not use its device is; undefined: here, as far as is known. */
+  get place(): 'standby' | 'moved' | undefined {
+    if (this.#hasMoved) return 'moved';
+    return this.#arriving ? 'standby' : undefined;
+  }
+
+  /** Why no session stands ready, or what is not known. */
+  get trouble(): string | undefined {
+    return this.#trouble;
+  }
+
+  get #arriving(): boolean {
+    return this.#options.record.value.arriving ?? false;
+  }
+
+  /** The socket is there; no VMM is, yet. */
+  opened(): void {
+    if (!this.#arriving && this.#options.record.value.guest !== null) this.#wait(0);
+  }
+
+  vmm(connected: boolean): void {
+    this.#isConnected = connected;
+    this.#cancelWait();
+    // From then on it is known which guest it is that comes.
+    if (connected && this.#arriving) this.#ready.keep();
+    if (connected) return;
+    this.#ready.stop();
+    this.#wait(0);
+  }
+
+  /** See Passage. */
+  arrived(): void {
+    this.#isNoted = true;
+    this.#settle();
+  }
+
+  /** The guest took something here and has left: what it left is in place of what it came with. */
+  async left(): Promise<void> {
+    if (this.#arriving) await this.#options.record.change(({ arriving: _, ...value }) => value);
+  }
+
+  /** What the guest had not flushed elsewhere is on stable storage. */
+  madeGood(): void {
+    this.#isFlushed = true;
+    this.#settle();
+  }
+
+  /** Asks now. Rejects where the device's host does not say. */
+  async hasMoved(): Promise<boolean> {
+    if (this.#arriving) return false;
+    const { deviceHost, record } = this.#options;
+    const { host, settled, standby } = await deviceHost.whereabouts(record.value.attachment);
+    this.#hasMoved = host !== this.#options.host;
+    this.#isExpectedElsewhere = standby !== undefined;
+    return this.#hasMoved && settled;
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    this.#cancelWait();
+    this.#ready.stop();
+  }
+
+  #settle(): void {
+    if (this.#arriving && this.#isNoted && this.#isFlushed) void this.#once(() => this.#tellSettled());
+  }
+
+  /** To the device's host first: a daemon that is killed in between tells it once more. */
+  async #tellSettled(): Promise<void> {
+    const { deviceHost, record, epoch, onSettled, log } = this.#options;
+    try {
+      const present = epoch();
+      if (present === undefined) throw new NetbusError('unreachable', 'the device is away at this moment');
+      await deviceHost.settled(record.value.attachment, present);
+      await record.change(({ arriving: _, ...value }) => value);
+      log.info({}, 'the guest is here for good');
+      onSettled();
+    } catch (thrown) {
+      this.#trouble = NetbusError.from(thrown).message;
+      this.#cancelWait = this.#options.clock.after(LOOK_MS, () => this.#settle());
+    }
+  }
+
+  #wait(delayMs: number): void {
+    this.#cancelWait();
+    if (!this.#isClosed) this.#cancelWait = this.#options.clock.after(delayMs, () => void this.#once(() => this.#look()));
+  }
+
+  /** Where the guest is that has gone from here; again as long as it is on its way. */
+  async #look(): Promise<void> {
+    if (this.#isConnected || this.#isClosed) return;
+    try {
+      const gone = await this.hasMoved();
+      this.#trouble = undefined;
+      if (this.#isConnected || this.#isClosed) return;
+      if (gone) await this.#options.onMoved();
+      else if (this.#hasMoved || this.#isExpectedElsewhere) this.#wait(LOOK_MS);
+    } catch (thrown) {
+      const { code, message } = NetbusError.from(thrown);
+      this.#trouble = message;
+      if (code !== 'not_found' && code !== 'denied' && code !== 'fenced') this.#wait(LOOK_AWAY_MS);
+    }
+  }
+
+  async #once(work: () => Promise<void>): Promise<void> {
+    if (this.#isBusy) return;
+    this.#isBusy = true;
+    try {
+      await work();
+    } finally {
+      this.#isBusy = false;
+    }
+  }
+}

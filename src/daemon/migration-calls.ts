@@ -1,0 +1,104 @@
+/** What the host that a VM leaves may ask of the one that it goes to: docs/protocol.md, 7. The peer is who its certificate says. */
+import { z } from 'zod';
+import { type AttachmentEntry, nameSchema } from '../api/types.ts';
+import type { ControlHandlers } from '../bus/control-link.ts';
+import { NetbusError } from '../device/errors.ts';
+
+/** Feature of a release whose devices can be handed over from one host of a VM to the next: docs/protocol.md, 3. */
+export const HAND_OVER = 'hand-over';
+
+/** VMs that other hosts have prepared here; beyond it the oldest cannot be asked for any more. */
+export const PREPARATIONS_MAX = 1024;
+
+/** The virtual devices of this host's VMs, as far as migrations change them. */
+export interface PreparedAttachments {
+  entries(): AttachmentEntry[];
+  /**
+   * Makes all devices ready that VM has at host `from`, and resolves with them; with `check` it says alone whether that can be, and resolves with
+   * none. Throws where one cannot be; nothing is left then. What is ready already stays as it is.
+   */
+  prepare(vm: string, from: string, options: { check: boolean }): Promise<AttachmentEntry[]>;
+  /** Takes back those of VM that stand by. Throws `in_use` where a VMM is connected to one. */
+  unprepare(vm: string): Promise<void>;
+}
+
+const prepareSchema = z.object({ vm: nameSchema, check: z.boolean().default(false) });
+const vmSchema = z.object({ vm: nameSchema });
+
+/** Who had a VM prepared here. */
+interface Preparation {
+  readonly from: string;
+  /** It made the devices ready: what a person did here is not another host's to take back. */
+  readonly made: boolean;
+}
+
+export function createMigrationHandlers(attachments: PreparedAttachments): ControlHandlers {
+  const preparations = new Map<string, Preparation>();
+  const devicesOf = (vm: string) => attachments.entries().filter((entry) => entry.vm === vm);
+  const standbyOf = (vm: string) => devicesOf(vm).filter(({ state }) => state === 'standby');
+
+  const find = (vm: string, peer: string): Preparation => {
+    const preparation = preparations.get(vm);
+    if (preparation?.from === peer) return preparation;
+    throw new NetbusError('denied', `host ${peer} has not had VM ${vm} prepared here since this daemon was started`);
+  };
+
+  return {
+    'vm.prepare': async (peer, params) => {
+      const { vm, check } = read(prepareSchema, params);
+      const before = standbyOf(vm).length;
+      const devices = await attachments.prepare(vm, peer, { check });
+      const made = before === 0;
+      if (!check) {
+        const earlier = preparations.get(vm);
+        preparations.delete(vm);
+        preparations.set(vm, { from: peer, made: made || (earlier?.from === peer && earlier.made) });
+        if (preparations.size > PREPARATIONS_MAX) preparations.delete(preparations.keys().next().value!);
+      }
+      return { devices: devices.map(({ name, device, socket }) => ({ name, device, socket })), prepared: made && !check };
+    },
+    'vm.unprepare': async (peer, params) => {
+      const { vm } = read(vmSchema, params);
+      if (find(vm, peer).made) await attachments.unprepare(vm);
+      preparations.delete(vm);
+      return {};
+    },
+    'vm.report': async (peer, params) => {
+      const { vm } = read(vmSchema, params);
+      find(vm, peer);
+      return {
+        devices: devicesOf(vm).map(({ name, state, reason, lastStart }) => ({
+          ...{ name, state },
+          ...(reason !== undefined && { reason }),
+          ...(lastStart !== undefined && { lastStart }),
+        })),
+      };
+    },
+  };
+}
+
+/** What the peer answers to these calls. */
+export const preparedSchema = z.object({
+  devices: z.array(z.object({ name: nameSchema })).max(1024),
+  prepared: z.boolean(),
+});
+export const reportedSchema = z.object({
+  devices: z
+    .array(
+      z.object({
+        name: nameSchema,
+        state: z.string().max(64),
+        reason: z.string().max(2000).optional(),
+        lastStart: z.object({ at: z.string().max(64), stallMs: z.number().min(0).optional() }).optional(),
+      }),
+    )
+    .max(1024),
+});
+
+/** Unknown members are ignored, as the protocol wants it. */
+function read<Schema extends z.ZodType>(schema: Schema, params: unknown): z.output<Schema> {
+  const result = schema.safeParse(params);
+  if (result.success) return result.data as z.output<Schema>;
+  const { path, message } = result.error.issues[0];
+  throw new NetbusError('usage', `${path.map(String).join('.') || 'params'}: ${message}`);
+}

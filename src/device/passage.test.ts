@@ -1,0 +1,190 @@
+/** A guest that leaves a virtual device for another host, and one that comes to it. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
+import { ask, GONE, setUp, use } from '../../test/support/scripted-host.ts';
+import { abortAfter } from '../lib/clock.ts';
+import { DiskKind, DiskStatus } from './disk.ts';
+import { NetbusError } from './errors.ts';
+import type { HandOver, QueueHandOver } from './hand-over.ts';
+
+const never = new AbortController().signal;
+const QUEUE: QueueHandOver = { fetched: 7, usedIndex: 5, heads: [3, 1], lastBatch: [] };
+const IDS = { bootId: 'boot', instance: 'first' };
+
+/** A guest that was cut off with a request without an answer. */
+async function cutOff({ host, virtual }: Pick<ReturnType<typeof setUp>, 'host' | 'virtual'>) {
+  const guest = use(virtual);
+  await ask(guest, DiskKind.flush);
+  host.last.device.hold();
+  guest.add({ kind: DiskKind.flush });
+  guest.pushAll();
+  await turn();
+  assert.equal((await guest.quiesce(AbortSignal.abort())).outcome, 'cut');
+  return guest;
+}
+
+test('cut: what is left goes by a session of its own, once the device is there again', async () => {
+  const { host, virtual, clock } = setUp();
+  const guest = await cutOff({ host, virtual });
+  host.reachable = false;
+  const { signal } = abortAfter(clock, 1_000);
+  const leaving = virtual.passage.leave([QUEUE], signal);
+  await turn();
+  clock.advance(1_000);
+  await leaving;
+  assert.deepEqual(host.left, []);
+  await guest.close();
+  host.reachable = true;
+  clock.advance(2_000);
+  await turn();
+  assert.deepEqual(host.left, [{ queues: [QUEUE] }]);
+  assert.deepEqual(host.last.calls, ['quiesced, device open', 'close']);
+  await virtual.close();
+});
+
+test('cut, and the guest goes on here: nothing is handed over', async () => {
+  const { host, virtual, clock } = setUp();
+  const guest = await cutOff({ host, virtual });
+  host.reachable = false;
+  host.last.end(GONE);
+  await virtual.passage.leave([QUEUE], AbortSignal.abort());
+  await guest.close();
+  const again = use(virtual);
+  host.reachable = true;
+  clock.advance(10_000);
+  assert.equal(await ask(again, DiskKind.flush), DiskStatus.ok);
+  assert.deepEqual(host.left, []);
+  await again.close();
+  await virtual.close();
+});
+
+test('an answer that asking again does not change ends it', async () => {
+  const { host, virtual, clock } = setUp();
+  const guest = await cutOff({ host, virtual });
+  host.refusal = new NetbusError('fenced', 'this host was fenced');
+  host.last.end(GONE);
+  await virtual.passage.leave([QUEUE], never);
+  host.refusal = undefined;
+  clock.advance(10_000);
+  await turn();
+  assert.deepEqual(host.left, []);
+  await guest.close();
+  await virtual.close();
+});
+
+test('closed while it is handed over: that ends, and the lease stays', async () => {
+  const { host, virtual } = setUp();
+  const guest = await cutOff({ host, virtual });
+  host.reachable = false;
+  void virtual.passage.leave([QUEUE], never);
+  await guest.close();
+  await virtual.close();
+  assert.deepEqual(host.left, []);
+});
+
+test('what is not flushed, and a failure, go with the guest', async () => {
+  const unflushed = { ...IDS, log: { host: 'm1', bytes: 4096 } };
+  const { host, virtual } = setUp({ unflushed: (byReplay) => (byReplay ? unflushed : undefined) });
+  const guest = use(virtual);
+  await ask(guest, DiskKind.write);
+  await guest.quiesce(never);
+  await virtual.passage.leave([QUEUE], never);
+  assert.deepEqual(host.left, [{ queues: [QUEUE], unflushed }]);
+  await guest.close();
+  host.instance = 'second';
+  const failed = use(virtual);
+  assert.equal(await ask(failed, DiskKind.flush), DiskStatus.ioError);
+  await failed.quiesce(never);
+  await virtual.passage.leave([QUEUE], never);
+  assert.match((host.left[0] as HandOver).failure!, /they may be lost/);
+  await failed.close();
+  await virtual.close();
+});
+
+test('a guest that comes: what it left is told with the lease, and later starts are like any other', async () => {
+  const { host, virtual } = setUp({ arriving: true });
+  host.handOver = { queues: [QUEUE] };
+  const guest = use(virtual);
+  assert.deepEqual(await virtual.passage.arrival(), [QUEUE]);
+  assert.equal(await ask(guest, DiskKind.flush), DiskStatus.ok);
+  await guest.quiesce(never);
+  await virtual.passage.leave([{ ...QUEUE, fetched: 8 }], never);
+  assert.deepEqual(host.left, [{ queues: [{ ...QUEUE, fetched: 8 }] }]);
+  await guest.close();
+  assert.equal(virtual.passage.arrival(), undefined);
+  await virtual.close();
+});
+
+test('nobody knows what it left: null', async () => {
+  const { virtual } = setUp({ arriving: true });
+  const guest = use(virtual);
+  assert.equal(await virtual.passage.arrival(), null);
+  await guest.close();
+  await virtual.close();
+});
+
+test('a guest that took nothing leaves unchanged what it came with, and may come again', async () => {
+  const { host, virtual } = setUp({ arriving: true });
+  host.handOver = { queues: [QUEUE] };
+  const guest = use(virtual);
+  await virtual.passage.arrival();
+  await guest.quiesce(never);
+  // What was unfinished was finished here: that does not count.
+  await virtual.passage.leave([{ ...QUEUE, usedIndex: 7, heads: [] }], never);
+  assert.deepEqual(host.left, ['unchanged']);
+  await guest.close();
+  host.handOver = { queues: [{ ...QUEUE, fetched: 20 }] };
+  const again = use(virtual);
+  assert.equal((await virtual.passage.arrival())![0].fetched, 20);
+  await again.close();
+  await turn();
+  assert.deepEqual(host.left, ['unchanged', 'unchanged']);
+  await virtual.close();
+});
+
+test('gone before the lease was there: it is not asked for any more', async () => {
+  const { host, virtual } = setUp({ arriving: true });
+  host.holdOpening = true;
+  const guest = use(virtual);
+  await turn();
+  await guest.close();
+  host.last.goOn();
+  await virtual.close();
+  assert.ok(!host.last.calls.includes('activate'));
+});
+
+test('a guest that failed elsewhere fails here', async () => {
+  const { host, virtual } = setUp({ arriving: true });
+  host.handOver = { queues: [QUEUE], failure: 'acknowledged writes may be lost' };
+  const guest = use(virtual);
+  await virtual.passage.arrival();
+  assert.equal(await ask(guest, DiskKind.flush), DiskStatus.ioError);
+  await guest.close();
+  await virtual.close();
+});
+
+test('a guest whose unflushed writes the host of the device forgot on the way fails here', async () => {
+  for (const [instance, status] of [
+    ['first', DiskStatus.ok],
+    ['second', DiskStatus.ioError],
+  ] as const) {
+    const { host, virtual } = setUp({ arriving: true, before: 'unknown' });
+    host.handOver = { queues: [QUEUE], unflushed: IDS };
+    host.instance = instance;
+    const guest = use(virtual);
+    assert.equal(await ask(guest, DiskKind.flush), status, instance);
+    await guest.close();
+    await virtual.close();
+  }
+});
+
+test('once it is settled the guest is here: its queues start as any others do', async () => {
+  const { virtual } = setUp({ arriving: true });
+  const guest = use(virtual);
+  await virtual.passage.arrival();
+  virtual.settled();
+  assert.equal(virtual.passage.arrival(), undefined);
+  await guest.close();
+  await virtual.close();
+});

@@ -1,0 +1,194 @@
+/**
+ * Who may have the lease of an attachment next, as its guest moves between hosts. Pure: each function takes the state and gives the next one, or throws
+ * why not; the same object means that nothing changes. A host that holds the lease is always the one that has the VM.
+ */
+import { NetbusError } from './errors.ts';
+import type { HandOver } from './hand-over.ts';
+
+/** Most hosts that an attachment remembers to have been taken from; the oldest are forgotten, and then they are strangers. */
+export const FENCED_HOSTS_MAX = 16;
+
+/** A host, and the membership under which it is meant: names change hands. */
+export interface Place {
+  readonly host: string;
+  readonly membership?: string | undefined;
+}
+
+/** What is on stable storage before anything is granted; the fields of an attachment's record that say where it is. */
+export interface Succession extends Place {
+  /** The VM is at `host`. `holder`: that host, or null = nobody, everything that was done is finished. */
+  readonly lease: { readonly epoch: number; readonly holder: string | null };
+  /** Where the VM is expected. */
+  readonly standby?: Place | undefined;
+  /** Where it was: it may go on there as long as the guest took nothing at `host`. */
+  readonly previous?: Place | undefined;
+  /** What the guest left where it was stopped last, until a flush has made it good where it went. */
+  readonly handOver?: HandOver | undefined;
+  /** Hosts that it was taken from. */
+  readonly fenced?: readonly string[] | undefined;
+}
+
+/** The lease goes to `host`, under a new epoch. All I/O of the epoch before must have ended. Throws `in_use`, `fenced`, `denied`. */
+export function granted<State extends Succession>(state: State, host: string): State {
+  checkNotFenced(state, host);
+  const { lease, standby, previous } = state;
+  if (lease.holder !== null && lease.holder !== host) throw heldElsewhere(state, host);
+  const next = { lease: { epoch: lease.epoch + 1, holder: host } };
+  if (lease.holder === host) return change(state, next);
+  // It goes on where it was stopped, or begins: what was left for another host is of no use to anybody any more.
+  if (state.host === host) return change(state, { ...next, handOver: undefined });
+  if (standby?.host === host)
+    return change(state, { ...next, ...placeOf(standby), previous: placeOf(state), standby: undefined });
+  if (previous?.host !== host) throw stranger(state, host);
+  throw new NetbusError(
+    'in_use',
+    `the VM went on at host ${state.host}, and what its guest did there is not known here: start it anew, attached with --takeover`,
+  );
+}
+
+/**
+ * `host` holds nothing any more, and all its I/O has ended. `unchanged`: its guest took nothing there, so that everything is as it was before it came.
+ * What is known already may be told again. Throws `fenced`, `denied`, or `usage` where there is nothing to go back to.
+ */
+export function quiesced<State extends Succession>(state: State, host: string, left: HandOver | 'unchanged'): State {
+  checkNotFenced(state, host);
+  const { lease, standby, previous } = state;
+  if (state.host !== host) {
+    const isKnown = previous?.host === host || (standby?.host === host && left === 'unchanged');
+    if (isKnown) return state;
+    throw standby?.host === host
+      ? new NetbusError('denied', `the VM is at host ${state.host}: host ${host} has nothing of it that could be left`)
+      : stranger(state, host);
+  }
+  const released = { lease: { ...lease, holder: null } };
+  if (left !== 'unchanged')
+    return change(state, { ...released, handOver: isEmpty(left) ? undefined : left, previous: undefined });
+  if (lease.holder === null) return state;
+  if (previous === undefined) {
+    throw new NetbusError('usage', `host ${host} has the VM for good, so there is nothing unchanged: say what the guest left`);
+  }
+  return change(state, { ...released, ...placeOf(previous), previous: undefined, standby: placeOf(state) });
+}
+
+/** The VM is expected at `place`, and no longer at another host where it was expected before. Throws `in_use` where it is there already. */
+export function prepared<State extends Succession>(state: State, place: Place): State {
+  const { host } = place;
+  if (state.host === host) throw new NetbusError('in_use', `the VM is at host ${host} already: there is nothing to prepare`);
+  return change(state, { standby: placeOf(place), fenced: without(state.fenced, host) });
+}
+
+/** It is neither expected at `host` any more, nor goes back there; it need not have been so. */
+export function unprepared<State extends Succession>(state: State, host: string): State {
+  const { standby, previous } = state;
+  if (standby?.host !== host && previous?.host !== host) return state;
+  return change(state, {
+    standby: standby?.host === host ? undefined : standby,
+    previous: previous?.host === host ? undefined : previous,
+  });
+}
+
+/**
+ * A new start of the VM at `place`: what was left elsewhere is void, and the hosts that had or expected it get nothing more. Throws `in_use` while
+ * another host holds the lease.
+ */
+export function takenOver<State extends Succession>(state: State, place: Place): State {
+  const { host } = place;
+  const { lease, standby, previous } = state;
+  if (lease.holder !== null && lease.holder !== host) throw needsFence(lease.holder);
+  const others = [state, standby, previous].flatMap((other) => (other && other.host !== host ? [other.host] : []));
+  const fenced = others.reduce<readonly string[] | undefined>(withHost, without(state.fenced, host));
+  return change(state, { ...placeOf(place), standby: undefined, previous: undefined, handOver: undefined, fenced });
+}
+
+/** A flush at `host` covers all that was acknowledged elsewhere before. Throws `ended` unless it holds the lease under just that epoch. */
+export function settled<State extends Succession>(state: State, host: string, epoch: number): State {
+  checkNotFenced(state, host);
+  if (state.host !== host) throw stranger(state, host);
+  const { lease } = state;
+  if (lease.holder !== host || lease.epoch !== epoch) {
+    throw new NetbusError('ended', `host ${host} does not hold the lease under epoch ${epoch}: flush under the present one`);
+  }
+  return change(state, { previous: undefined, handOver: undefined });
+}
+
+/** Whoever asked for it knows that `host` is dead: it holds nothing, and gets nothing until it attaches or prepares anew. All its I/O must have ended. */
+export function fenced<State extends Succession>(state: State, host: string): State {
+  const { lease, standby } = state;
+  const isDone = isFenced(state, host) && lease.holder !== host && standby?.host !== host;
+  if (isDone || !takesPart(state, host)) return state;
+  return change(state, {
+    ...(lease.holder === host && { lease: { ...lease, holder: null } }),
+    standby: standby?.host === host ? undefined : standby,
+    fenced: withHost(state.fenced, host),
+  });
+}
+
+/** Throws `fenced`, or `denied`, where `host` may not even look. */
+export function checkTakesPart(state: Succession, host: string): void {
+  checkNotFenced(state, host);
+  if (!takesPart(state, host)) throw stranger(state, host);
+}
+
+/** For whoever wants the lease of a host that may be dead. */
+export function needsFence(holder: string): NetbusError {
+  return new NetbusError(
+    'in_use',
+    `host ${holder} holds the lease: stop the VM there; if that host is dead, and you have made sure of it: netbus fence ${holder}`,
+  );
+}
+
+export function isFenced({ fenced: hosts }: Succession, host: string): boolean {
+  return hosts?.includes(host) ?? false;
+}
+
+/** It has the VM, expects it, or may get it back. */
+export function takesPart({ host: own, standby, previous }: Succession, host: string): boolean {
+  return own === host || standby?.host === host || previous?.host === host;
+}
+
+function checkNotFenced(state: Succession, host: string): void {
+  if (!isFenced(state, host)) return;
+  throw new NetbusError(
+    'fenced',
+    `the device was taken from host ${host}, by a fence or a takeover: detach it there, and attach it again where the VM is to run`,
+  );
+}
+
+function heldElsewhere({ lease, standby }: Succession, host: string): NetbusError {
+  const { holder } = lease;
+  return new NetbusError(
+    'in_use',
+    standby?.host === host
+      ? `host ${holder} holds the lease; it is free once the VM has stopped there`
+      : `the VM runs at host ${holder}, which holds the lease: it goes on here only if it is stopped there before its guest has done anything`,
+  );
+}
+
+function stranger(state: Succession, host: string): NetbusError {
+  return new NetbusError('denied', `the attachment is not one of host ${host}: the VM is at host ${state.host}`);
+}
+
+/** It says nothing that another host could go on by. */
+function isEmpty({ queues, unflushed, failure }: HandOver): boolean {
+  return queues.length === 0 && unflushed === undefined && failure === undefined;
+}
+
+function placeOf({ host, membership }: Place): Place {
+  return membership === undefined ? { host } : { host, membership };
+}
+
+function withHost(hosts: readonly string[] | undefined, host: string): readonly string[] {
+  return [...(without(hosts, host) ?? []), host].slice(-FENCED_HOSTS_MAX);
+}
+
+function without(hosts: readonly string[] | undefined, host: string): readonly string[] | undefined {
+  const rest = hosts?.filter((other) => other !== host) ?? [];
+  return rest.length === 0 ? undefined : rest;
+}
+
+/** What is undefined is left out: that is how records are stored. A place has its membership or none, never the one of the host before it. */
+function change<State extends Succession>(state: State, changes: Partial<Succession>): State {
+  const base = changes.host === undefined ? state : { ...state, membership: undefined };
+  const entries = Object.entries({ ...base, ...changes }).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(entries) as State;
+}
