@@ -1,5 +1,6 @@
 /** The migration demo's story: a guest that copies files and verifies them moves over three hosts; its disk stays where it is. */
 
+import type { Migrated } from '../../src/cli/migrate-qmp.ts';
 import { formatTable } from '../../src/lib/format.ts';
 import type { Guest } from '../../test/guest/guest.ts';
 import { NetbusDisks } from '../../test/guest/netbus-disks.ts';
@@ -24,14 +25,6 @@ const AFTERWARDS_MS = 1_000;
 /** Generous: it ends a wait that hangs, and says nothing about speed. In milliseconds. */
 const BACK_MS_MAX = 60_000;
 
-/** What `netbus migrate --json` answers, as far as it is told here. */
-interface Migrated {
-  readonly totalMs: number;
-  readonly downtimeMs: number;
-  readonly addedStallMs: number;
-  readonly devices: readonly { readonly drainMs?: number; readonly outcome?: string }[];
-}
-
 /** In milliseconds. */
 interface Moved {
   readonly from: string;
@@ -39,7 +32,7 @@ interface Moved {
   readonly totalMs: number;
   /** The guest was stopped, by QEMU. */
   readonly downtimeMs: number;
-  /** What its disk added. */
+  /** What its disk added, by the daemons on both sides. */
   readonly addedStallMs: number;
   readonly drainMs: number;
   /** Without a sign of the guest, on the host's clock. */
@@ -125,7 +118,7 @@ class Moves {
     const drainMs = Math.max(0, ...devices.map(({ drainMs = 0 }) => drainMs));
     const moved = { from: from.name, to: to.name, totalMs, downtimeMs, addedStallMs, drainMs, longestGapMs: tenth(gapMs) };
     this.#moved.push(moved);
-    const stalls = `stopped for ${downtimeMs} ms, ${tenth(addedStallMs)} ms of it by its disk; longest gap ${moved.longestGapMs} ms`;
+    const stalls = `stopped for ${downtimeMs} ms, its disk added ${tenth(addedStallMs)} ms, longest gap ${moved.longestGapMs} ms`;
     const [begins, ends] = [this.#work.at(fromMs), this.#work.at(toMs)];
     this.#happenings.push({ what: `${from.name} to ${to.name}: ${stalls}`, fromMs: begins, toMs: ends });
     this.#story.good(`the guest works on ${to.name}: ${stalls}`);
@@ -140,7 +133,7 @@ class Moves {
     this.#story.say(textTimeline(timeline));
     this.#story.say(
       `\n${formatTable(
-        ['', 'IT TOOK', 'STOPPED', 'BY ITS DISK', 'DRAIN', 'LONGEST GAP', 'ERRORS'],
+        ['', 'IT TOOK', 'STOPPED', 'DISK ADDED', 'DRAIN', 'LONGEST GAP', 'ERRORS'],
         this.#moved.map(({ from, to, totalMs, downtimeMs, addedStallMs, drainMs, longestGapMs }) => [
           `${from} to ${to}`,
           ...[totalMs, downtimeMs, addedStallMs, drainMs, longestGapMs].map(ms),

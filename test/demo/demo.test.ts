@@ -3,10 +3,11 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Cleanup } from '../support/cleanup.ts';
+import { hostKind } from '../support/hosts.ts';
 import { startProcess } from '../support/process.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -87,6 +88,46 @@ describe('the demo', () => {
     assert.equal(result.ok, true);
     assert.ok(result.verifiedBytes >= 64 * 1024 * 1024);
     assert.match(demo.stderr, /m1# .*netbus export data --disk \S+ --allow m2/);
+    await assertNothingLeft(namespaces);
+  });
+
+  test('moves a guest over three hosts while it works, and cleans up', async (t) => {
+    const { kind, reason } = await hostKind();
+    if (kind !== 'namespace') return t.skip(reason);
+    const demo = startDemo('migrate', '--json');
+    await demo.waitForLine(/^2\. /, DEMO_MS_MAX);
+    const namespaces = namespacesOf(processesOfDemo());
+    const timer = setTimeout(() => demo.signal('SIGTERM'), DEMO_MS_MAX);
+    const { status } = await demo.exited;
+    clearTimeout(timer);
+    assert.equal(status, 0, demo.stderr);
+    const result = JSON.parse(demo.stdout) as {
+      ok: boolean;
+      errors: number;
+      migrations: { from: string; to: string }[];
+      svg: string;
+    };
+    assert.equal(result.ok, true);
+    assert.equal(result.errors, 0);
+    assert.deepEqual(
+      result.migrations.map(({ from, to }) => `${from} ${to}`),
+      ['m1 m2', 'm2 m3', 'm3 m1'],
+    );
+    assert.match(readFileSync(result.svg, 'utf8'), />m2 to m3: stopped for /);
+    // The picture is for the user, and stays.
+    rmSync(dirname(result.svg), { recursive: true });
+    assert.match(demo.stderr, /m1# netbus migrate web --to m2 --qmp /);
+    await assertNothingLeft(namespaces);
+  });
+
+  test('leaves nothing behind when it is interrupted while the guest moves', async (t) => {
+    const { kind, reason } = await hostKind();
+    if (kind !== 'namespace') return t.skip(reason);
+    const demo = startDemo('migrate');
+    await demo.waitForLine(/^3\. /, DEMO_MS_MAX);
+    const namespaces = namespacesOf(processesOfDemo());
+    demo.signal('SIGINT');
+    assert.deepEqual(await demo.exited, { status: undefined, signal: 'SIGINT' });
     await assertNothingLeft(namespaces);
   });
 
