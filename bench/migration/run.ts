@@ -125,18 +125,9 @@ class Run {
       const span = { fromMs: migration.beganAtMs, toMs: migration.resumedAtMs + AFTERWARDS_MS };
       const gapMs = longestGapMs(traveller.ticks.timesMs, span);
       const { totalMs, downtimeMs } = migration;
-      const { addedMs, drainMs } = stalls ?? {};
-      this.#samples.push({
-        placement,
-        totalMs,
-        downtimeMs,
-        gapMs,
-        ...(addedMs !== undefined && { addedMs }),
-        ...(drainMs !== undefined && { drainMs }),
-      });
-      const added =
-        stalls === undefined ? '' : `, added ${addedMs!.toFixed(1)} ms, drain ${drainMs!.toFixed(1)} ms ${stalls.outcome}`;
-      say(`${what}: ${totalMs} ms, downtime ${downtimeMs} ms, gap ${gapMs.toFixed(1)} ms${added}`);
+      const ours = stalls === undefined ? {} : { addedMs: stalls.stopMs + stalls.startMs, drainMs: stalls.drainMs };
+      this.#samples.push({ placement, totalMs, downtimeMs, gapMs, ...ours });
+      say(`${what}: ${totalMs} ms, downtime ${downtimeMs} ms, gap ${gapMs.toFixed(1)} ms${describeStalls(stalls)}`);
     } catch (thrown) {
       this.#failed++;
       this.#note(`${what}: ${(thrown as Error).message}`);
@@ -227,6 +218,12 @@ class Run {
     this.#notes.push(text);
     this.#options.say(`  ✗ ${text}`);
   }
+}
+
+function describeStalls(stalls: Stalls | undefined): string {
+  if (stalls === undefined) return '';
+  const { stopMs, startMs, drainMs, outcome } = stalls;
+  return `, added ${stopMs.toFixed(1)} + ${startMs.toFixed(1)} ms, drain ${drainMs.toFixed(1)} ms, ${outcome}`;
 }
 
 function sleep(ms: number): Promise<void> {

@@ -1,6 +1,5 @@
 /** The migration demo's story: a guest that copies files and verifies them moves over three hosts; its disk stays where it is. */
 
-import type { Migrated } from '../../src/cli/migrate-qmp.ts';
 import { formatTable } from '../../src/lib/format.ts';
 import type { Guest } from '../../test/guest/guest.ts';
 import { NetbusDisks } from '../../test/guest/netbus-disks.ts';
@@ -24,6 +23,14 @@ const CALM_MS = 2_500;
 const AFTERWARDS_MS = 1_000;
 /** Generous: it ends a wait that hangs, and says nothing about speed. In milliseconds. */
 const BACK_MS_MAX = 60_000;
+
+/** What `netbus migrate --json` answers, as far as it is told here. */
+interface Migrated {
+  readonly totalMs: number;
+  readonly downtimeMs: number;
+  readonly addedStallMs: number;
+  readonly longestDrainMs: number;
+}
 
 /** In milliseconds. */
 interface Moved {
@@ -114,8 +121,7 @@ class Moves {
     await waitFor('the guest to go on', () => this.#work.copies > before + 1, BACK_MS_MAX);
     await rest(CALM_MS);
     const gapMs = longestGapMs(this.#traveller.ticks.timesMs, { fromMs, toMs: toMs + AFTERWARDS_MS });
-    const { totalMs, downtimeMs, addedStallMs, devices } = migrated;
-    const drainMs = Math.max(0, ...devices.map(({ drainMs = 0 }) => drainMs));
+    const { totalMs, downtimeMs, addedStallMs, longestDrainMs: drainMs } = migrated;
     const moved = { from: from.name, to: to.name, totalMs, downtimeMs, addedStallMs, drainMs, longestGapMs: tenth(gapMs) };
     this.#moved.push(moved);
     const stalls = `stopped for ${downtimeMs} ms, its disk added ${tenth(addedStallMs)} ms, longest gap ${moved.longestGapMs} ms`;

@@ -12,8 +12,9 @@ const SETTLE_MS_MAX = 60_000;
 /** What one move cost a device, by the clocks of the daemons on both sides. */
 export interface Stalls {
   readonly drainMs: number;
-  /** At the stop and at the start together. */
-  readonly addedMs: number;
+  /** What the host that it left added, and the one that it came to. */
+  readonly stopMs: number;
+  readonly startMs: number;
   readonly outcome: 'clean' | 'cut';
 }
 
@@ -69,7 +70,7 @@ export class NetbusDisks implements Disks {
       async () => (await this.entry(to))?.lastStart?.stallMs,
       SETTLE_MS_MAX,
     );
-    return { drainMs: stop.drainMs, addedMs: Math.max(0, stop.stallMs + startMs), outcome: stop.outcome };
+    return { drainMs: stop.drainMs, stopMs: Math.max(0, stop.stallMs), startMs: Math.max(0, startMs), outcome: stop.outcome };
   }
 
   /** What the host's daemon says of it. */
