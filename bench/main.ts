@@ -1,10 +1,12 @@
 /**
  * `npm run bench -- disk`: how fast Netbus is, beside the programs that do the same job today.
  * `npm run bench -- faults`: what guests notice while everything below them fails, one after the other and together.
+ * `npm run bench -- migration`: what is lost and how long everything stands still when a guest moves and its disk does not.
  */
 import { benchDisk } from './disk.ts';
 import { benchFaults } from './faults.ts';
-import { parseDiskBenchOptions, parseFaultBenchOptions, UsageError, usage } from './options.ts';
+import { benchMigration } from './migration.ts';
+import { parseDiskBenchOptions, parseFaultBenchOptions, parseMigrationBenchOptions, UsageError, usage } from './options.ts';
 
 const EXIT_OK = 0;
 const EXIT_FAILED = 1;
@@ -32,10 +34,12 @@ function run(bench: string | undefined, argv: readonly string[]): Promise<boolea
       return benchDisk(parseDiskBenchOptions(argv));
     case 'faults':
       return benchFaults(parseFaultBenchOptions(argv));
+    case 'migration':
+      return benchMigration(parseMigrationBenchOptions(argv));
     case undefined:
       throw new UsageError('which benchmark?');
     default:
-      throw new UsageError(`there is no benchmark "${bench}", only disk and faults`);
+      throw new UsageError(`there is no benchmark "${bench}", only disk, faults and migration`);
   }
 }
 

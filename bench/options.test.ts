@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { faultKinds } from './faults/kinds.ts';
-import { parseDiskBenchOptions, parseFaultBenchOptions, UsageError } from './options.ts';
+import { parseDiskBenchOptions, parseFaultBenchOptions, parseMigrationBenchOptions, UsageError } from './options.ts';
 
 test('without options it is the smoke benchmark', () => {
   const options = parseDiskBenchOptions([]);
@@ -74,5 +74,14 @@ test('faults: mistakes are one line each', () => {
       () => parseFaultBenchOptions(argv),
       (error) => error instanceof UsageError && message.test(error.message),
     );
+  }
+});
+
+test('migration: a round for each placement and more, and mistakes in one line each', () => {
+  assert.deepEqual(parseMigrationBenchOptions([]), { seed: undefined, migrations: 51, json: false });
+  const options = parseMigrationBenchOptions(['--migrations', '6', '--seed', '9', '--json']);
+  assert.deepEqual(options, { seed: 9, migrations: 6, json: true });
+  for (const argv of [['--migrations', '0'], ['--migrations', '1.5'], ['--seed', 'x'], ['--fast']]) {
+    assert.throws(() => parseMigrationBenchOptions(argv), UsageError, argv.join(' '));
   }
 });

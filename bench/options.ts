@@ -31,6 +31,14 @@ export interface FaultBenchOptions {
   readonly json: boolean;
 }
 
+export interface MigrationBenchOptions {
+  /** Undefined: a new one. */
+  readonly seed: number | undefined;
+  readonly migrations: number;
+  /** Nothing but the JSON line on stdout. */
+  readonly json: boolean;
+}
+
 /** A mistake on the command line: one line for people. */
 export class UsageError extends Error {}
 
@@ -51,6 +59,12 @@ usage: npm run bench -- faults [options]
   --minutes M      no new fault after this time (default 20)
   --faults N       faults in all (default 20 of each kind; with --minutes as many as the time allows)
   --kinds LIST     of ${faultKinds.join(', ')} (default all)
+  --json           as above
+
+usage: npm run bench -- migration [options]
+
+  --migrations N   how often the guest moves (default 51)
+  --seed S         the moves of a run before; without it a new seed, which is printed
   --json           as above`;
 
 const QUEUES_MAX = 16;
@@ -93,6 +107,32 @@ export function parseFaultBenchOptions(argv: readonly string[]): FaultBenchOptio
     kinds,
     json: values.json,
   };
+}
+
+const MIGRATIONS_MAX = 10_000;
+
+export function parseMigrationBenchOptions(argv: readonly string[]): MigrationBenchOptions {
+  const { seed, migrations, json } = parseMigration(argv);
+  return {
+    seed: seed === undefined ? undefined : seedOf(seed),
+    migrations: whole('--migrations', migrations, MIGRATIONS_MAX),
+    json,
+  };
+}
+
+function parseMigration(argv: readonly string[]) {
+  try {
+    return parseArgs({
+      args: [...argv],
+      options: {
+        migrations: { type: 'string', default: '51' },
+        seed: { type: 'string' },
+        json: { type: 'boolean', default: false },
+      },
+    }).values;
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
 }
 
 function seedOf(text: string): number {

@@ -1,8 +1,9 @@
 /**
- * The demo: `npm run demo -- [disk|outage] [--json] [--keep]`.
+ * The demo: `npm run demo -- [disk|outage|migrate] [--json] [--keep]`.
  *
  *   disk    a disk of one host in a virtual machine on another (the default)
  *   outage  the same while the network is cut, daemons are killed and the disk's host loses its power
+ *   migrate a guest that works moves over three hosts, and its disk stays where it is
  *   --json  the story goes to stderr; the last line of stdout is {"demo":"disk","ok":true,"verifiedBytes":N,...}
  *   --keep  leaves everything running to explore, says how, and ends with Ctrl-C
  */
@@ -10,14 +11,16 @@
 import { parseArgs } from 'node:util';
 import { Cleanup } from '../test/support/cleanup.ts';
 import { tellDiskStory } from './demo/disk.ts';
-import { explore, exploreOutage } from './demo/explore.ts';
+import { explore, exploreHosts } from './demo/explore.ts';
+import { tellMigrationStory } from './demo/migrate.ts';
 import { tellOutageStory } from './demo/outage.ts';
 import { Story } from './demo/story.ts';
 import { tellSummary } from './demo/summary.ts';
 
-const USAGE = 'usage: npm run demo -- [disk|outage] [--json] [--keep]';
+const USAGE = 'usage: npm run demo -- [disk|outage|migrate] [--json] [--keep]';
 
-type Demo = 'disk' | 'outage';
+const DEMOS = ['disk', 'outage', 'migrate'] as const;
+type Demo = (typeof DEMOS)[number];
 
 interface Options {
   readonly demo: Demo;
@@ -29,9 +32,9 @@ function readOptions(): Options {
   try {
     const options = { json: { type: 'boolean' }, keep: { type: 'boolean' } } as const;
     const { values, positionals } = parseArgs({ options, allowPositionals: true });
-    const [demo = 'disk', ...more] = positionals;
-    if ((demo !== 'disk' && demo !== 'outage') || more.length > 0)
-      throw new Error(`"${positionals.join(' ')}" is neither disk nor outage`);
+    const [name = 'disk', ...more] = positionals;
+    const demo = DEMOS.find((one) => one === name);
+    if (demo === undefined || more.length > 0) throw new Error(`"${positionals.join(' ')}" is none of ${DEMOS.join(', ')}`);
     return { demo, json: values.json ?? false, keep: values.keep ?? false };
   } catch (error) {
     console.error(`demo: ${(error as Error).message}\n${USAGE}`);
@@ -82,7 +85,13 @@ async function tell(demo: Demo, story: Story, cleanup: Cleanup, keep: boolean): 
     case 'outage': {
       story.title('Netbus: a guest goes on while everything below its disk fails');
       const { cluster, result } = await tellOutageStory(story, cleanup);
-      if (keep) await exploreOutage(story, cluster);
+      if (keep) await exploreHosts(story, cluster, ['m2']);
+      return result;
+    }
+    case 'migrate': {
+      story.title('Netbus: a guest moves over three hosts while it works, and its disk stays where it is');
+      const { cluster, result } = await tellMigrationStory(story, cleanup);
+      if (keep) await exploreHosts(story, cluster, ['m1', 'm2', 'm3']);
       return result;
     }
   }

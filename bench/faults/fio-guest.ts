@@ -7,6 +7,8 @@ import type { Cluster } from '../../test/support/cluster.ts';
 import { waitFor } from '../../test/support/wait.ts';
 
 const SIZE_MIB = 8;
+const DEPTH = 8;
+const BLOCK_KIB_MAX = 32;
 /** Between two looks at a guest, in milliseconds: each costs an emulated processor time. */
 const LOOK_MS = 100;
 /** Kernel messages of this severity and worse: KERN_WARNING. */
@@ -20,10 +22,17 @@ export interface FioDisk {
   readonly iops: number;
 }
 
-interface Work {
-  /** Its name in the guest. */
+/** The work of one fio. */
+export interface FioWork {
+  /** Its name in the guest, such as vda. */
   readonly disk: string;
-  readonly iops: number;
+  /** It writes the disk's beginning. */
+  readonly sizeMiB: number;
+  readonly depth: number;
+  /** Requests have from 4 KiB to so many. */
+  readonly blockKiBMax: number;
+  /** As many as it can where it is left out. */
+  readonly iops?: number;
 }
 
 /** One look at a guest. */
@@ -35,8 +44,9 @@ interface Look {
 }
 
 export class FioGuest {
-  readonly guest: Guest;
-  readonly #work: Work[];
+  /** Where it runs now: set it when it has moved. */
+  guest: Guest;
+  readonly #work: readonly FioWork[];
   readonly #seed: number;
   /** Kernel messages that were told already. */
   #told = 0;
@@ -50,14 +60,26 @@ export class FioGuest {
   ): Promise<FioGuest> {
     const devices = disks.map(({ device }) => device);
     const guest = await bootAttached(cluster, host, 'guest', devices, { cleanup, cpus: 2, fio: true, resettable: true });
-    const work = new FioGuest(guest, disks, seed);
-    await work.#start();
-    return work;
+    const work = disks.map(({ iops }, i) => ({
+      disk: `vd${String.fromCharCode(97 + i)}`,
+      sizeMiB: SIZE_MIB,
+      depth: DEPTH,
+      blockKiBMax: BLOCK_KIB_MAX,
+      iops,
+    }));
+    return FioGuest.start(guest, work, seed);
   }
 
-  private constructor(guest: Guest, disks: readonly FioDisk[], seed: number) {
+  /** Begins the work in a guest that runs. */
+  static async start(guest: Guest, work: readonly FioWork[], seed: number): Promise<FioGuest> {
+    const working = new FioGuest(guest, work, seed);
+    await working.#start();
+    return working;
+  }
+
+  private constructor(guest: Guest, work: readonly FioWork[], seed: number) {
     this.guest = guest;
-    this.#work = disks.map(({ iops }, i) => ({ disk: `vd${String.fromCharCode(97 + i)}`, iops }));
+    this.#work = work;
     this.#seed = seed;
   }
 
@@ -86,17 +108,20 @@ export class FioGuest {
     await this.#start();
   }
 
+  /** Ends the work; what was written stays unread. */
+  async stop(): Promise<void> {
+    await this.guest.succeed('for loop in /run/fio-*.loop; do kill $(cat $loop); done; killall -KILL fio');
+  }
+
   async #start(): Promise<void> {
     await this.#kernelComplaints();
-    for (const [i, { disk, iops }] of this.#work.entries()) {
-      const fio = [
-        `fio --name=${disk} --filename=/dev/${disk} --direct=1 --ioengine=libaio --iodepth=8 --size=${SIZE_MIB}M`,
-        `--rw=randwrite --bsrange=4k-32k --fsync=32 --verify=crc32c --verify_fatal=1 --rate_iops=${iops}`,
-        `--randseed=${this.#seed + i}`,
-      ].join(' ');
+    for (const [i, work] of this.#work.entries()) {
+      const { disk } = work;
+      const fio = `fio --name=${disk} --filename=/dev/${disk} --direct=1 --ioengine=libaio ${fioOptions(work, this.#seed + i)}`;
       // Each pass writes all blocks and then reads and compares all of them.
       await this.guest.succeed(
-        `(while ${fio} >/run/fio-${disk}.log 2>&1; do :; done; mv /run/fio-${disk}.log /run/fio-${disk}.failed) </dev/null >/dev/null 2>&1 &`,
+        `(while ${fio} >/run/fio-${disk}.log 2>&1; do :; done; mv /run/fio-${disk}.log /run/fio-${disk}.failed) </dev/null >/dev/null 2>&1 &
+        echo $! >/run/fio-${disk}.loop`,
       );
     }
   }
@@ -124,4 +149,10 @@ export class FioGuest {
       return priority !== null && (Number(priority[1]) & 7) <= SEVERITY_MAX && !STARVED.test(line);
     });
   }
+}
+
+/** What fio is told beside where. */
+export function fioOptions({ sizeMiB, depth, blockKiBMax, iops }: FioWork, seed: number): string {
+  const rate = iops === undefined ? '' : `--rate_iops=${iops} `;
+  return `--iodepth=${depth} --size=${sizeMiB}M --rw=randwrite --bsrange=4k-${blockKiBMax}k --fsync=32 --verify=crc32c --verify_fatal=1 ${rate}--randseed=${seed}`;
 }

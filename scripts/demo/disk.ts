@@ -33,7 +33,7 @@ export async function tellDiskStory(story: Story, cleanup: Cleanup): Promise<{ c
   const cluster = await startCluster(['m1', 'm2'], { cleanup, start: false, configure: false });
   const [m1, m2] = [cluster.host('m1'), cluster.host('m2')];
   story.say(`${describeHosts(cluster)}. m1 makes a cluster and lets m2 in.`);
-  await makeCluster(story, cluster, m1, m2);
+  await makeCluster(story, cluster, m1, [m2]);
 
   story.step('m1 exports a disk; m2 gives it to a virtual machine');
   await makeImage(story, m1, 'data');
@@ -83,15 +83,15 @@ export function bootGuest(
   return startGuest({ name: 'web', cleanup, host, fio: true, memoryMiB: GUEST_MEMORY_MIB, arguments: [...disks, ...more] });
 }
 
-function describeHosts(cluster: Cluster): string {
+export function describeHosts(cluster: Cluster): string {
   const addresses = cluster.hosts.all.map(({ name, address }) => `${name} at ${address}`).join(', ');
   return cluster.hosts.kind === 'namespace'
     ? `Network and mount namespaces of this machine: ${addresses}`
     : `Loopback addresses of this machine, as this is not run by root: ${addresses}`;
 }
 
-/** As the README says it. */
-async function makeCluster(story: Story, cluster: Cluster, first: Host, second: Host): Promise<void> {
+/** As the README says it: the first makes a cluster and lets the others in. */
+export async function makeCluster(story: Story, cluster: Cluster, first: Host, others: readonly Host[]): Promise<void> {
   const places = (host: Host) => [
     '--address',
     host.address,
@@ -101,14 +101,16 @@ async function makeCluster(story: Story, cluster: Cluster, first: Host, second: 
   ];
   await netbus(story, cluster, first.name, 'init', '--cluster', cluster.name, '--host', first.name, ...places(first));
   await startDaemon(story, cluster, first);
-  story.command(first.name, `netbus invite ${second.name}`);
-  const { token, expiresAt } = await cluster.ask<Invitation>(first.name, 'invite', second.name);
-  story.output(`${token.slice(0, TOKEN_SHOWN)}…\n(works once, until ${expiresAt})\n`);
-  story.command(second.name, `netbus join ${token.slice(0, TOKEN_SHOWN)}… ${places(second).join(' ')}`);
-  const { status, stdout, stderr } = await cluster.netbus(second.name, 'join', token, ...places(second));
-  story.output(stderr + stdout);
-  if (status !== 0) throw new Error(`"netbus join" on ${second.name} ended with ${status}: ${stderr.trim()}`);
-  await startDaemon(story, cluster, second);
+  for (const other of others) {
+    story.command(first.name, `netbus invite ${other.name}`);
+    const { token, expiresAt } = await cluster.ask<Invitation>(first.name, 'invite', other.name);
+    story.output(`${token.slice(0, TOKEN_SHOWN)}…\n(works once, until ${expiresAt})\n`);
+    story.command(other.name, `netbus join ${token.slice(0, TOKEN_SHOWN)}… ${places(other).join(' ')}`);
+    const { status, stdout, stderr } = await cluster.netbus(other.name, 'join', token, ...places(other));
+    story.output(stderr + stdout);
+    if (status !== 0) throw new Error(`"netbus join" on ${other.name} ended with ${status}: ${stderr.trim()}`);
+    await startDaemon(story, cluster, other);
+  }
   await netbus(story, cluster, first.name, 'members');
 }
 
@@ -117,7 +119,7 @@ async function startDaemon(story: Story, cluster: Cluster, host: Host): Promise<
   await cluster.startDaemon(host);
 }
 
-async function makeImage(story: Story, host: Host, name: string): Promise<void> {
+export async function makeImage(story: Story, host: Host, name: string): Promise<void> {
   story.command(host.name, `truncate -s ${DISK_MIB}M ${imagePath(host, name)}`);
   writeFileSync(imagePath(host, name), '');
   truncateSync(imagePath(host, name), DISK_MIB * 1024 * 1024);

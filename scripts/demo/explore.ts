@@ -40,14 +40,14 @@ export async function explore(story: Story, cleanup: Cleanup, cluster: Cluster):
   return await new Promise<never>(() => {});
 }
 
-/** `--keep` of the outage demo: both hosts and the guest stay as they are. */
-export async function exploreOutage(story: Story, cluster: Cluster): Promise<never> {
+/** `--keep` of the others: the guest and these hosts stay as they are. */
+export async function exploreHosts(story: Story, cluster: Cluster, hosts: readonly string[]): Promise<never> {
   story.step('All of it stays, for you to explore');
-  const m2 = cluster.host('m2');
-  story.say('netbus on m2:');
-  story.output(`${command(m2)} status`);
-  story.say('\nwhat its daemon says:');
-  story.output(`tail -f ${cluster.logPath(m2)}`);
+  for (const host of hosts.map((name) => cluster.host(name))) {
+    story.say(`netbus on ${host.name}, and what its daemon says:`);
+    story.output(`${command(host)} status`);
+    story.output(`tail -f ${cluster.logPath(host)}`);
+  }
   story.say(`\nCtrl-C here (or "kill ${process.pid}") ends everything and cleans it up.`);
   return await new Promise<never>(() => {});
 }

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { longestGapMs, svgTimeline, type Timeline, textTimeline } from './timeline.ts';
+import { pauseMs, svgTimeline, type Timeline, textTimeline } from './timeline.ts';
 
 const cut = { what: 'the network <is> cut', fromMs: 2000, toMs: 4000 };
 const timeline: Timeline = { doneAtMs: [500, 1000, 1900, 4300, 5000, 9900], happenings: [cut], endMs: 10_000 };
 
 test('the longest gap of a happening is the one around it, not any other', () => {
-  assert.equal(longestGapMs(timeline, cut), 2400);
-  assert.equal(longestGapMs(timeline, { what: '', fromMs: 6000, toMs: 6000 }), 4900);
+  assert.equal(pauseMs(timeline, cut), 2400);
+  assert.equal(pauseMs(timeline, { what: '', fromMs: 6000, toMs: 6000 }), 4900);
 });
 
 test('text: bars where there was work, a line where something happened', () => {

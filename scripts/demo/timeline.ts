@@ -1,5 +1,10 @@
 /** What a guest got done over time, and what happened meanwhile: as text, and as a picture (SVG). */
 
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { longestGapMs } from '../../test/support/gaps.ts';
+
 /** Something that happened, on the demo's clock. */
 export interface Happening {
   readonly what: string;
@@ -25,14 +30,8 @@ const LANE_HEIGHT = 22;
 const COLOURS = ['#c0392b', '#d68910', '#7d3c98', '#2471a3', '#117a65'];
 
 /** The longest time without a finished piece that overlaps a happening, or begins within `afterMs` of its end. */
-export function longestGapMs({ doneAtMs, endMs }: Timeline, { fromMs, toMs }: Happening, afterMs = 0): number {
-  const times = [0, ...doneAtMs, endMs];
-  let longest = 0;
-  for (let i = 1; i < times.length; i++) {
-    const [begins, ends] = [times[i - 1]!, times[i]!];
-    if (ends >= fromMs && begins <= toMs + afterMs) longest = Math.max(longest, ends - begins);
-  }
-  return longest;
+export function pauseMs({ doneAtMs, endMs }: Timeline, { fromMs, toMs }: Happening, afterMs = 0): number {
+  return longestGapMs([0, ...doneAtMs, endMs], { fromMs, toMs: toMs + afterMs });
 }
 
 /** One line of bars, as high as the work that was done in each column's time, and a line for each happening below. */
@@ -83,6 +82,13 @@ export function svgTimeline(timeline: Timeline, title: string): string {
     '</svg>',
     '',
   ].join('\n');
+}
+
+/** Puts a timeline into a file of its own, which stays. Returns its path. */
+export function writePicture(name: string, timeline: Timeline, title: string): string {
+  const path = join(mkdtempSync(join(tmpdir(), `netbus-${name}-`)), `${name}.svg`);
+  writeFileSync(path, svgTimeline(timeline, title));
+  return path;
 }
 
 /** How much was finished in each of `columns` equal parts of the time. */

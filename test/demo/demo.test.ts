@@ -3,10 +3,11 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Cleanup } from '../support/cleanup.ts';
+import { hostKind } from '../support/hosts.ts';
 import { startProcess } from '../support/process.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -57,6 +58,20 @@ function namespacesOf(pids: readonly string[]): string[] {
   return [...new Set(all)].filter((name) => !own.includes(name));
 }
 
+/** Runs the demo to its good end. The JSON line, the story, and the namespaces that must be gone. */
+async function runToEnd(...argv: string[]): Promise<{ result: unknown; story: string; namespaces: string[] }> {
+  const demo = startDemo(...argv, '--json');
+  await demo.waitForLine(/^2\. /, DEMO_MS_MAX);
+  const namespaces = namespacesOf(processesOfDemo());
+  const timer = setTimeout(() => demo.signal('SIGTERM'), DEMO_MS_MAX);
+  const { status } = await demo.exited;
+  clearTimeout(timer);
+  assert.equal(status, 0, demo.stderr);
+  const lines = demo.stdout.trimEnd().split('\n');
+  assert.equal(lines.length, 1, 'stdout has the JSON line and nothing else');
+  return { result: JSON.parse(lines[0]!), story: demo.stderr, namespaces };
+}
+
 async function assertNothingLeft(namespaces: readonly string[]): Promise<void> {
   await waitFor('all processes of the demo to be gone', () => processesOfDemo().length === 0);
   const everybody = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
@@ -73,20 +88,47 @@ async function assertNothingLeft(namespaces: readonly string[]): Promise<void> {
 
 describe('the demo', () => {
   test('verifies what a guest wrote to a disk of another host, and cleans up', async () => {
-    const demo = startDemo('--json');
-    await demo.waitForLine(/^2\. /, DEMO_MS_MAX);
-    const namespaces = namespacesOf(processesOfDemo());
-    const timer = setTimeout(() => demo.signal('SIGTERM'), DEMO_MS_MAX);
-    const { status } = await demo.exited;
-    clearTimeout(timer);
-    assert.equal(status, 0, demo.stderr);
-    const lines = demo.stdout.trimEnd().split('\n');
-    assert.equal(lines.length, 1, 'stdout has the JSON line and nothing else');
-    const result = JSON.parse(lines[0]!) as { demo: string; ok: boolean; verifiedBytes: number };
+    const { result, story, namespaces } = (await runToEnd()) as {
+      result: { demo: string; ok: boolean; verifiedBytes: number };
+      story: string;
+      namespaces: string[];
+    };
     assert.equal(result.demo, 'disk');
     assert.equal(result.ok, true);
     assert.ok(result.verifiedBytes >= 64 * 1024 * 1024);
-    assert.match(demo.stderr, /m1# .*netbus export data --disk \S+ --allow m2/);
+    assert.match(story, /m1# .*netbus export data --disk \S+ --allow m2/);
+    await assertNothingLeft(namespaces);
+  });
+
+  test('moves a guest over three hosts while it works, and cleans up', async (t) => {
+    const { kind, reason } = await hostKind();
+    if (kind !== 'namespace') return t.skip(reason);
+    const { result, story, namespaces } = (await runToEnd('migrate')) as {
+      result: { ok: boolean; errors: number; migrations: { from: string; to: string }[]; svg: string };
+      story: string;
+      namespaces: string[];
+    };
+    assert.equal(result.ok, true);
+    assert.equal(result.errors, 0);
+    assert.deepEqual(
+      result.migrations.map(({ from, to }) => `${from} ${to}`),
+      ['m1 m2', 'm2 m3', 'm3 m1'],
+    );
+    assert.match(readFileSync(result.svg, 'utf8'), />m2 to m3: stopped for /);
+    // The picture is for the user, and stays.
+    rmSync(dirname(result.svg), { recursive: true });
+    assert.match(story, /m1# netbus migrate web --to m2 --qmp /);
+    await assertNothingLeft(namespaces);
+  });
+
+  test('leaves nothing behind when it is interrupted while the guest moves', async (t) => {
+    const { kind, reason } = await hostKind();
+    if (kind !== 'namespace') return t.skip(reason);
+    const demo = startDemo('migrate');
+    await demo.waitForLine(/^3\. /, DEMO_MS_MAX);
+    const namespaces = namespacesOf(processesOfDemo());
+    demo.signal('SIGINT');
+    assert.deepEqual(await demo.exited, { status: undefined, signal: 'SIGINT' });
     await assertNothingLeft(namespaces);
   });
 

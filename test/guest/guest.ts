@@ -37,6 +37,8 @@ export interface GuestOptions {
   machine?: 'q35' | 'pc';
   /** Default 256; 384 with fio. */
   memoryMiB?: number;
+  /** A file that is its memory, for two QEMUs that have it one after the other; otherwise its memory is QEMU's own. */
+  memoryFile?: string;
   /** Default 1. */
   cpus?: number;
   /** More arguments for QEMU: disks (see disks.ts, or what `netbus attach` prints), network cards. */
@@ -45,6 +47,8 @@ export interface GuestOptions {
   host?: { command(argv: readonly string[]): string[] };
   /** Whether fio is in the image (83 MB more to boot). */
   fio?: boolean;
+  /** `disk`: the firmware boots what is on its first disk, and no agent answers. Default `kernel`. */
+  boot?: 'kernel' | 'disk';
   /** A disk of the guest, such as /dev/vda, that becomes its root filesystem (see root-disk.ts). */
   root?: string;
   /** More words for the kernel's command line. */
@@ -75,7 +79,7 @@ export async function startGuest(options: GuestOptions): Promise<Guest> {
   try {
     await waitForListener(sockets.agent, qemu.pid, QEMU_START_MS_MAX);
     await guest.connect(sockets.qmp, sockets.agent);
-    if (options.incoming !== true) await guest.waitUntilReady();
+    if (options.incoming !== true && options.boot !== 'disk') await guest.waitUntilReady();
   } catch (error) {
     qemu.signal('SIGKILL');
     await qemu.exited;
@@ -148,6 +152,13 @@ export class Guest {
     await this.#ended('its power to go off', timeoutMs);
   }
 
+  /** Ends QEMU by its monitor: the guest has gone to another one. */
+  async quit(): Promise<void> {
+    // The answer may be QEMU's end.
+    await this.qmp.execute('quit').catch(() => {});
+    await this.#ended('its end', POWER_OFF_MS_MAX);
+  }
+
   /** Takes the power away at once: nothing is flushed or unmounted. */
   async kill(): Promise<void> {
     this.qemu.signal('SIGKILL');
@@ -179,13 +190,14 @@ export class Guest {
 
 /** What QEMU is started with. A fixed machine without defaults, so that the guest's devices are exactly those given. */
 function qemuArguments(options: GuestOptions, folder: string, sockets: { qmp: string; agent: string }): string[] {
-  const image = guestImage();
   const memoryMiB = options.memoryMiB ?? (options.fio === true ? 512 : 256);
   const extra = options.arguments ?? [];
   const machine = options.machine ?? 'q35';
   // vhost-user backends map the guest's memory. `netbus attach` prints these arguments too; then its own are used.
   const bringsMemory = extra.some((argument) => argument.startsWith('memory-backend-'));
-  const memory = `memory-backend-memfd,id=mem,size=${memoryMiB}M,share=on`;
+  const { memoryFile } = options;
+  const backend = memoryFile === undefined ? 'memory-backend-memfd' : `memory-backend-file,mem-path=${memoryFile}`;
+  const memory = `${backend},id=mem,size=${memoryMiB}M,share=on`;
   return [
     ...[
       'qemu-system-x86_64',
@@ -204,14 +216,19 @@ function qemuArguments(options: GuestOptions, folder: string, sockets: { qmp: st
     ...['-nodefaults', '-no-user-config', '-display', 'none'],
     ...(options.resettable === true ? [] : ['-no-reboot']),
     ...(options.incoming === true ? ['-incoming', 'defer'] : []),
-    ...['-kernel', image.kernel, '-initrd', options.fio === true ? image.initramfsWithFio : image.initramfs],
-    ...['-append', kernelCommandLine(options)],
+    ...(options.boot === 'disk' ? [] : kernelArguments(options)),
     ...['-chardev', `file,id=console,path=${join(folder, 'console.log')}`, '-serial', 'chardev:console'],
     ...['-chardev', `socket,id=qmp,path=${sockets.qmp},server=on,wait=off`, '-mon', 'chardev=qmp,mode=control'],
     ...['-device', 'virtio-serial-pci', '-chardev', `socket,id=agent,path=${sockets.agent},server=on,wait=off`],
     ...['-device', 'virtserialport,chardev=agent,name=netbus.agent'],
     ...extra,
   ];
+}
+
+function kernelArguments(options: GuestOptions): string[] {
+  const image = guestImage();
+  const initramfs = options.fio === true ? image.initramfsWithFio : image.initramfs;
+  return ['-kernel', image.kernel, '-initrd', initramfs, '-append', kernelCommandLine(options)];
 }
 
 /** A panic ends the guest; self-tests, timer checks and mitigations, which cost a second or more under TCG, are off. */

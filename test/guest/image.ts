@@ -1,6 +1,6 @@
 /**
  * The guest image: Debian's cloud kernel, and an initramfs of busybox, the programs that tests use in the guest with their
- * shared libraries, the drivers' modules, and the agent (image/). It lives in the cache folder under a key made of everything
+ * shared libraries, the drivers' modules, the agent and the witnesses of migrations (image/). It lives in the cache folder under a key made of everything
  * that goes into it, appears there in one rename, and is never changed afterwards.
  */
 
@@ -48,6 +48,8 @@ const DEBIAN_MODULES = ['virtiofs', 'overlay'];
 const PROGRAMS = ['/sbin/mkfs.ext4', '/sbin/e2fsck', '/sbin/resize2fs', '/sbin/tune2fs', '/sbin/blkdiscard'];
 const FIO_PROGRAMS = ['/usr/bin/fio'];
 const BUSYBOX = '/bin/busybox';
+/** Compiled from image/NAME.c. */
+const WITNESSES = ['ticker', 'block-writer'];
 
 const FOLDERS = ['bin', 'sbin', 'usr/bin', 'usr/sbin', 'etc', 'dev', 'proc', 'sys', 'run', 'tmp', 'root', 'mnt', 'lib/modules'];
 
@@ -136,6 +138,19 @@ function fillBase(root: string, kernel: Kernel): void {
   writeFileSync(join(root, 'etc/group'), 'root:x:0:\n');
   symlinkSync('/proc/mounts', join(root, 'etc/mtab'));
 
+  for (const name of WITNESSES) {
+    const compile = [
+      '-O2',
+      '-Wall',
+      '-Wextra',
+      '-static',
+      '-pthread',
+      '-o',
+      join(root, 'sbin', name),
+      join(SOURCES, `${name}.c`),
+    ];
+    execFileSync('gcc', compile, { stdio: ['ignore', 'ignore', 'inherit'] });
+  }
   copyPrograms(root, PROGRAMS, root);
   copyExecutable(BUSYBOX, join(root, 'bin/busybox'));
   for (const applet of execFileSync(BUSYBOX, ['--list'], { encoding: 'utf8' }).split('\n')) {

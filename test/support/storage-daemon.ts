@@ -6,8 +6,11 @@ import { waitForListener } from './wait.ts';
 
 /** What the daemon exports. */
 export type StorageBackend =
-  /** A file, through the page cache; made with `sizeBytes` of zeroes where it does not exist. */
-  | { readonly kind: 'file'; readonly imagePath: string; readonly sizeBytes?: number }
+  /**
+   * A file, through the page cache; made with `sizeBytes` of zeroes where it does not exist. `shared`: it is not locked, so that two daemons can
+   * have it while a guest goes from one to the other.
+   */
+  | { readonly kind: 'file'; readonly imagePath: string; readonly sizeBytes?: number; readonly shared?: boolean }
   /** Nothing behind it: reads give whatever is there. For the speed of the protocol alone. */
   | { readonly kind: 'null'; readonly sizeBytes: number }
   /**
@@ -56,8 +59,10 @@ export async function startStorageDaemon(options: StorageDaemonOptions): Promise
 
 function blockdevArguments(backend: StorageBackend): string[] {
   switch (backend.kind) {
-    case 'file':
-      return ['--blockdev', `driver=file,node-name=disk,filename=${backend.imagePath},discard=unmap`];
+    case 'file': {
+      const locking = backend.shared === true ? ',locking=off' : '';
+      return ['--blockdev', `driver=file,node-name=disk,filename=${backend.imagePath},discard=unmap${locking}`];
+    }
     case 'null':
       return ['--blockdev', `driver=null-co,node-name=disk,size=${backend.sizeBytes},read-zeroes=off`];
     case 'nbd': {
