@@ -234,7 +234,7 @@ export interface RingsStopped {
 export interface RingsStarted {
   /** ISO time of the first ring's start. */
   at: string;
-  /** From there to the first request that the device took; left out until it has one. */
+  /** From there to the first request that the device took, or would have taken where the guest had none; left out until then. */
   stallMs?: number;
 }
 

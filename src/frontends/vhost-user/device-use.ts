@@ -215,7 +215,7 @@ export class DeviceUse {
 
   #open(): void {
     this.#pump.attach(this.#start());
-    this.#pump.onTaken = this.#onTaken;
+    this.#pump.onServed = this.#onServed;
     this.#cut.resume(this.#pump);
     this.#pump.run();
   }
@@ -232,7 +232,7 @@ export class DeviceUse {
     return device;
   }
 
-  readonly #onTaken = (nowMs: number): void => this.#options.times.taken(nowMs);
+  readonly #onServed = (nowMs: number): void => this.#options.times.served(nowMs);
 
   #newDevice(): Device {
     const { source, depth, log, failedStatus } = this.#options;

@@ -47,8 +47,8 @@ export interface RingPumpOptions {
 export class RingPump {
   /** After each step: something was pushed or answered. */
   onProgress: (() => void) | undefined;
-  /** When the device takes something, once. */
-  onTaken: ((nowMs: number) => void) | undefined;
+  /** Once: when the device takes something, or no ring that may be taken from has anything for it. */
+  onServed: ((nowMs: number) => void) | undefined;
   /** When the device's last answer came. */
   repliedMs = 0;
   readonly #options: RingPumpOptions;
@@ -104,6 +104,7 @@ export class RingPump {
       if (this.#arm()) {
         // While it waits for replies, those come first.
         if (this.#rows.count === 0) this.#options.requestPoll.begin();
+        if (this.onServed !== undefined && this.#rings.some(({ open }) => open !== undefined)) this.#served();
         break;
       }
     }
@@ -170,10 +171,12 @@ export class RingPump {
     const taken = this.#device.push(this.#batch);
     this.#batch.drop(taken);
     this.#blocked = this.#batch.count > 0;
-    if (taken > 0 && this.onTaken !== undefined) {
-      this.onTaken(this.#options.clock.now());
-      this.onTaken = undefined;
-    }
+    if (taken > 0) this.#served();
+  }
+
+  #served(): void {
+    this.onServed?.(this.#options.clock.now());
+    this.onServed = undefined;
   }
 
   /** Round the rings until they are empty, or rows or turns run out. Returns the turns that are left. */

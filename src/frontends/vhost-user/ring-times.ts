@@ -15,7 +15,7 @@ export interface RingsStop {
 export interface RingsStart {
   /** Wall time of the first ring's first kick. */
   readonly atMs: number;
-  /** From there to the first request that the device took. */
+  /** From there to the first request that the device took, or to where it would have taken one: a guest may have none for long. */
   readonly stallMs?: number;
 }
 
@@ -42,8 +42,8 @@ export class RingTimes {
     this.lastStart = { atMs: this.#clock.wallTime() };
   }
 
-  /** The device took the first request. */
-  taken(nowMs: number): void {
+  /** The device took the first request, or there was none. */
+  served(nowMs: number): void {
     if (this.lastStart !== undefined && this.lastStart.stallMs === undefined)
       this.lastStart = { ...this.lastStart, stallMs: Math.max(0, nowMs - this.#startedMs) };
   }
