@@ -139,7 +139,7 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'a hold time ends, and the guest is told that its requests are done',
     invariants: ['acknowledged', 'data'],
-    wrappers: { hidesErrors: true },
+    wrappers: { frontend: { hidesErrors: true } },
   },
 ];
 

@@ -1,9 +1,11 @@
 /** What must hold in the end, when all is mended: whatever waits goes on, what is there is right, and nothing is left over. */
 import type { Checker } from './checker.ts';
-import type { SimDisk } from './disk.ts';
+import { begin, type Cluster } from './faults.ts';
 import type { SimVm } from './guest.ts';
-import type { SimHost } from './host.ts';
+import type { SimHost, Wrappers } from './host.ts';
+import { checkLeftovers } from './leftovers.ts';
 import type { Network } from './network.ts';
+import { startAnew, tidy } from './takeover.ts';
 import type { World } from './world.ts';
 
 /** After which everything that waits must have gone on: longer than any timer of the product. */
@@ -12,34 +14,28 @@ const PEACE_MS = 120_000;
 const LEFTOVERS_MS = 60_000;
 /** After which every device that is there is in use again. */
 const RECONNECTION_MS = 20_000;
-/** Of one host in peace: heartbeats and retries. */
-const TIMERS_MAX = 64;
 /** Later than that after the hold time a guest that waits must have been told. */
 const HOLD_SLACK_MS = 1_000;
 const HOLD_LOOK_MS = 500;
 
 /** A disk, where it is, and its guest. */
 export interface Placement {
-  /** "m1/d0" */
-  readonly device: string;
-  readonly host: SimHost;
   readonly deviceHost: SimHost;
   readonly vm: SimVm;
   readonly key: string;
-  readonly disk: SimDisk;
   readonly checker: Checker;
-  readonly holdMs: number | undefined;
 }
 
 export interface Situation {
   readonly hosts: readonly SimHost[];
   readonly placements: readonly Placement[];
   readonly network: Network;
-  readonly faults: readonly string[] | undefined;
+  readonly wrappers: Wrappers;
 }
 
 /** All is mended; whatever waits must go on, and what is there must be right. */
-export async function peace(world: World, situation: Situation): Promise<void> {
+export async function peace(cluster: Cluster, situation: Situation): Promise<void> {
+  const { world, vms } = cluster;
   const { hosts, placements, network } = situation;
   world.trace('peace');
   for (const { vm } of placements) vm.rest();
@@ -51,10 +47,17 @@ export async function peace(world: World, situation: Situation): Promise<void> {
       host.boot();
       host.startDaemon();
       host.daemon?.process.goOn();
-      for (const vm of host.vms.values()) vm.start();
     }
+    for (const vm of vms) if (!vm.isMoving) vm.start();
   };
   mend();
+  // Whoever moves VMs comes to an end.
+  if (!(await world.run(world.nowMs + PEACE_MS, () => cluster.work.size === 0))) {
+    world.violated('every hold ends', `all is well again, and yet ${cluster.work.size} moves of VMs have not ended`);
+  }
+  mend();
+  await endStrays(cluster);
+  await freeStuck(cluster);
   const isDone = () => placements.every(({ vm }) => vm.isIdle);
   const look = async () => {
     for (const { vm } of placements) vm.readAll();
@@ -71,7 +74,7 @@ export async function peace(world: World, situation: Situation): Promise<void> {
   await world.run(world.nowMs + RECONNECTION_MS);
   for (const { vm, checker } of placements) {
     checker.deviceIsBack = true;
-    checker.logIsWhole = true;
+    checker.knowledge.isWhole = true;
     vm.work(20, 5);
   }
   await look();
@@ -82,6 +85,47 @@ export async function peace(world: World, situation: Situation): Promise<void> {
   await look();
   await look();
   if (!isDone()) stuck(world, placements);
+}
+
+/** Guests that go on where their host was fenced have their errors, and go. */
+async function endStrays(cluster: Cluster): Promise<void> {
+  const { world, zombies } = cluster;
+  if (zombies.length === 0) return;
+  const isTold = () => zombies.every(({ waiting }) => waiting === 0);
+  if (!(await world.run(world.nowMs + PEACE_MS, isTold)))
+    world.violated('every hold ends', 'a guest whose host was fenced waits, and hears no error');
+  for (const { vm, vmm } of zombies) {
+    vmm.quit();
+    begin(cluster, tidy(cluster, vm, vmm.host));
+  }
+  await world.run(world.nowMs + PEACE_MS, () => cluster.work.size === 0);
+}
+
+/** A destination that died when it had the lease, or a source that died before it had told what it left: people start the VM anew. */
+async function freeStuck(cluster: Cluster): Promise<void> {
+  const { world, vms } = cluster;
+  await world.run(world.nowMs + RECONNECTION_MS, () => vms.every(({ waiting }) => waiting === 0));
+  for (const vm of vms) {
+    if (vm.waiting === 0 || !mayBeStuck(vm)) continue;
+    world.count('VMs that waited for people');
+    const { host } = vm;
+    const { lease } = vm.recordAtDevice!;
+    vm.stop();
+    const dead = cluster.hosts.filter(({ name }) => name === lease.holder && name !== host.name);
+    // From the host of the device nothing can be taken.
+    const at = dead.includes(vm.deviceHost) ? vm.deviceHost : host;
+    begin(cluster, startAnew(cluster, vm, at, { dead: at === host ? dead : [] }).then(() => {}));
+    await world.run(world.nowMs + PEACE_MS, () => cluster.work.size === 0);
+    for (const other of cluster.hosts) if (other !== vm.host) begin(cluster, tidy(cluster, vm, other));
+    await world.run(world.nowMs + PEACE_MS, () => cluster.work.size === 0);
+  }
+}
+
+/** By the design: see docs/decisions/0014. */
+function mayBeStuck({ mayBeStuck, lastMove, host, recordAtDevice }: SimVm): boolean {
+  if (mayBeStuck) return true;
+  if (lastMove === undefined || recordAtDevice === undefined || recordAtDevice.host === host.name) return false;
+  return lastMove.daemon !== lastMove.from.daemon;
 }
 
 /** Whatever was before: a guest whose device has been there for long loses nothing with the power of the device's host. */
@@ -99,16 +143,17 @@ async function loseLastPower(world: World, { placements }: Situation): Promise<v
 }
 
 /** Who waits for a device that is away is told at the end of the hold time, however often the device's host was asked meanwhile. */
-export function watchHold(world: World, { host, vm, key, holdMs }: Placement): void {
+export function watchHold(world: World, { vm, key }: Placement): void {
+  const { holdMs } = vm;
   if (holdMs === undefined) return;
   let waitedMs = 0;
   let since: string | undefined;
   let use: object | undefined;
   const look = () => {
     world.at(HOLD_LOOK_MS, look, { calls: false });
+    const { host } = vm;
     const { daemon } = host;
-    const entry =
-      vm.waiting === 0 ? undefined : daemon?.entries.find((candidate) => `${candidate.vm}/${candidate.name}` === key);
+    const entry = vm.waiting === 0 || vm.isMoving ? undefined : host.entryOf(key);
     const waits = entry?.state === 'connecting' && vm.use !== undefined && daemon?.process.isStopped === false;
     // In use again for a moment, or stopped and started by the guest, it has its hold time again.
     waitedMs = waits && entry.since === since && vm.use === use ? waitedMs + HOLD_LOOK_MS : 0;
@@ -122,32 +167,15 @@ export function watchHold(world: World, { host, vm, key, holdMs }: Placement): v
 }
 
 function stuck(world: World, placements: readonly Placement[]): void {
-  const states = placements.map(({ key, host, vm, deviceHost }) => {
-    const entry = host.daemon?.entries.find((candidate) => `${candidate.vm}/${candidate.name}` === key);
+  const states = placements.map(({ key, vm, deviceHost }) => {
+    const entry = vm.host.entryOf(key);
+    const held = vm.vmm?.frontend?.whyHeld;
     const state = entry === undefined ? 'no daemon' : `${entry.state} (${entry.reason ?? 'no reason'})`;
     const exported = [...(deviceHost.daemon?.exports?.all ?? [])].map(
       (candidate) => `${candidate.name} ${candidate.state.name}`,
     );
-    return `${key}: ${vm.waiting} requests wait; ${state}; ${deviceHost.name} has ${exported.join(', ')}`;
+    const where = `at ${vm.host.name}${held === undefined ? '' : `, whose ring is held (${held})`}`;
+    return `${key}: ${vm.waiting} requests wait ${where}; ${state}; ${deviceHost.name} has ${exported.join(', ')}`;
   });
   world.violated('every hold ends', `all is well again, and yet: ${states.join('; ')}`);
-}
-
-/** What is in use in peace is what the attachments need, whatever was before. */
-function checkLeftovers(world: World, { hosts, placements, network }: Situation): void {
-  const remote = placements.filter(({ host, deviceHost }) => host !== deviceHost);
-  if (network.connections.size > remote.length) {
-    world.violated('bounded', `${network.connections.size} connections are open, for ${remote.length} sessions`);
-  }
-  for (const host of hosts) {
-    const daemon = host.daemon!;
-    // A guest's own memory, and the staging of a session or of a bounce.
-    const regions = placements.reduce((sum, one) => sum + Number(one.host === host) + Number(one.deviceHost === host), 0);
-    if (daemon.memory.count > regions)
-      world.violated('bounded', `${host.name} has ${daemon.memory.count} regions of memory, not ${regions}`);
-    if (daemon.process.timers > TIMERS_MAX) world.violated('bounded', `${host.name} has ${daemon.process.timers} timers`);
-    const sessions = daemon.bus.exporter.sessions.length;
-    const served = remote.filter(({ deviceHost }) => deviceHost === host).length;
-    if (sessions > served) world.violated('bounded', `${host.name} has ${sessions} sessions, for ${served} attachments`);
-  }
 }
