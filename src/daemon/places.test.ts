@@ -136,7 +136,7 @@ describe('places', () => {
     await host.exports.places.prepare('m3', request(id, 'm2'));
     const destination = session('m3', id);
     await destination.activate();
-    const unflushed = { bootId: 'b', instance: 'i', log: { host: 'm2', bytes: 1, key: 'k' } };
+    const unflushed = { bootId: 'b', instance: 'i', log: { host: 'm2', bytes: 1 } };
     await destination.quiesced({ ...left, unflushed });
     assert.equal(host.exports.places.whereabouts('m2', id).settled, false);
     assert.equal(host.exports.places.whereabouts('m4', id).settled, true);
@@ -208,6 +208,7 @@ describe('places', () => {
     await host.exports.close();
     await host.start();
     assert.throws(() => session('m2', id), { code: 'fenced', message: /taken from host m2/ });
+    assert.throws(() => host.exports.places.whereabouts('m2', id), { code: 'fenced' });
     await assert.rejects(host.exports.setWriteCache('m2', id, true), { code: 'fenced' });
     session('m2', elsewhere).close();
 

@@ -3,7 +3,16 @@
  * of it is needed any more, a host that is dead is fenced, and another one takes over. device/succession.ts has the rules.
  */
 import { NetbusError } from '../device/errors.ts';
-import { isFenced, needsFence, prepared, settled, takenOver, takesPart, unprepared } from '../device/succession.ts';
+import {
+  checkNotFenced,
+  isFenced,
+  needsFence,
+  prepared,
+  settled,
+  takenOver,
+  takesPart,
+  unprepared,
+} from '../device/succession.ts';
 import type { Log } from '../lib/log.ts';
 import type { AttachToExport, ExpectedDevice, PreparedDevice, PrepareRequest, Whereabouts } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
@@ -75,9 +84,10 @@ export class Places {
     await this.#table.attached(attachment)?.target.changePlace(attachment, (state) => unprepared(state, caller));
   }
 
-  /** For whoever has the attachment or had it: knowing its id is enough. Throws `not_found`. */
+  /** For whoever has the attachment or had it: knowing its id is enough. Throws `not_found`, `fenced`. */
   whereabouts(caller: string, attachment: string): Whereabouts {
     const { record } = this.#table.findAttached(attachment);
+    checkNotFenced(record, caller);
     const { host, lease, standby, previous, handOver } = record;
     // What is there is needed as long as the guest could come (back), or a write log there could be asked for.
     const comes = standby?.host === caller || previous?.host === caller;

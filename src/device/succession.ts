@@ -146,7 +146,8 @@ export function takesPart({ host: own, standby, previous }: Succession, host: st
   return own === host || standby?.host === host || previous?.host === host;
 }
 
-function checkNotFenced(state: Succession, host: string): void {
+/** Throws `fenced` where `host` may not even ask. */
+export function checkNotFenced(state: Succession, host: string): void {
   if (!isFenced(state, host)) return;
   throw new NetbusError(
     'fenced',

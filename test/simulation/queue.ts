@@ -2,9 +2,8 @@
  * A guest's ring as the frontend of one host serves it, by what the VMM's in-flight region and the last host say: the real ones decide which requests
  * are to be done, as in src/protocols/virtqueue/split-queue.ts, without a guest's memory.
  */
-import { NetbusError } from '../../src/device/errors.ts';
 import type { QueueHandOver } from '../../src/device/hand-over.ts';
-import { examineHandOver } from '../../src/protocols/virtqueue/hand-over.ts';
+import { findUnfinished } from '../../src/protocols/virtqueue/hand-over.ts';
 import type { InflightFinding, InflightQueue } from '../../src/protocols/virtqueue/inflight.ts';
 import { type GuestRing, RING_SIZE } from './ring.ts';
 
@@ -30,9 +29,7 @@ export class SimQueue {
     this.#region = region;
     const { usedIndex, availableIndex } = ring;
     const start = { size: RING_SIZE, base, usedIndex, availableIndex };
-    const knowsRegion = handOver === undefined || region.inUse;
-    this.#finding = knowsRegion ? region.examine(start) : examineHandOver(handOver, start);
-    if (this.#finding.name === 'mismatch') throw new NetbusError('device', this.#finding.reason);
+    this.#finding = findUnfinished(start, region, handOver)!;
     this.#again = 'heads' in this.#finding ? this.#finding.heads : [];
     this.#nextAvailable = this.#finding.name === 'new' ? base : (usedIndex + this.#again.length) & 0xffff;
     region.begin(this.#finding, usedIndex);
