@@ -15,9 +15,9 @@ import { Summary } from './test-summary.mjs';
 
 const FOLDERS = ['src', 'native', 'test', 'bench', 'scripts'];
 /** Files below these start guests or programs: a lane for each line, in which they run one at a time. */
-const LANES = [['test/guest/'], ['test/interop/', 'test/packaging/', 'test/simulation/']];
+const LANES = [['test/guest/'], ['test/interop/', 'test/packaging/', 'test/simulation/', 'test/demo/']];
 /** Files below these fill the machine, and want it for themselves. */
-const ALONE = ['test/demo/', 'test/faults/'];
+const ALONE = ['test/faults/'];
 /** Files that take longer than the whole is allowed to, and run where they are asked for: `npm test -- systemd`. */
 const ONLY_WHEN_ASKED = ['test/packaging/systemd.test.ts'];
 const UNIT_FILES_AT_A_TIME = 2;
