@@ -17,6 +17,8 @@ import type { QmpEvents } from './qmp-events.ts';
 
 /** How long the destination may not be listening yet. */
 export const CONNECT_MS_DEFAULT = 30_000;
+/** Looks at a migration that is completed until it says how long it took. */
+const TIMES_TRIES_MAX = 20;
 const CONNECT_PAUSE_MS = 250;
 /** Between looks where no event comes. */
 const LOOK_MS = 500;
@@ -121,7 +123,7 @@ class LiveMigration {
       if (signal?.aborted && this.#continuedAt === undefined) return this.#cancel(givenUp());
       switch (state.status) {
         case 'completed':
-          return resultOf(state);
+          return resultOf(await this.#withTimes(state));
         case 'pre-switchover': {
           // Where `migrate-continue` is on its way it is not asked for again.
           const refusal = this.#continuedAt === undefined ? await this.#switchOver(state) : undefined;
@@ -259,6 +261,16 @@ class LiveMigration {
       }
       await pause(clock, CANCEL_PAUSE_MS);
     }
+  }
+
+  /** QEMU says that it is completed a moment before it knows how long it took. */
+  async #withTimes(completed: MigrationState): Promise<MigrationState> {
+    let state = completed;
+    for (let tries = 0; !state.totalMs && tries < TIMES_TRIES_MAX; tries++) {
+      await pause(this.#options.clock, CANCEL_PAUSE_MS);
+      state = await migrationState(this.#qmp);
+    }
+    return state;
   }
 
   /** It did not happen: the guest goes on here. Returns the error with what became of it. */
