@@ -106,8 +106,9 @@ export class AttachmentLog {
 
   /** For a guest that leaves. `isWhole`: all that no flush covers is in it. */
   get content(): { isWhole: boolean; bytes: number } {
-    if (this.#log === undefined) return { isWhole: this.#unused, bytes: 0 };
-    return { isWhole: this.#log.complete, bytes: this.#log.status().usedBytes };
+    if (this.#log === undefined && this.#options.record.value.guest === null) return { isWhole: this.#unused, bytes: 0 };
+    const log = this.#open();
+    return { isWhole: log.complete, bytes: log.status().usedBytes };
   }
 
   /** What is in it stays for the next daemon. */

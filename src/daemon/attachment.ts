@@ -3,18 +3,19 @@
  * sees comes from the record, so it can be there while the device's host is away.
  */
 import { rmSync } from 'node:fs';
-import type { AttachmentEntry, GrowResult, RingsStarted, RingsStopped } from '../api/types.ts';
+import type { AttachmentEntry, GrowResult } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { HandOver } from '../device/hand-over.ts';
 import type { Source } from '../device/source.ts';
 import { VirtualDevice, type VirtualDeviceState } from '../device/virtual-device.ts';
 import type { KeptPage } from '../filters/write-log/kept-blocks.ts';
 import type { DiskStatistics } from '../frontends/vhost-user/disk-statistics.ts';
+import { readInflightHandOver } from '../frontends/vhost-user/inflight-hand-over.ts';
 import type { Left } from '../frontends/vhost-user/left-requests.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
-import { deviceId } from '../vmm/disk.ts';
-import { qemuArguments } from '../vmm/text/qemu.ts';
+import { describeAttachment, type FrontendStatus } from './attachment-entry.ts';
+
 import { AttachmentEvents } from './attachment-events.ts';
 import { AttachmentLog, type WriteLogChoice } from './attachment-log.ts';
 import { DeviceFiles, SOCKET_MODE } from './device-files.ts';
@@ -28,17 +29,6 @@ import type { StoredRecord } from './record.ts';
 import type { VirtualDeviceRecord } from './records.ts';
 import { Turns } from './turns.ts';
 import { WriteCacheChoice } from './write-cache-choice.ts';
-
-export interface FrontendStatus {
-  readonly connected: boolean;
-  readonly inFlight: number;
-  readonly vmm?: { readonly pid: number };
-  /** `reason`: why the ring takes nothing. */
-  readonly rings?: readonly { readonly index: number; readonly reason?: string }[];
-  /** `atMs`: milliseconds since 1970. */
-  readonly lastStop?: Omit<RingsStopped, 'at'> & { readonly atMs: number };
-  readonly lastStart?: Omit<RingsStarted, 'at'> & { readonly atMs: number };
-}
 
 /** What stands at the socket. */
 export interface Frontend {
@@ -200,6 +190,8 @@ export class Attachment {
       throw this.#openFailure;
     }
     this.#passage.opened();
+    const { guest, arriving } = this.record;
+    if (guest?.left === 'unknown' && !arriving && this.#guard.isGone) await this.#leaveBehind();
   }
 
   /** Whether the guest went to another host, which has made good what was left here. Rejects where the device's host does not say. */
@@ -264,42 +256,13 @@ export class Attachment {
   }
 
   describe(): AttachmentEntry {
-    const { vm, name, host, profile, ...rest } = this.record;
-    const status: FrontendStatus = this.#frontend?.status() ?? { connected: false, inFlight: 0 };
-    const { connected, inFlight, rings = [], lastStop, lastStart } = status;
+    const { host } = this.#options;
+    const frontend = this.#frontend?.status();
+    const { record, socket, writeLog } = this;
+    const { place, trouble } = this.#passage;
+    const failure = this.#guard.fenced ?? this.#openFailure?.message;
     const state = this.#state;
-    const { socket } = this;
-    const present = state.name === 'idle' ? (this.#passage.place ?? state.name) : state.name;
-    const entry: AttachmentEntry = {
-      vm,
-      name,
-      device: `${host}/${rest.export}`,
-      local: host === this.#options.host,
-      socket,
-      capacityBytes: profile.capacityBytes,
-      readOnly: profile.readOnly,
-      queues: profile.queues,
-      qemuArguments: qemuArguments({ id: deviceId(vm, name), socket, queues: profile.queues }),
-      state: present,
-      since: new Date(this.#since).toISOString(),
-      connected,
-      inFlight,
-    };
-    if (lastStop !== undefined) entry.lastStop = { ...withoutTime(lastStop), at: new Date(lastStop.atMs).toISOString() };
-    if (lastStart !== undefined) entry.lastStart = { ...withoutTime(lastStart), at: new Date(lastStart.atMs).toISOString() };
-    const { writeLog } = this;
-    if (writeLog !== undefined) entry.writeLog = writeLog;
-    if (rest.holdMs !== undefined) entry.holdMs = rest.holdMs;
-    if (state.name === 'active') entry.epoch = state.epoch;
-    const { fenced } = this.#guard;
-    if (fenced !== undefined) return { ...entry, state: 'failed', reason: fenced };
-    if (state.name === 'connecting' && state.errorsAt !== undefined) entry.errorsAt = new Date(state.errorsAt).toISOString();
-    if (this.#passage.trouble !== undefined && present !== state.name) entry.reason = this.#passage.trouble;
-    if (this.#openFailure !== undefined) return { ...entry, state: 'failed', reason: this.#openFailure.message };
-    const broken = rings.find(({ reason }) => reason !== undefined);
-    if (broken !== undefined) entry.reason = `ring ${broken.index} is out of use: ${broken.reason}`;
-    if ('cause' in state) entry.reason = state.cause.message;
-    return entry;
+    return describeAttachment({ host, record, socket, state, since: this.#since, frontend, writeLog, place, trouble, failure });
   }
 
   #open(): void {
@@ -398,16 +361,23 @@ export class Attachment {
     return bytes === 0 ? undefined : { ...device, log: { host: this.#options.host, bytes } };
   }
 
+  /** A daemon before this one was killed, and then the VMM went: nobody has said yet that the device is free. */
+  async #leaveBehind(): Promise<void> {
+    const { vm, name, profile } = this.record;
+    const queues = readInflightHandOver(inflightPath(this.#options.runDir, vm, name), profile.queues) ?? [];
+    this.#log.info(
+      { ...this.#fields(), queues: queues.length },
+      'the VMM went while no daemon was here: its device is given back',
+    );
+    await this.#device.leaveBehind(queues);
+  }
+
   /** What is not in the record errs on the safe side after a restart: the guest waits. */
   #keep(change: Promise<void>): void {
     change.catch((thrown: unknown) => {
       this.#log.warn({ ...this.#fields(), reason: NetbusError.from(thrown).message }, "the guest's state was not stored");
     });
   }
-}
-
-function withoutTime<T extends { readonly atMs: number }>({ atMs: _, ...rest }: T): Omit<T, 'atMs'> {
-  return rest;
 }
 
 function sameCause(before: VirtualDeviceState, state: VirtualDeviceState): boolean {

@@ -134,4 +134,15 @@ describe('guest guard', () => {
     await assert.rejects(session, { code: 'device', message: /cannot be stored/ });
     assert.equal(opened, false);
   });
+
+  test('whether the VMM of before is gone is known by its process', async () => {
+    const { guard, stored } = await start();
+    assert.equal(guard.isGone, false);
+    await activate(guard);
+    assert.equal((await start()).guard.isGone, false);
+    await stored.change((value) => ({ ...value, guest: value.guest && { ...value.guest, process: '4194305-1' } }));
+    assert.equal(new GuestGuard(stored).isGone, true);
+    await stored.change((value) => ({ ...value, guest: value.guest && { ...value.guest, process: 'unknown' } }));
+    assert.equal(new GuestGuard(stored).isGone, false);
+  });
 });

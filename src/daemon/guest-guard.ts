@@ -44,6 +44,13 @@ export class GuestGuard {
     return this.#record.value.fenced ?? this.#whyFenced(this.#record.value);
   }
 
+  /** The VMM that the record names has ended, perhaps while no daemon was here. False where that cannot be known. */
+  get isGone(): boolean {
+    const known = this.#record.value.guest?.process;
+    const pid = Number.parseInt(known ?? '', 10);
+    return !Number.isNaN(pid) && this.#identify(pid) !== known;
+  }
+
   /** Holds over restarts, and whatever this host becomes. */
   async fence(reason: string): Promise<void> {
     await this.#record.change((value) => (value.fenced === undefined ? { ...value, fenced: reason.slice(0, 2000) } : value));

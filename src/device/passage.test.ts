@@ -59,6 +59,21 @@ test('cut, and the guest goes on here: nothing is handed over', async () => {
   await virtual.close();
 });
 
+test('a VMM that went while nobody was here: what is known of its queues is handed over, and nothing is asked for', async () => {
+  const { host, virtual, clock } = setUp({ unflushed: () => IDS });
+  host.reachable = false;
+  await virtual.leaveBehind([QUEUE]);
+  host.reachable = true;
+  clock.advance(1_000);
+  await turn();
+  assert.deepEqual(host.left, [{ queues: [QUEUE], unflushed: IDS }]);
+  assert.deepEqual(host.last.calls, ['quiesced, device open', 'close']);
+  const guest = use(virtual);
+  assert.equal(await ask(guest, DiskKind.flush), DiskStatus.ok);
+  await guest.close();
+  await virtual.close();
+});
+
 test('an answer that asking again does not change ends it', async () => {
   const { host, virtual, clock } = setUp();
   const guest = await cutOff({ host, virtual });

@@ -5,10 +5,12 @@
  */
 import type { Clock } from '../lib/clock.ts';
 import { Arrival } from './arrival.ts';
+import type { Batch } from './batch.ts';
 import type { Device } from './device.ts';
 import { DiskReplay } from './disk-replay.ts';
 import type { NetbusError } from './errors.ts';
 import { FAILURE_LENGTH_MAX, type HandOver, type QueueHandOver } from './hand-over.ts';
+import { MessageTable } from './message-table.ts';
 import type { Profile } from './profile.ts';
 import type { OpenSession, Passage, Source } from './source.ts';
 import { type GuestHistory, Use } from './use.ts';
@@ -121,6 +123,20 @@ export class VirtualDevice implements Source {
     this.#last = use;
     this.#previous = use.ended;
     return use.slot;
+  }
+
+  /**
+   * The guest's VMM has gone while nobody was here to see it: hands over what it left, as far as that is known. Resolves before the device's host has it,
+   * which may take long.
+   */
+  async leaveBehind(queues: readonly QueueHandOver[]): Promise<void> {
+    const device = this.open();
+    const nobody = { reply: () => {}, push: (events: Batch) => events.count, ready: () => {}, lost: () => {} };
+    device.start({ requests: new MessageTable(1), ...nobody });
+    const atOnce = AbortSignal.abort();
+    await device.quiesce(atOnce);
+    await this.#leave(queues, atOnce);
+    await device.close();
   }
 
   async close(): Promise<void> {

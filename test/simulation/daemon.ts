@@ -44,7 +44,13 @@ const LOCK_RETRY_MS = 200;
 const DYING_LOGS = 6;
 const STORES_MAX = 400;
 /** Events that show that what a run is there for came about. */
-const COUNTED = new Set<NewEvent['type']>(['export.moved', 'export.handed-over', 'export.settled', 'export.fenced', 'export.taken-over']);
+const COUNTED = new Set<NewEvent['type']>([
+  'export.moved',
+  'export.handed-over',
+  'export.settled',
+  'export.fenced',
+  'export.taken-over',
+]);
 /** What a host says that could not take back that it expects a VM. */
 const NOT_TOLD = "the device's host was not told that the VM does not come";
 /** Nothing can be made there. */

@@ -4,7 +4,8 @@
  * src/frontends/vhost-user/device-use.ts does it.
  */
 import type { StagingRegion } from '../../src/bus/staging.ts';
-import type { Frontend, FrontendOptions, FrontendStatus } from '../../src/daemon/attachment.ts';
+import type { Frontend, FrontendOptions } from '../../src/daemon/attachment.ts';
+import type { FrontendStatus } from '../../src/daemon/attachment-entry.ts';
 import { Turns } from '../../src/daemon/turns.ts';
 import { Batch, type Replies } from '../../src/device/batch.ts';
 import type { Device } from '../../src/device/device.ts';

@@ -114,7 +114,10 @@ async function freeStuck(cluster: Cluster): Promise<void> {
     const dead = cluster.hosts.filter(({ name }) => name === lease.holder && name !== host.name);
     // From the host of the device nothing can be taken.
     const at = dead.includes(vm.deviceHost) ? vm.deviceHost : host;
-    begin(cluster, startAnew(cluster, vm, at, { dead: at === host ? dead : [] }).then(() => {}));
+    begin(
+      cluster,
+      startAnew(cluster, vm, at, { dead: at === host ? dead : [] }).then(() => {}),
+    );
     await world.run(world.nowMs + PEACE_MS, () => cluster.work.size === 0);
     for (const other of cluster.hosts) if (other !== vm.host) begin(cluster, tidy(cluster, vm, other));
     await world.run(world.nowMs + PEACE_MS, () => cluster.work.size === 0);
