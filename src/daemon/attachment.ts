@@ -36,6 +36,8 @@ export interface Frontend {
   /** What connections that have ended left behind. */
   readonly left: Left;
   status(): FrontendStatus;
+  /** The driver chose, at the host that it comes from. */
+  chooseWriteCache(enabled: boolean): void;
   /** The source's profile has a new capacity: tells the guest. */
   profileChanged(): void;
   /** Takes nothing more, answers what it can within a bound, lets the VMM go, and removes the socket. */
@@ -149,6 +151,11 @@ export class Attachment {
       before: (guest === null && !arriving) || profile.readOnly ? 'nothing' : 'unknown',
       openSession: this.#passage.open,
       unflushed: (byReplay) => this.#unflushed(byReplay),
+      writeCache: () => this.record.writeCache ?? undefined,
+      onWriteCache: (enabled) => {
+        this.#frontend?.chooseWriteCache(enabled);
+        if (enabled !== this.record.writeCache) this.#keep(record.change((value) => ({ ...value, writeCache: enabled })));
+      },
       onArrived: () => this.#passage.arrived(),
       onLeft: () => this.#keep(this.#passage.left()),
       clock,

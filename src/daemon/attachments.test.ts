@@ -18,6 +18,7 @@ const asRoot = process.geteuid?.() === 0 ? {} : { skip: `${NOT_POSSIBLE_HERE}onl
 
 /** Stands for a VMM's socket: a file at its place. */
 class FakeFrontend implements Frontend {
+  chosen: boolean | undefined;
   readonly statistics = new DiskStatistics();
   readonly left = 'nothing';
   connected = false;
@@ -33,6 +34,10 @@ class FakeFrontend implements Frontend {
 
   status() {
     return { connected: this.connected, inFlight: 0, ...(this.connected && { vmm: { pid: process.pid } }) };
+  }
+
+  chooseWriteCache(enabled: boolean): void {
+    this.chosen = enabled;
   }
 
   profileChanged(): void {

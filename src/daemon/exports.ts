@@ -223,7 +223,13 @@ export class Exports {
 
   /** Takes the image's present size into the record, never downwards. */
   async grow(host: string, id: string): Promise<{ profile: Profile; grown: boolean }> {
-    const { target } = this.#ownAttached(host, id);
+    const { target, record } = this.#ownAttached(host, id);
+    if (record.standby !== undefined) {
+      throw new NetbusError(
+        'in_use',
+        `VM ${record.vm} is expected at host ${record.standby.host}, with the size that it has now: grow it when it has moved`,
+      );
+    }
     const present = await target.refresh();
     const { attachment } = target.served(id);
     const grown = await attachment.grow(present);

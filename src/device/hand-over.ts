@@ -50,6 +50,8 @@ export const handOverSchema = z.strictObject({
   unflushed: z
     .strictObject({ bootId: z.string().max(64), instance: z.string().max(64), log: keptLogSchema.optional() })
     .optional(),
+  /** The driver's last choice; left out where it made none. */
+  writeCache: z.boolean().optional(),
   /** Why every request of this guest is answered with an error, and will be. */
   failure: z.string().max(FAILURE_LENGTH_MAX).optional(),
 });

@@ -131,6 +131,26 @@ test('a guest that comes: what it left is told with the lease, and later starts 
   await virtual.close();
 });
 
+test("the driver's choice of its write cache goes along, and is there before its queues start", async () => {
+  const source = setUp({ writeCache: () => false });
+  const guest = use(source.virtual);
+  await ask(guest, DiskKind.flush);
+  await guest.quiesce(never);
+  await source.virtual.passage.leave([QUEUE], never);
+  assert.deepEqual(source.host.left, [{ queues: [QUEUE], writeCache: false }]);
+  await guest.close();
+  const order: string[] = [];
+  const target = setUp({ arriving: true, onWriteCache: (enabled) => order.push(`cache ${enabled}`) });
+  target.host.handOver = source.host.left[0] as HandOver;
+  const there = use(target.virtual);
+  await target.virtual.passage.arrival();
+  order.push('queues');
+  assert.deepEqual(order, ['cache false', 'queues']);
+  await there.close();
+  await source.virtual.close();
+  await target.virtual.close();
+});
+
 test('nobody knows what it left: null', async () => {
   const { virtual } = setUp({ arriving: true });
   const guest = use(virtual);

@@ -40,6 +40,10 @@ export interface VirtualDeviceOptions {
   readonly arriving?: boolean;
   /** What a guest that leaves has not flushed; `byReplay`: whether its own flushes leave anything. Nothing where it is left out. */
   readonly unflushed?: (byReplay: boolean) => HandOver['unflushed'];
+  /** The driver's choice between write-back and write-through, for a guest that leaves. */
+  readonly writeCache?: () => boolean | undefined;
+  /** And of one that comes, before its queues start. */
+  readonly onWriteCache?: (enabled: boolean) => void;
   /** All that was unfinished of it is noted here. */
   readonly onArrived?: () => void;
   /** It has left again, and had taken something. */
@@ -110,7 +114,11 @@ export class VirtualDevice implements Source {
       become: (state) => {
         if (this.#use === undefined || this.#use === use) this.#become(state);
       },
-      granted: (grant) => this.#arrival?.granted(grant.handOver),
+      granted: ({ handOver }) => {
+        const writeCache = handOver?.writeCache;
+        if (this.#arrival !== undefined && writeCache !== undefined) this.#options.onWriteCache?.(writeCache);
+        this.#arrival?.granted(handOver);
+      },
       closed: () => {
         this.#use = undefined;
         // What was cut off is still the frontend's, and goes on here with the next use.
@@ -159,7 +167,9 @@ export class VirtualDevice implements Source {
     const { replay, failure } = this.#history;
     const unflushed = this.#options.unflushed?.(replay.unflushed);
     const failed = failure === undefined ? {} : { failure: failure.message.slice(0, FAILURE_LENGTH_MAX) };
-    return use.leave({ queues: [...queues], ...(unflushed && { unflushed }), ...failed }, signal);
+    const writeCache = this.#options.writeCache?.();
+    const chosen = writeCache === undefined ? {} : { writeCache };
+    return use.leave({ queues: [...queues], ...(unflushed && { unflushed }), ...chosen, ...failed }, signal);
   }
 
   #become(state: VirtualDeviceState): void {

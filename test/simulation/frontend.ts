@@ -116,6 +116,8 @@ export class SimFrontend implements Frontend {
 
   profileChanged(): void {}
 
+  chooseWriteCache(): void {}
+
   close(): Promise<void> {
     this.#isClosed = true;
     return this.#turns.run(async () => {

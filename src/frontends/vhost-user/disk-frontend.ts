@@ -122,6 +122,12 @@ export class DiskFrontend {
     return this.#left.worst;
   }
 
+  /** The driver chose elsewhere, and the VMM does not say it again. */
+  chooseWriteCache(enabled: boolean): void {
+    this.#writeCache.enabled = enabled;
+    this.#connection?.model.writeCacheChosen();
+  }
+
   /** The source's capacity has changed: the guest is told. */
   profileChanged(): void {
     const connection = this.#connection;

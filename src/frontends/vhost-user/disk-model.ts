@@ -85,6 +85,11 @@ export class DiskModel implements DeviceModel {
     this.#requests.profile = profile;
   }
 
+  /** The write cache is as it was chosen elsewhere. */
+  writeCacheChosen(): void {
+    this.#chooseDurability();
+  }
+
   readConfig(): Uint8Array {
     return encodeBlockConfig(blockConfigOf(this.#requests.profile, this.#writeCache.enabled));
   }
