@@ -268,8 +268,8 @@ describe('exports', () => {
     host.disks.capacityBytes = CAPACITY_BYTES;
     assert.equal((await host.exports.grow('m2', attachment)).profile.capacityBytes, 2 * CAPACITY_BYTES);
     // Whoever waits for the VM has promised it the size of now.
-    await host.exports.places.prepare('m3', { attachment, vm: 'web', name: 'disk', from: 'm2' });
-    await assert.rejects(host.exports.grow('m2', attachment), { code: 'in_use', message: /expected at host m3/ });
+    await host.exports.places.prepare('m1', { attachment, vm: 'web', name: 'disk', from: 'm2' });
+    await assert.rejects(host.exports.grow('m2', attachment), { code: 'in_use', message: /expected at host m1/ });
   });
 });
 

@@ -135,7 +135,7 @@ test('write-through where the driver knows no flush, or chose so; the choice out
       await next.write(0, pattern(512, 0));
       assert.ok(!durable());
       frontend.chooseWriteCache(false);
-      await vm.write(0, pattern(512, 1));
+      await next.write(0, pattern(512, 1));
       assert.ok(durable(), 'chosen at another host');
       assert.deepEqual(chosen, [false, true]);
     },
