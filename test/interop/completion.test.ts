@@ -54,7 +54,7 @@ after(() => cleanup.run());
 /** What stands on the line after the Tab key. All are typed on m2; m3 does not run. */
 const TYPED: readonly [typed: string, becomes: string][] = [
   ['netbus unex\t', 'netbus unexport '],
-  ['netbus atta\t', 'netbus attach '],
+  ['netbus det\t', 'netbus detach '],
   ['netbus attach m1/d\t', 'netbus attach m1/data '],
   ['netbus attach m1/data --v\t', 'netbus attach m1/data --vm '],
   ['netbus attach m1/data --vm w\t', 'netbus attach m1/data --vm web '],
@@ -81,7 +81,7 @@ const TYPED: readonly [typed: string, becomes: string][] = [
 const TYPED_ALONE: readonly [typed: string, becomes: string][] = [
   ['netbus attach m1/d\t', 'netbus attach m1/d'],
   ['netbus attach m1/data --vm \t', 'netbus attach m1/data --vm '],
-  ['netbus atta\t', 'netbus attach '],
+  ['netbus det\t', 'netbus detach '],
 ];
 
 async function typeAll(terminal: Terminal, cases: readonly [string, string][]): Promise<void> {
@@ -192,7 +192,7 @@ describe('fish', { skip: skip('fish') }, () => {
   const names = async (line: string, runDir?: string) => (await ask(line, runDir)).map((candidate) => candidate.split('\t')[0]);
 
   test('with a daemon', async () => {
-    assert.deepEqual(await ask('netbus at'), ['attach\tgive a VM of this host a device of any host']);
+    assert.deepEqual(await ask('netbus det'), ['detach\ttake a device from a VM of this host']);
     assert.deepEqual(await ask('netbus attach m1/'), ['m1/data\t1 MiB, used by m2:web/data', 'm1/tools\t1 MiB']);
     assert.deepEqual(await names('netbus attach m1/data --vm '), ['web']);
     assert.deepEqual(await names('netbus attach m1/data --vm=w'), ['--vm=web']);
@@ -220,7 +220,7 @@ describe('fish', { skip: skip('fish') }, () => {
 
   test('without a daemon', async () => {
     assert.deepEqual(await ask('netbus attach m', join(folder, 'nowhere')), []);
-    assert.deepEqual(await names('netbus at', join(folder, 'nowhere')), ['attach']);
+    assert.deepEqual(await names('netbus det', join(folder, 'nowhere')), ['detach']);
   });
 });
 
