@@ -377,13 +377,15 @@ export class Attachment {
     if (frontend === undefined) return;
     const { vmm } = frontend.status();
     this.events.connection(connected ? (vmm?.pid ?? 0) : undefined);
-    this.#passage.vmm(connected);
     if (!connected) {
+      this.#passage.vmm(false);
       this.#keep(this.#guard.disconnected(frontend.left));
-    } else if (vmm !== undefined && this.#guard.connected(vmm.pid)) {
-      // Another start of the VM: for its guest, all that was before was one power cut.
-      this.#device.newGuest();
+      return;
     }
+    // Another start of the VM: for its guest, all that was before was one power cut.
+    if (vmm !== undefined && this.#guard.connected(vmm.pid)) this.#device.newGuest();
+    // Only now: what is opened for a guest says which one it is.
+    this.#passage.vmm(true);
   }
 
   /** Of a guest that leaves: what it was told is written, and what that went to. */

@@ -32,7 +32,7 @@ class FakeFrontend implements Frontend {
   }
 
   status() {
-    return { connected: this.connected, inFlight: 0 };
+    return { connected: this.connected, inFlight: 0, ...(this.connected && { vmm: { pid: process.pid } }) };
   }
 
   profileChanged(): void {
@@ -260,5 +260,19 @@ describe('attachments', () => {
     const choice = () => (m1.exports.describeAttachment('m2', attachment) as { writeCache: boolean | null }).writeCache;
     for (let i = 0; i < 100 && choice() === null; i++) await new Promise((resolve) => setTimeout(resolve, 10));
     assert.equal(choice(), false);
+  });
+
+  test('a guest that comes is known by its VMM from the first word on', async () => {
+    const { attachment } = await m1.exports.attach('m1', { export: 'data', vm: 'web', name: 'data' });
+    await attachments.expect('web', 'm1', { attachment, name: 'data', host: 'm1', export: 'data' }, { check: false });
+    const [frontend] = frontends;
+    frontend.connected = true;
+    frontend.options.onConnection(true);
+    await attachments.close();
+    const records = new RecordStore(join(m1.folder, 'virtual-devices'), virtualDeviceRecordSchema);
+    const [record] = (await records.load(0)).records.values();
+    // One that is not known is another one for the next daemon, and what it wrote is in no log of its own then.
+    assert.match(record.guest?.process ?? 'none', new RegExp(`^${process.pid}-`));
+    await start();
   });
 });
