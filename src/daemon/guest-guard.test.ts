@@ -134,4 +134,15 @@ describe('guest guard', () => {
     await assert.rejects(session, { code: 'device', message: /cannot be stored/ });
     assert.equal(opened, false);
   });
+
+  test('what an earlier guest had is not what this one had', async () => {
+    const { guard } = await start();
+    await activate(guard);
+    assert.deepEqual(guard.device, { bootId: 'boot', instance });
+    // It leaves before it has got the device: what it hands over must not name what another guest wrote to.
+    assert.equal(guard.connected(1), true);
+    assert.equal(guard.device, null);
+    await activate(guard);
+    assert.deepEqual(guard.device, { bootId: 'boot', instance });
+  });
 });
