@@ -10,32 +10,13 @@
  * Each write has a number, which is what its blocks hold.
  */
 import type { DiskWitness } from './disk.ts';
+import { Knowledge, rules } from './knowledge.ts';
 import type { World } from './world.ts';
 import { NEVER, newWrite, type Write } from './writes.ts';
-
-/** What the product does not promise: where a guest may be answered with errors, and what may be seen twice. The one place to tighten. */
-export const rules = {
-  /**
-   * The device's host lost its power while nobody knows what was written and not flushed: a guest before this one wrote something that no flush covers (its log
-   * went with it), or the log was lost while there was no daemon, or there is no memory for one and the daemon was started again. Until a flush of this guest or of its log is answered.
-   */
-  unknownBefore: true,
-  /** The attachment has a hold time, and nothing was answered for as long. */
-  holdIsOver: true,
-  /**
-   * A read may give again what was before a write that has no answer yet, although a read before the power loss of the device's host had given the new: the log
-   * has what was acknowledged, and the write goes again beside the reads.
-   */
-  unansweredGoesBack: true,
-};
 
 export interface CheckerOptions {
   readonly name: string;
   readonly blocks: number;
-  /** The device is on the VM's host: whatever forgets takes the guest along. */
-  readonly isLocal: boolean;
-  /** The VM's host has memory for a write log. */
-  readonly hasLog: boolean;
   /** Undefined: for ever. */
   readonly holdMs: number | undefined;
 }
@@ -49,8 +30,7 @@ interface Seen {
 export class Checker implements DiskWitness {
   /** For so long that nobody waits for it. */
   deviceIsBack = false;
-  /** This guest has had its device for so long that its log has everything that no flush covers. */
-  logIsWhole = false;
+  readonly knowledge = new Knowledge();
   readonly #world: World;
   readonly #options: CheckerOptions;
   readonly #writes: Write[] = [{ ...newWrite(0), endedAt: 0, isAcknowledged: true, isFlushed: true }];
@@ -65,12 +45,8 @@ export class Checker implements DiskWitness {
   #guest = 0;
   #isFailed = false;
   #mayBeFailed = false;
-  #powerLostAt = -1;
-  #daemonLostAt = -1;
-  #logLostAt = -1;
-  /** When the last flush that was answered, the guest's own or its log's, was not yet done: what was known later than that is unknown. */
-  #flushBegunAt = -1;
-  #guestBegunAt = 0;
+  /** Guests up to this one are nobody's: their hosts were fenced. */
+  #fenced = 0;
   /** The last flush that the disk has done: for which session, and when. */
   #diskFlush = { user: '', at: -1 };
   /** Of the world: the last answer that was no error. */
@@ -90,14 +66,19 @@ export class Checker implements DiskWitness {
     return this.#isFailed || this.#mayBeFailed;
   }
 
+  /** The present one. */
+  get guest(): number {
+    return this.#guest;
+  }
+
   /** Returns the moment, for `readDone` and `flushDone`. */
   begun(): number {
     return ++this.#now;
   }
 
   /** A write or writeZeroes begins; returns its number. */
-  writeBegun(blocks: readonly number[], isZeroes: boolean): number {
-    const write: Write = { ...newWrite(this.#writes.length), guest: this.#guest, isZeroes, begunAt: this.begun() };
+  writeBegun(blocks: readonly number[], isZeroes: boolean, guest = this.#guest): number {
+    const write: Write = { ...newWrite(this.#writes.length), guest, isZeroes, begunAt: this.begun() };
     this.#writes.push(write);
     for (const block of blocks) this.#blocks[block].push(write);
     return write.id;
@@ -108,7 +89,7 @@ export class Checker implements DiskWitness {
     const write = this.#writes[id];
     // One session answers in order: whatever flushed before it took effect has been answered as well.
     const { user, at } = this.#diskFlush;
-    if (write.user === user && write.appliedAt > at) this.#flushBegunAt = Math.max(this.#flushBegunAt, at);
+    if (write.user === user && write.appliedAt > at) this.knowledge.flushBegunAt = Math.max(this.knowledge.flushBegunAt, at);
     write.endedAt = ++this.#now;
     write.isAcknowledged = true;
     write.isFlushed = isDurable;
@@ -117,7 +98,7 @@ export class Checker implements DiskWitness {
   /** All that was acknowledged before `begunAt` is safe, unless it was lost before this guest began. */
   flushDone(begunAt: number): void {
     this.#succeeded();
-    this.#flushBegunAt = Math.max(this.#flushBegunAt, begunAt);
+    this.knowledge.flushBegunAt = Math.max(this.knowledge.flushBegunAt, begunAt);
     for (const write of this.#writes) {
       const isGone = write.guest < this.#guest && this.#lost.some((lost) => lost.has(write));
       if (write.isAcknowledged && write.endedAt < begunAt && !isGone) write.isFlushed = true;
@@ -142,10 +123,10 @@ export class Checker implements DiskWitness {
     if (this.#isFailed) return;
     if (this.#isHoldOver && !this.deviceIsBack) {
       this.#world.count('errors of hold times');
-      this.#mayBeFailed ||= this.#isUnknown;
+      this.#mayBeFailed ||= this.knowledge.mayBeLost;
       return;
     }
-    if (!this.#isUnknown) {
+    if (!this.knowledge.mayBeLost) {
       this.#violated('no surprise', 'the guest was answered with an error, and nothing that happened demands it');
     }
     this.#world.count('guests that were told of a loss');
@@ -153,32 +134,42 @@ export class Checker implements DiskWitness {
   }
 
   /** The guest is started anew: for it, what was before was one power cut. */
-  guestStarted(): void {
+  guestStarted({ hasLog }: { hasLog: boolean }): void {
     this.#guest++;
-    this.logIsWhole = false;
     this.#isFailed = false;
     this.#mayBeFailed = false;
-    this.#guestBegunAt = ++this.#now;
+    this.knowledge.guestStarted(++this.#now, { isFirst: this.#guest === 1, hasLog });
     this.#succeededMs = this.#world.nowMs;
     this.#seen = new Array(this.#blocks.length).fill(undefined);
   }
 
+  /** It goes on at another host: see Knowledge. */
+  guestMoved(how: { isKept: boolean; hasLog: boolean }): void {
+    this.knowledge.guestMoved(++this.#now, how);
+  }
+
+  /** All guests so far are nobody's: the host that they were on was fenced, and has nothing under way at the device. */
+  fenced(): void {
+    this.#fenced = this.#guest;
+  }
+
   /** The host of the device loses its power. */
   powerLost(): void {
-    this.#powerLostAt = ++this.#now;
+    this.knowledge.powerLostAt = ++this.#now;
     for (const [block, writes] of this.#blocks.entries()) {
       for (const write of writes) if (!write.isFlushed) this.#lost[block].add(write);
     }
   }
 
-  /** The daemon on the VM's host was killed. */
+  /** The daemon where the guest is was killed. */
   daemonLost(): void {
-    this.#daemonLostAt = ++this.#now;
+    this.knowledge.daemonLost(++this.#now);
   }
 
-  /** The log was lost while there was no daemon. */
-  logLost(): void {
-    this.#logLostAt = ++this.#now;
+  /** The log was lost while there was no daemon; `isKept`: the one that the guest has left behind. */
+  logLost({ isKept }: { isKept: boolean }): void {
+    if (isKept) this.knowledge.keptLogLost();
+    else this.knowledge.logLost(++this.#now);
   }
 
   // --- DiskWitness -----------------------------------------------------------------------------------------------------
@@ -192,9 +183,11 @@ export class Checker implements DiskWitness {
       if (candidate.isZeroes) continue;
       this.#lost[block].delete(candidate);
       candidate.firstAppliedAt = Math.min(candidate.firstAppliedAt, candidate.appliedAt);
-      if (!candidate.isAcknowledged || this.#powerLostAt > candidate.firstAppliedAt) continue;
+      if (!candidate.isAcknowledged || this.knowledge.powerLostAt > candidate.firstAppliedAt) continue;
       this.#violated('replay', `write ${write} took effect again after it was acknowledged, and no power was lost`);
     }
+    const isFenced = candidates.length > 0 && candidates.every(({ guest }) => guest > 0 && guest <= this.#fenced);
+    if (isFenced) this.#violated('one writer', `write ${write} of block ${block} took effect, and its host was fenced`);
     if (candidates.length === 0) {
       this.#violated('data', `block ${block} was written with ${write}, which is not for it`);
       return;
@@ -224,15 +217,6 @@ export class Checker implements DiskWitness {
 
   // --- inside ----------------------------------------------------------------------------------------------------------
 
-  /** The device's host lost its power, and nobody knew what was written and not flushed: see `rules`. */
-  get #isUnknown(): boolean {
-    const { isLocal, hasLog } = this.#options;
-    if (!rules.unknownBefore || isLocal || this.logIsWhole) return false;
-    if (this.#powerLostAt < Math.max(this.#guestBegunAt, this.#flushBegunAt)) return false;
-    const knownSince = Math.max(this.#guestBegunAt, hasLog ? this.#logLostAt : this.#daemonLostAt);
-    return this.#flushBegunAt < knownSince && (this.#guest > 1 || knownSince > this.#guestBegunAt);
-  }
-
   get #isHoldOver(): boolean {
     const { holdMs } = this.#options;
     return rules.holdIsOver && holdMs !== undefined && this.#world.nowMs - this.#succeededMs >= holdMs;
@@ -259,7 +243,7 @@ export class Checker implements DiskWitness {
   #mayGoBack({ write, endedAt }: Seen, { begunAt }: { begunAt: number }): boolean {
     const { isAcknowledged, endedAt: answeredAt } = this.#writes[write];
     const isAnswered = write !== 0 && isAcknowledged && answeredAt < begunAt;
-    return rules.unansweredGoesBack && this.#powerLostAt > endedAt && !isAnswered;
+    return rules.unansweredGoesBack && this.knowledge.powerLostAt > endedAt && !isAnswered;
   }
 
   #describe(block: number, write: Write): string {

@@ -15,10 +15,14 @@ import { DeviceHosts, targetIn } from '../../src/daemon/device-hosts.ts';
 import type { NewEvent } from '../../src/daemon/events.ts';
 import type { OpenExport } from '../../src/daemon/export.ts';
 import { Exports } from '../../src/daemon/exports.ts';
-import { askKeptPage } from '../../src/daemon/kept-log.ts';
+import { askKeptPage, keptLogHandlers } from '../../src/daemon/kept-log.ts';
+import { createMigrationHandlers } from '../../src/daemon/migration-calls.ts';
+import { MigrationDesk } from '../../src/daemon/migration-desk.ts';
 import { planStart } from '../../src/daemon/plan.ts';
+import { Preparation } from '../../src/daemon/preparation.ts';
 import { attachmentRecordSchema, exportRecordSchema, virtualDeviceRecordSchema } from '../../src/daemon/records.ts';
 import { RecordStore } from '../../src/daemon/store.ts';
+import { askVmDevices, vmDeviceHandlers } from '../../src/daemon/vm-devices.ts';
 import type { Device } from '../../src/device/device.ts';
 import { NetbusError } from '../../src/device/errors.ts';
 import type { BackendSource } from '../../src/device/source.ts';
@@ -39,6 +43,16 @@ const LOCK_RETRY_MS = 200;
 /** One log in so many kills its daemon, at one of the first so many stores. */
 const DYING_LOGS = 6;
 const STORES_MAX = 400;
+/** Events that show that what a run is there for came about. */
+const COUNTED = new Set<NewEvent['type']>([
+  'export.moved',
+  'export.handed-over',
+  'export.settled',
+  'export.fenced',
+  'export.taken-over',
+]);
+/** What a host says that could not take back that it expects a VM. */
+const NOT_TOLD = "the device's host was not told that the VM does not come";
 /** Nothing can be made there. */
 const NO_FILE = '/proc/none/log';
 
@@ -48,6 +62,9 @@ export class SimDaemon {
   attachments!: Attachments;
   bus!: Bus;
   exports!: Exports;
+  preparation!: Preparation;
+  migrations!: MigrationDesk;
+  deviceHosts!: DeviceHosts;
   isReady = false;
   readonly #host: SimHost;
   readonly #options: HostOptions;
@@ -135,13 +152,23 @@ export class SimDaemon {
       admits: (name) => directory.admits(name),
       targetOf: (name) => targetIn(directory, name),
       sessionHost: { open: async (peer, { attachment }, onEnded) => this.exports.openSession(peer, attachment, onEnded) },
-      handlers: createCallHandlers(this.exports),
+      handlers: {
+        ...createCallHandlers(this.exports),
+        ...vmDeviceHandlers(() => this.attachments),
+        ...keptLogHandlers(() => this.attachments),
+        ...createMigrationHandlers({
+          entries: () => this.attachments.entries(),
+          prepare: (...given) => this.preparation.prepare(...given),
+          unprepare: (vm) => this.preparation.unprepare(vm),
+        }),
+      },
       allocate: this.#allocate,
       busyPollUs: 0,
       transport: wrappers.transport?.(transport) ?? transport,
     });
     const local = new LocalDeviceHost(this.exports, host, bounce(undefined, this.#allocate));
     const deviceHosts = new DeviceHosts({ host, local, directory, bus: this.bus });
+    this.deviceHosts = deviceHosts;
     this.attachments = new Attachments({
       host,
       runDir: join(runDir, host),
@@ -150,9 +177,11 @@ export class SimDaemon {
       hosts: () => deviceHosts.names,
       deviceHost: (name) => wrappers.deviceHost?.(deviceHosts.get(name)) ?? deviceHosts.get(name),
       createFrontend: (options) => {
-        const frontend = new SimFrontend(options, this.process, this.memory, wrappers.hidesErrors ?? false);
-        const vm = [...this.#host.vms].find(([key]) => options.path.endsWith(`/${key}.sock`))![1];
-        vm.socket = frontend;
+        const frontend = new SimFrontend(options, this.process, this.memory, wrappers.frontend ?? {});
+        const key = options.path.slice(join(runDir, host).length + 1, -'.sock'.length);
+        this.#host.sockets.set(key, frontend);
+        const vmm = this.#host.vmms.get(key);
+        if (vmm !== undefined) vmm.socket = frontend;
         return frontend;
       },
       identifyProcess: String,
@@ -160,12 +189,27 @@ export class SimDaemon {
         boundBytes: this.#host.logBytes,
         bootId: this.#bootId,
         createLog: this.#createLog,
-        askKeptPage: (from, attachment, after) => askKeptPage(this.bus!.links, from, attachment, after),
+        askKeptPage: async (from, attachment, after) => {
+          const page = await askKeptPage(this.bus.links, from, attachment, after);
+          this.#options.world.count('pages of logs fetched');
+          return page;
+        },
         allocate: this.#allocate,
       },
       clock,
       log,
       events,
+    });
+
+    const { names: hostNames } = deviceHosts;
+    const { attachments, bus } = this;
+    this.preparation = new Preparation({
+      ...{ host, hosts: () => hostNames, deviceHost: (name) => deviceHosts.get(name), attachments },
+      askDevices: (from, vm) => askVmDevices(bus.links, from, vm),
+    });
+    this.migrations = new MigrationDesk({
+      ...{ host, entries: () => attachments.entries(), isMember: (name) => hosts.has(name) },
+      ...{ links: bus.links, clock, log },
     });
 
     for (const action of actions) {
@@ -237,20 +281,23 @@ export class SimDaemon {
     });
   }
 
-  #recorded({ type, details }: NewEvent): void {
-    if (type !== 'export.granted') return;
+  #recorded({ type, subject, details }: NewEvent): void {
+    const { world } = this.#options;
+    if (!this.process.alive || !type.startsWith('export.')) return;
+    if (COUNTED.has(type)) world.count(type);
+    if (type !== 'export.granted' && type !== 'export.moved') return;
     const { user, epoch } = details as { user: string; epoch: number };
-    const before = this.#host.epochs.get(user) ?? 0;
-    this.#options.world.trace(`${this.process.name} grants ${user} epoch ${epoch}`);
-    if (!this.process.alive) return;
+    const before = this.#host.epochs.get(subject) ?? 0;
+    world.trace(`${this.process.name} grants ${user} epoch ${epoch}`);
     if (epoch <= before) this.#violated('epoch', `${user} was granted epoch ${epoch} after ${before}`);
-    this.#host.epochs.set(user, epoch);
+    this.#host.epochs.set(subject, epoch);
   }
 
   #log(): Log {
     const { world } = this.#options;
     const line = (level: string) => (fields: object, message: string) => {
       if (!this.process.alive) return;
+      if (message === NOT_TOLD) world.count('standbys that stay');
       world.trace(`log ${this.process.name} ${level} ${message.replaceAll(/:5\d{4}/g, '')}`);
       if ('err' in fields) this.#violated('bug', `${message}: ${(fields.err as Error).stack}`);
     };

@@ -1,12 +1,19 @@
 /** What goes wrong in a run, and when: drawn from the seed. Each fault also ends, so that a run always comes to rest. */
+import type { SimVm } from './guest.ts';
 import type { SimHost } from './host.ts';
 import type { Network } from './network.ts';
+import { bringUp, failOver } from './takeover.ts';
 import type { World } from './world.ts';
+import type { Zombie } from './zombie.ts';
 
 export interface Cluster {
   readonly world: World;
   readonly network: Network;
   readonly hosts: readonly SimHost[];
+  readonly vms: readonly SimVm[];
+  readonly zombies: Zombie[];
+  /** What VMs, and whoever manages them, are at. */
+  readonly work: Set<Promise<void>>;
 }
 
 /** Drawn more often than the others: what loses state. */
@@ -14,6 +21,8 @@ const COMMON = ['killDaemon', 'losePower', 'losePower', 'cut'];
 
 /** One daemon in so many that are killed. */
 const LOSES_LOGS = 8;
+/** Of one host in so many that lose their power the VMs are started elsewhere. */
+const FAILS_OVER = 3;
 
 type Fault = (cluster: Cluster) => void;
 
@@ -30,22 +39,11 @@ function pair({ world, hosts }: Cluster): [SimHost, SimHost] {
 
 export const faults: Readonly<Record<string, Fault>> = {
   cut(cluster) {
-    const { world, network } = cluster;
-    const [a, b] = pair(cluster);
-    const ms = duration(world);
-    network.cut(a.name, b.name);
-    network.cut(b.name, a.name);
-    world.at(ms, () => {
-      network.mend(a.name, b.name);
-      network.mend(b.name, a.name);
-    });
+    cut(cluster, ...pair(cluster));
   },
 
   cutOneWay(cluster) {
-    const { world, network } = cluster;
-    const [a, b] = pair(cluster);
-    network.cut(a.name, b.name);
-    world.at(duration(world), () => network.mend(a.name, b.name));
+    cutOneWay(cluster, ...pair(cluster));
   },
 
   /** Both ends hear of it, the second perhaps much later: until then its connection is half open. */
@@ -73,18 +71,8 @@ export const faults: Readonly<Record<string, Fault>> = {
     });
   },
 
-  /** Often while its disks are slow, so that its I/O outlives it. */
-  killDaemon({ world, hosts }) {
-    const host = world.pick(hosts);
-    const isSlow = world.chance(2);
-    const stallMs = duration(world) / 2;
-    if (isSlow) for (const disk of host.disks.values()) disk.stallMs = stallMs;
-    world.at(isSlow ? world.latency(10) : 0, () => {
-      for (const disk of host.disks.values()) disk.stallMs = 0;
-      host.killDaemon();
-      if (world.chance(LOSES_LOGS)) host.loseLogs();
-      world.at(duration(world) / 4, () => host.startDaemon());
-    });
+  killDaemon(cluster) {
+    killDaemon(cluster, cluster.world.pick(cluster.hosts));
   },
 
   stopDaemon({ world, hosts }) {
@@ -95,37 +83,94 @@ export const faults: Readonly<Record<string, Fault>> = {
 
   /** SIGSTOP and SIGCONT. */
   freeze({ world, hosts }) {
-    const { daemon } = world.pick(hosts);
-    daemon?.process.stop();
-    world.at(duration(world), () => daemon?.process.goOn());
+    freeze(world, world.pick(hosts));
   },
 
   /** Mostly of a host that others use disks of: its guests outlive it. */
-  losePower({ world, hosts }) {
+  losePower(cluster) {
+    const { world, hosts } = cluster;
     const withDisks = hosts.filter(({ disks }) => disks.size > 0);
-    const host = world.pick(world.chance(3) ? hosts : withDisks);
-    host.losePower();
-    world.at(duration(world), () => {
-      host.boot();
-      for (const vm of host.vms.values()) vm.start();
-    });
+    losePower(cluster, world.pick(world.chance(3) ? hosts : withDisks));
   },
 
-  restartVm({ world, hosts }) {
-    const vms = hosts.flatMap((host) => (host.isOn ? [...host.vms.values()] : []));
-    if (vms.length === 0) return;
+  restartVm(cluster) {
+    const { world, vms } = cluster;
     const vm = world.pick(vms);
+    if (!vm.host.isOn || vm.isMoving) return;
     vm.stop();
     world.at(world.latency(50), () => {
-      if (hosts.some((host) => host.isOn && [...host.vms.values()].includes(vm))) vm.start();
+      begin(cluster, bringUp(cluster, vm));
     });
   },
 
-  pauseRings({ world, hosts }) {
-    const vms = hosts.flatMap((host) => [...host.vms.values()]);
+  pauseRings({ world, vms }) {
     world.pick(vms).pauseRings();
   },
+
+  /** A host is taken for dead that is not. */
+  failOver(cluster) {
+    begin(cluster, failOver(cluster, cluster.world.pick(cluster.hosts), { runs: true }));
+  },
 };
+
+/** Work that has to come to its end. */
+export function begin({ world, work }: Cluster, begun: Promise<void>): void {
+  work.add(begun);
+  begun.then(
+    () => work.delete(begun),
+    (thrown: Error) => world.violated('bug', `the simulation itself: ${thrown.stack}`),
+  );
+}
+
+/** Nothing arrives any more, for a while. */
+export function cut({ world, network }: Cluster, a: SimHost, b: SimHost): void {
+  network.cut(a.name, b.name);
+  network.cut(b.name, a.name);
+  world.at(duration(world), () => {
+    network.mend(a.name, b.name);
+    network.mend(b.name, a.name);
+  });
+}
+
+/** What one says does not arrive at the other any more, for a while. */
+export function cutOneWay({ world, network }: Cluster, a: SimHost, b: SimHost): void {
+  network.cut(a.name, b.name);
+  world.at(duration(world), () => network.mend(a.name, b.name));
+}
+
+/** Often while its disks are slow, so that its I/O outlives it. */
+export function killDaemon({ world }: Cluster, host: SimHost): void {
+  const isSlow = world.chance(2);
+  const stallMs = duration(world) / 2;
+  if (isSlow) for (const disk of host.disks.values()) disk.stallMs = stallMs;
+  world.at(isSlow ? world.latency(10) : 0, () => {
+    for (const disk of host.disks.values()) disk.stallMs = 0;
+    host.killDaemon();
+    if (world.chance(LOSES_LOGS)) host.loseLogs();
+    world.at(duration(world) / 4, () => host.startDaemon());
+  });
+}
+
+/** SIGSTOP and SIGCONT. */
+export function freeze(world: World, { daemon }: SimHost): void {
+  daemon?.process.stop();
+  world.at(duration(world), () => daemon?.process.goOn());
+}
+
+/** Its VMs start again with it, or at another host before that. */
+export function losePower(cluster: Cluster, host: SimHost): void {
+  const { world, vms } = cluster;
+  host.losePower();
+  if (world.chance(FAILS_OVER)) {
+    world.at(world.latency(500), () => {
+      if (!host.isOn) begin(cluster, failOver(cluster, host, { runs: false }));
+    });
+  }
+  world.at(duration(world), () => {
+    host.boot();
+    for (const vm of vms) if (vm.host === host) begin(cluster, bringUp(cluster, vm));
+  });
+}
 
 /**
  * Draws some kinds for this run, of all or of `only` these, and times for them, within `spanMs`; some follow close on the one before, while it is being

@@ -1,34 +1,35 @@
 /**
- * What stands at a device's socket in place of vhost-user: it gives the guest's requests to the virtual device, those that have no answer first and in
- * order, as the in-flight region lets a frontend.
+ * What stands at a device's socket in place of vhost-user: it gives the guest's requests to the virtual device, those first, in order, that have no
+ * answer yet, here or at the host that the guest comes from, and takes along what is unfinished when the guest leaves. As
+ * src/frontends/vhost-user/device-use.ts does it.
  */
-import type { StagingRegion } from '../../src/bus/staging.ts';
 import type { Frontend, FrontendOptions, FrontendStatus } from '../../src/daemon/attachment.ts';
 import { Turns } from '../../src/daemon/turns.ts';
 import { Batch, type Replies } from '../../src/device/batch.ts';
-import type { Device } from '../../src/device/device.ts';
-import { DiskFlag, DiskKind, DiskStatus } from '../../src/device/disk.ts';
+import { DiskKind, DiskStatus } from '../../src/device/disk.ts';
+import { NetbusError } from '../../src/device/errors.ts';
+import type { QueueHandOver } from '../../src/device/hand-over.ts';
 import { FreeRows, MessageTable } from '../../src/device/message-table.ts';
 import { DiskStatistics } from '../../src/frontends/vhost-user/disk-statistics.ts';
+import { RingTimes } from '../../src/frontends/vhost-user/ring-times.ts';
 import { abortAfter } from '../../src/lib/clock.ts';
-import { BLOCK_BYTES, blockContent } from './disk.ts';
-import { BLOCKS_PER_REQUEST_MAX, type Request, type SimVm } from './guest.ts';
 import type { ProcessMemory } from './memory.ts';
+import { SimQueue } from './queue.ts';
+import { fill, type Held, REQUEST_BYTES_MAX, read, type Use, untake } from './use.ts';
+import type { SimVmm } from './vmm.ts';
 import type { SimProcess } from './world.ts';
 
-const REQUEST_BYTES_MAX = BLOCKS_PER_REQUEST_MAX * BLOCK_BYTES;
 const QUIESCE_MS_MAX = 1_000;
+/** Of it: what is left for telling the device's host. */
+const LEAVE_SHARE = 0.2;
 
-type State =
-  | { readonly name: 'idle' }
-  | {
-      readonly name: 'open';
-      readonly device: Device;
-      readonly table: MessageTable;
-      readonly batch: Batch;
-      readonly memory: StagingRegion;
-    }
-  | { readonly name: 'quiescing' };
+/** Broken on purpose. */
+export interface BrokenFrontend {
+  /** Guests are told that what failed was done. */
+  readonly hidesErrors?: boolean | undefined;
+  /** What the last host left unfinished is changed on its way. */
+  readonly handOver?: ((left: QueueHandOver) => QueueHandOver) | undefined;
+}
 
 export class SimFrontend implements Frontend {
   readonly statistics = new DiskStatistics();
@@ -36,30 +37,26 @@ export class SimFrontend implements Frontend {
   readonly #options: FrontendOptions;
   readonly #process: SimProcess;
   readonly #memory: ProcessMemory;
-  readonly #hidesErrors: boolean;
-  #vm: SimVm | undefined;
-  #state: State = { name: 'idle' };
+  readonly #broken: BrokenFrontend;
+  readonly #times: RingTimes;
+  /** At the other end of the socket, and the same once that was noticed. */
+  #plugged: SimVmm | undefined;
+  #vmm: SimVmm | undefined;
+  #use: Use | undefined;
   #isClosed = false;
-  /** Rows of the present use. */
-  #rows: FreeRows | undefined;
-  readonly #requests = new Map<number, Request>();
-  /** What was asked for in the present use: a process that was stopped hears late of what it has found already. */
-  readonly #asked = new Set<Request>();
-  #waits = false;
-  /** The virtual device as it was opened last, until the rings are stopped. */
-  #use: Device | undefined;
-  /** Connections come and go one after the other. */
+  #whyHeld: string | undefined;
+  /** Connections, starts and stops come one after the other. */
   readonly #turns = new Turns();
 
-  /** `hidesErrors`: broken. */
-  constructor(options: FrontendOptions, process: SimProcess, memory: ProcessMemory, hidesErrors: boolean) {
+  constructor(options: FrontendOptions, process: SimProcess, memory: ProcessMemory, broken: BrokenFrontend) {
     this.#options = options;
     this.#process = process;
     this.#memory = memory;
-    this.#hidesErrors = hidesErrors;
+    this.#broken = broken;
+    this.#times = new RingTimes(options.clock);
     process.onKill(() => {
       this.#isClosed = true;
-      this.#vm?.lost(this);
+      this.#plugged?.lost(this);
     });
   }
 
@@ -68,16 +65,28 @@ export class SimFrontend implements Frontend {
   }
 
   /** The guest's present use of the virtual device: another one after each stop of its rings. */
-  get use(): Device | undefined {
-    return this.#use;
+  get use(): object | undefined {
+    return this.#use?.isStopping ? undefined : this.#use;
+  }
+
+  /** The ring is served, if only with errors. */
+  get isServed(): boolean {
+    return this.#use?.queue !== undefined;
+  }
+
+  /** Why the ring takes nothing. */
+  get whyHeld(): string | undefined {
+    return this.#whyHeld;
   }
 
   // --- Frontend --------------------------------------------------------------------------------------------------------
 
   status(): FrontendStatus {
-    const vm = this.#vm;
-    if (vm === undefined) return { connected: false, inFlight: 0 };
-    return { connected: true, inFlight: vm.waiting, vmm: { pid: vm.pid } };
+    const vmm = this.#vmm;
+    const { lastStop, lastStart } = this.#times;
+    const times = { ...(lastStop && { lastStop }), ...(lastStart && { lastStart }) };
+    if (vmm === undefined) return { connected: false, inFlight: 0, ...times };
+    return { connected: true, inFlight: this.#use?.held.size ?? 0, vmm: { pid: vmm.pid }, ...times };
   }
 
   profileChanged(): void {}
@@ -85,50 +94,52 @@ export class SimFrontend implements Frontend {
   close(): Promise<void> {
     this.#isClosed = true;
     return this.#turns.run(async () => {
-      await this.#quiesce();
-      const vm = this.#vm;
-      this.#vm = undefined;
-      if (vm === undefined) return;
-      this.#options.onConnection(false);
-      vm.lost(this);
+      await this.#stop();
+      if (this.#vmm !== undefined) this.#options.onConnection(false);
+      this.#vmm = undefined;
+      this.#plugged?.lost(this);
     });
   }
 
-  // --- from the VM -----------------------------------------------------------------------------------------------------
+  // --- from the VMM ----------------------------------------------------------------------------------------------------
 
-  connected(vm: SimVm): void {
+  connected(vmm: SimVmm): void {
+    this.#plugged = vmm;
     this.#inTurn(async () => {
-      if (this.#isClosed || !vm.isConnectedTo(this)) return;
-      this.#vm = vm;
+      if (this.#isClosed || !vmm.isConnectedTo(this)) return;
+      this.#vmm = vmm;
       this.#options.onConnection(true);
-      this.#open();
+      this.#start();
     });
   }
 
   disconnected(): void {
-    this.#vm = undefined;
     this.#inTurn(async () => {
-      await this.#quiesce();
+      await this.#stop();
+      if (this.#vmm === undefined) return;
+      this.#vmm = undefined;
       if (!this.#isClosed) this.#options.onConnection(false);
     });
   }
 
-  pauseRings(): void {
+  startRings(): void {
+    this.#inTurn(async () => this.#start());
+  }
+
+  /** `stopped` hears the next entry to take: what GET_VRING_BASE answers. */
+  stopRings(stopped: (base: number) => void): void {
     this.#inTurn(async () => {
-      if (this.#state.name !== 'open') return;
-      await this.#quiesce();
-      this.#process.at(this.#process.world.latency(20), () => this.#open());
+      const base = this.#vmm?.base ?? 0;
+      if (this.#use?.queue !== undefined) this.#times.stopAsked();
+      const { next, outcome } = await this.#stop();
+      this.#times.stopAnswered(this.#options.clock.now(), outcome);
+      if (this.#process.alive) stopped(next ?? base);
     });
   }
 
-  add(request: Request): void {
-    this.#process.tell(() => {
-      if (this.#state.name === 'open') this.#fill(request);
-    });
-  }
-
-  push(): void {
-    this.#process.tell(() => this.#push());
+  /** The guest has made something available. */
+  kicked(): void {
+    this.#process.tell(() => this.#pump());
   }
 
   // --- inside ----------------------------------------------------------------------------------------------------------
@@ -137,112 +148,134 @@ export class SimFrontend implements Frontend {
     this.#process.tell(() => void this.#turns.run(work));
   }
 
-  /** What the guest waits for goes first, oldest first. */
-  #open(): void {
-    const vm = this.#vm;
-    if (vm === undefined || this.#isClosed || this.#state.name !== 'idle') return;
+  #start(): void {
+    const vmm = this.#vmm;
+    if (vmm === undefined || !vmm.runsRings || this.#isClosed || this.#use !== undefined) return;
     const { source, depth } = this.#options;
+    this.#times.started(true);
+    this.#whyHeld = undefined;
+    const arrival = source.passage?.arrival();
     const device = source.open();
     const table = new MessageTable(depth);
     const memory = this.#memory.allocate(depth * REQUEST_BYTES_MAX);
-    this.#rows = new FreeRows(depth);
-    this.#requests.clear();
-    this.#asked.clear();
-    this.#waits = false;
-    const isCurrent = () => this.#state.name === 'open' && this.#state.device === device;
+    const shared = { device, table, batch: new Batch(table), memory, rows: new FreeRows(depth), held: new Map<number, Held>() };
+    const isExpected = arrival !== undefined;
+    const state = { queue: undefined, handOver: undefined, isExpected, isFull: false, isStopping: false };
+    const use: Use = { vmm, ...shared, ...state };
+    this.#use = use;
     device.start({
       requests: table,
       reply: (replies) => {
-        if (isCurrent()) this.#replied(replies);
-        else this.#process.world.violated('quiet', 'a device answered after it was quiet');
+        if (this.#use === use) this.#replied(use, replies);
+        else this.#violated('quiet', 'a device answered after it was quiet');
       },
       push: (events) => events.count,
       ready: () => {
-        if (!isCurrent()) return;
-        this.#waits = false;
-        this.#push();
+        if (this.#use !== use) return;
+        use.isFull = false;
+        this.#pump();
       },
-      lost: () => this.#process.world.violated('no surprise', 'a virtual device was lost'),
+      lost: () => this.#violated('no surprise', 'a virtual device was lost'),
     });
-    this.#state = { name: 'open', device, table, batch: new Batch(table), memory };
-    this.#use = device;
-    for (const request of vm.requests) this.#fill(request);
-    this.#push();
+    if (arrival === undefined) this.#begin(use);
+    else {
+      void arrival.then((queues) => {
+        if (this.#use !== use || use.isStopping || !this.#process.alive) return;
+        const left = queues?.[0] ?? null;
+        use.handOver = left === null ? null : (this.#broken.handOver?.(left) ?? left);
+        use.isExpected = false;
+        this.#begin(use);
+      });
+    }
   }
 
-  #fill(request: Request): void {
-    const state = this.#state;
-    if (state.name !== 'open' || this.#asked.has(request)) return;
-    this.#asked.add(request);
-    const { table, memory, batch } = state;
-    const row = this.#rows!.take();
-    if (row < 0) throw new Error('a guest has more requests than its device takes');
-    const bytes = request.blocks * BLOCK_BYTES;
-    const segments = table.segments(row);
-    segments.clear();
-    table.kind[row] = request.kind;
-    table.flags[row] = request.isDurable ? DiskFlag.durable : 0;
-    table.argument[row] = request.first * BLOCK_BYTES;
-    table.extent[row] = bytes;
-    table.outLength[row] = request.kind === DiskKind.write ? bytes : 0;
-    table.inLength[row] = request.kind === DiskKind.read ? bytes : 0;
-    const at = row * REQUEST_BYTES_MAX;
-    if (request.kind === DiskKind.write || request.kind === DiskKind.read) segments.add(memory, at, bytes);
-    if (bytes > 0) words(memory, at, bytes).fill(request.kind === DiskKind.write ? request.write! : 0xffff_ffff);
-    this.#requests.set(row, request);
-    batch.add(row);
+  /** It is known what is left, and the ring fits it, or is held. */
+  #begin(use: Use): void {
+    const { world } = this.#process;
+    try {
+      use.queue = new SimQueue(use.vmm, use.handOver);
+    } catch (thrown) {
+      this.#whyHeld = NetbusError.from(thrown).message;
+      world.trace(`${this.#process.name} holds a ring: ${this.#whyHeld}`);
+      return;
+    }
+    if (use.handOver !== undefined) {
+      world.count('guests that arrived');
+      if (use.queue.handedOver > 0) world.count('arrivals with unfinished requests');
+      this.#options.source.passage!.arrived();
+    }
+    for (const request of use.vmm.repeats) fill(use, { request, head: undefined, isAgain: true });
+    this.#pump();
   }
 
-  #push(): void {
-    const state = this.#state;
-    if (state.name !== 'open' || this.#waits || state.batch.count === 0) return;
-    const taken = state.device.push(state.batch);
-    this.#waits = taken < state.batch.count;
-    state.batch.drop(taken);
-  }
-
-  #replied(replies: Replies): void {
-    const state = this.#state;
-    const vm = this.#vm;
-    if (state.name !== 'open' || !this.#process.alive) return;
-    for (let i = 0; i < replies.count; i++) {
-      const row = replies.rows[i];
-      const request = this.#requests.get(row);
+  #pump(): void {
+    const use = this.#use;
+    if (use?.queue === undefined || use.isStopping) return;
+    for (let taken = use.queue.take(); taken !== undefined; taken = use.queue.take()) {
+      const { head, isAgain } = taken;
+      const request = use.queue.ring.request(head);
       if (request === undefined) {
-        this.#process.world.violated('data', `row ${row} was answered, and nobody waits for it`);
+        this.#violated('replay', `head ${head} was taken, and the guest does not wait for it`);
         return;
       }
-      this.#requests.delete(row);
-      this.#rows!.give(row);
-      const values: number[] = [];
-      const status = this.#hidesErrors ? DiskStatus.ok : replies.statuses[i];
-      if (request.kind === DiskKind.read && status === DiskStatus.ok) {
-        const content = words(state.memory, row * REQUEST_BYTES_MAX, request.blocks * BLOCK_BYTES);
-        for (let at = 0; at < content.length; at += BLOCK_BYTES / 4)
-          values.push(blockContent(this.#process.world, content, at));
-      }
-      vm?.replied(request, status, values);
+      fill(use, { request, head, isAgain });
     }
-    this.#push();
+    this.#push(use);
   }
 
-  /** Answers what it can within its bound; the guest's side has what is left. */
-  async #quiesce(): Promise<void> {
-    const state = this.#state;
-    if (state.name !== 'open') return;
+  #push(use: Use): void {
+    if (use.isFull || use.batch.count === 0) return;
+    const taken = use.device.push(use.batch);
+    use.isFull = taken < use.batch.count;
+    use.batch.drop(taken);
+  }
+
+  #replied(use: Use, replies: Replies): void {
+    if (!this.#process.alive) return;
+    for (let i = 0; i < replies.count; i++) {
+      const row = replies.rows[i];
+      const held = use.held.get(row);
+      if (held === undefined) {
+        this.#violated('data', `row ${row} was answered, and nobody waits for it`);
+        return;
+      }
+      use.held.delete(row);
+      use.rows.give(row);
+      // A guest that is gone reads nothing.
+      if (held.head === undefined || use.vmm.isOver) continue;
+      const status = this.#broken.hidesErrors ? DiskStatus.ok : replies.statuses[i];
+      const isRead = held.request.kind === DiskKind.read && status === DiskStatus.ok;
+      use.queue!.put(held.head, status, isRead ? read(this.#process.world, use, row, held.request) : []);
+    }
+    if (!use.isStopping) this.#push(use);
+  }
+
+  /** Answers what it can within its bound; what is left goes with the guest, and the region has it. */
+  async #stop(): Promise<{ next?: number | undefined; outcome: 'clean' | 'cut' }> {
+    const use = this.#use;
+    if (use === undefined) return { outcome: 'clean' };
+    const { clock, source } = this.#options;
+    use.isStopping = true;
+    const bound = abortAfter(clock, QUIESCE_MS_MAX);
+    const drain = abortAfter(clock, QUIESCE_MS_MAX * (1 - LEAVE_SHARE));
+    const unpushed = untake(use);
+    const quiesced = await use.device.quiesce(drain.signal);
     this.#use = undefined;
-    const { signal, cancel } = abortAfter(this.#options.clock, QUIESCE_MS_MAX);
-    await state.device.quiesce(signal);
-    await this.#options.source.passage?.leave([], signal);
-    cancel();
-    this.#state = { name: 'quiescing' };
-    await state.device.close();
-    state.memory.release();
-    this.#state = { name: 'idle' };
+    const rows = [...(quiesced.outcome === 'cut' ? quiesced.unfinished : []), ...unpushed];
+    const heads = rows.flatMap((row) => use.held.get(row)!.head ?? []);
+    const left = use.queue?.leave(heads) ?? use.handOver;
+    if (left !== undefined && left !== null && !use.isExpected) {
+      if (heads.length > 0) this.#process.world.count('stops that were cut');
+      await source.passage?.leave([left], bound.signal);
+    }
+    bound.cancel();
+    drain.cancel();
+    await use.device.close();
+    use.memory.release();
+    return { next: use.queue?.nextAvailable, outcome: heads.length > 0 ? 'cut' : 'clean' };
   }
-}
 
-function words(memory: StagingRegion, offset: number, length: number): Uint32Array {
-  const bytes = memory.bytes(offset, length);
-  return new Uint32Array(bytes.buffer, bytes.byteOffset, length / 4);
+  #violated(invariant: string, message: string): void {
+    this.#process.world.violated(invariant, message);
+  }
 }

@@ -1,14 +1,17 @@
 /**
  * A VM with one disk: its guest reads, writes and flushes, many requests at the same time, and keeps what it asked for until it is answered, across
- * restarts of the daemon.
+ * restarts of daemons and on whatever host it is.
  */
+import type { AttachmentRecord } from '../../src/daemon/records.ts';
 import { DiskKind, DiskStatus } from '../../src/device/disk.ts';
 import type { Checker } from './checker.ts';
-import type { SimFrontend } from './frontend.ts';
+import { BLOCK_BYTES } from './disk.ts';
+import type { SimHost } from './host.ts';
+import { type Answer, GuestRing } from './ring.ts';
+import { SimVmm } from './vmm.ts';
 import type { World } from './world.ts';
 
 export const BLOCKS_PER_REQUEST_MAX = 4;
-const ANSWERED_KEPT = 8;
 
 export interface Request {
   readonly kind: number;
@@ -23,120 +26,178 @@ export interface Request {
 export interface VmOptions {
   readonly world: World;
   readonly name: string;
+  /** "vm/name" */
+  readonly key: string;
+  readonly host: SimHost;
+  readonly deviceHost: SimHost;
   readonly blocks: number;
+  readonly holdMs: number | undefined;
   readonly checker: Checker;
   /** Requests under way at a time. */
   readonly queueDepth: number;
   /** Of its requests; 0 to 50. */
   readonly flushPercent: number;
-  /** Broken: each connection begins with a write that was answered before. */
+  /** Broken: each start of the ring begins with a write that was answered before. */
   readonly repeatsAnswered: boolean;
 }
 
 export class SimVm {
   readonly name: string;
+  readonly key: string;
+  readonly checker: Checker;
+  readonly deviceHost: SimHost;
+  /** Where it runs, or is started next. */
+  host: SimHost;
+  /** The process that it runs in; undefined: it is off. */
+  vmm: SimVmm | undefined;
+  /** Somebody moves it to another host, starts it there, or has stopped its rings. */
+  isMoving = false;
+  /** By a migration. */
+  movesTo: SimHost | undefined;
+  /** A destination died where the design leaves the guest waiting for people. */
+  mayBeStuck = false;
+  /** Where it came from, and the daemon there that it left by: one that dies before it told the device's host leaves the guest waiting for people. */
+  lastMove: { readonly from: SimHost; readonly daemon: object | undefined } | undefined;
+  answered = 0;
   readonly #options: VmOptions;
   readonly #world: World;
-  /** Without an answer, oldest first. */
-  readonly #requests = new Set<Request>();
-  /** The last writes that were answered. */
-  #answered: Request[] = [];
-  #pid = 0;
-  #socket: SimFrontend | undefined;
-  /** It is connected to this one. */
-  #frontend: SimFrontend | undefined;
-  #isOn = false;
+  #ring!: GuestRing;
+  #isPaused = false;
+  /** The last write that was answered. */
+  #lastWrite: Request | undefined;
   /** Requests that the guest will still begin. */
   #left = 0;
   /** Between two requests, typically. */
   #thinkMs = 1;
   #isThinking = false;
-  answered = 0;
 
   constructor(options: VmOptions) {
-    this.name = options.name;
     this.#options = options;
     this.#world = options.world;
-  }
-
-  get pid(): number {
-    return this.#pid;
+    this.name = options.name;
+    this.key = options.key;
+    this.checker = options.checker;
+    this.host = options.host;
+    this.deviceHost = options.deviceHost;
+    this.#newRing();
   }
 
   get isOn(): boolean {
-    return this.#isOn;
+    return this.vmm !== undefined;
+  }
+
+  get holdMs(): number | undefined {
+    return this.#options.holdMs;
+  }
+
+  /** Of its disk. */
+  get blocks(): number {
+    return this.#options.blocks;
+  }
+
+  get diskBytes(): number {
+    return this.#options.blocks * BLOCK_BYTES;
+  }
+
+  get isLocal(): boolean {
+    return this.host === this.deviceHost;
   }
 
   get waiting(): number {
-    return this.#requests.size;
+    return this.#ring.waiting;
+  }
+
+  get isIdle(): boolean {
+    return this.#left === 0 && this.#ring.waiting === 0;
+  }
+
+  /** What the device's host has stored of it; undefined while that has no daemon. */
+  get recordAtDevice(): AttachmentRecord | undefined {
+    const all = this.deviceHost.daemon?.exports?.all ?? [];
+    const records = [...all].flatMap(({ attachments }) => attachments);
+    return records.find(({ vm, name }) => `${vm}/${name}` === this.key);
   }
 
   /** See SimFrontend. */
   get use(): object | undefined {
-    return this.#frontend?.use;
+    return this.vmm?.frontend?.use;
   }
 
-  get isIdle(): boolean {
-    return this.#left === 0 && this.#requests.size === 0;
-  }
-
-  /** Oldest first. */
-  get requests(): Iterable<Request> {
-    const repeated = this.#options.repeatsAnswered ? this.#answered.slice(0, 1) : [];
-    return [...repeated, ...this.#requests];
-  }
-
+  /** A new start, where it is at home. */
   start(): void {
-    if (this.#isOn) return;
-    this.#world.trace(`vm ${this.name} starts`);
-    this.#isOn = true;
-    this.#pid++;
-    this.#options.checker.guestStarted();
-    this.#connect();
+    if (this.isOn || !this.host.isOn) return;
+    this.#world.trace(`vm ${this.name} starts at ${this.host.name}`);
+    this.#newRing();
+    this.#isPaused = false;
+    this.vmm = this.makeVmm(this.host, this.#ring);
+    this.vmm.startRings();
+    // Where the device is, power takes the guest along: there is nothing that a log would be for.
+    this.checker.guestStarted({ hasLog: this.isLocal || this.host.hasLogMemory });
     this.#think();
   }
 
   /** Power off, with the host or without it; what was under way is nobody's. */
   stop(): void {
-    if (!this.#isOn) return;
-    this.#world.trace(`vm ${this.name} stops`);
-    this.#isOn = false;
-    this.#requests.clear();
-    this.#answered = [];
-    const frontend = this.#frontend;
-    this.#frontend = undefined;
-    frontend?.disconnected();
+    this.vmm?.quit();
   }
 
-  /** The device's socket, by the daemon that is there now: the VMM connects to it a moment later. */
-  set socket(frontend: SimFrontend) {
-    this.#socket = frontend;
-    this.#connect();
+  /** A process for it at a host: the one that it runs in, or one that waits for it. */
+  makeVmm(host: SimHost, ring: GuestRing): SimVmm {
+    const repeats = () => (this.#lastWrite !== undefined && this.#options.repeatsAnswered ? [this.#lastWrite] : []);
+    return new SimVmm({ world: this.#world, key: this.key, host, ring, repeats, onOver: (vmm) => this.#over(vmm) });
   }
 
-  #connect(): void {
-    const frontend = this.#socket;
-    if (frontend === undefined) return;
-    this.#world.at(this.#world.latency(5), () => {
-      if (!this.#isOn || this.#frontend?.isOpen === true || !frontend.isOpen) return;
-      this.#frontend = frontend;
-      frontend.connected(this);
+  // --- as its VMM moves it ---------------------------------------------------------------------------------------------
+
+  /** Its processors stand still. */
+  pause(): void {
+    this.#isPaused = true;
+  }
+
+  /** They run again, here. */
+  resume(): void {
+    this.#isPaused = false;
+    this.#think();
+  }
+
+  /** What the destination gets of its memory: answers that it finds there are told when it runs there. */
+  copyMemory(): { ring: GuestRing; unseen: Answer[] } {
+    const unseen: Answer[] = [];
+    return { ring: this.#ring.copy((answer) => unseen.push(answer)), unseen };
+  }
+
+  /** It runs in `vmm` from now on, with the memory that is there. */
+  runIn(vmm: SimVmm, unseen: readonly Answer[]): void {
+    this.vmm = vmm;
+    this.host = vmm.host;
+    this.#ring = vmm.ring;
+    this.#ring.onAnswer = (answer) => this.#answered(answer);
+    for (const answer of unseen) this.#answered(answer);
+    this.resume();
+  }
+
+  /** The driver stops its rings and starts them again: a pause. */
+  pauseRings(): void {
+    const { vmm } = this;
+    if (vmm === undefined || this.isMoving || !vmm.runsRings) return;
+    this.isMoving = true;
+    void vmm.stopRings().then(() => {
+      this.#world.at(this.#world.latency(20), () => {
+        this.isMoving = false;
+        if (!vmm.isOver && this.vmm === vmm) vmm.startRings();
+      });
     });
   }
 
-  isConnectedTo(frontend: SimFrontend): boolean {
-    return this.#frontend === frontend;
+  /** It goes on as a guest that nobody wants any more: another one is started in its place. Its ring stays with its process. */
+  abandon(): SimVmm {
+    const vmm = this.vmm!;
+    this.vmm = undefined;
+    this.#newRing();
+    return vmm;
   }
 
-  /** The daemon has closed the connection, or is gone. */
-  lost(frontend: SimFrontend): void {
-    if (this.#frontend === frontend) this.#frontend = undefined;
-  }
-
-  /** The driver stops its rings and starts them again: a pause, or a migration that was cancelled. */
-  pauseRings(): void {
-    this.#frontend?.pauseRings();
-  }
+  // --- its guest -------------------------------------------------------------------------------------------------------
 
   /** From now on `count` more requests, about every `thinkMs`. */
   work(count: number, thinkMs: number): void {
@@ -154,15 +215,27 @@ export class SimVm {
   readAll(): void {
     for (let first = 0; first < this.#options.blocks; first += BLOCKS_PER_REQUEST_MAX) {
       const blocks = Math.min(BLOCKS_PER_REQUEST_MAX, this.#options.blocks - first);
-      this.#begin({ kind: DiskKind.read, first, blocks, isDurable: false });
+      // One that is full of requests without answers tells as much.
+      if (!this.#ring.isFull) this.#begin({ kind: DiskKind.read, first, blocks, isDurable: false });
     }
-    this.#frontend?.push();
+    this.#kick();
   }
 
-  replied(request: Request, status: number, values: readonly number[]): void {
-    if (!this.#requests.delete(request)) return;
-    if (request.write !== undefined) this.#answered = [...this.#answered, request].slice(-ANSWERED_KEPT);
-    const { checker } = this.#options;
+  #newRing(): void {
+    this.#ring = new GuestRing((answer) => this.#answered(answer));
+    this.#lastWrite = undefined;
+  }
+
+  #over(vmm: SimVmm): void {
+    if (this.vmm !== vmm) return;
+    this.#world.trace(`vm ${this.name} stops`);
+    this.vmm = undefined;
+    this.#newRing();
+  }
+
+  #answered({ request, status, values }: Answer): void {
+    if (request.write !== undefined) this.#lastWrite = request;
+    const { checker } = this;
     this.answered++;
     this.#world.trace(`vm ${this.name} ${request.kind} of ${request.first}+${request.blocks}: ${status} ${values.join(' ')}`);
     if (status !== DiskStatus.ok) checker.failed(request.write);
@@ -172,15 +245,19 @@ export class SimVm {
     this.#think();
   }
 
+  get #canBegin(): boolean {
+    return this.#left > 0 && this.isOn && !this.#isPaused && this.#ring.waiting < this.#options.queueDepth;
+  }
+
   #think(): void {
-    if (this.#isThinking || this.#left === 0 || !this.#isOn || this.#requests.size >= this.#options.queueDepth) return;
+    if (this.#isThinking || !this.#canBegin) return;
     this.#isThinking = true;
     this.#world.at(this.#world.between(0, 2 * this.#thinkMs), () => {
       this.#isThinking = false;
-      if (this.#left === 0 || !this.#isOn || this.#requests.size >= this.#options.queueDepth) return;
+      if (!this.#canBegin) return;
       const burst = this.#world.chance(3) ? 1 + this.#world.random.below(6) : 1;
-      for (let i = 0; i < burst && this.#left > 0 && this.#requests.size < this.#options.queueDepth; i++) this.#beginAny();
-      this.#frontend?.push();
+      for (let i = 0; i < burst && this.#canBegin; i++) this.#beginAny();
+      this.#kick();
       this.#think();
     });
   }
@@ -202,12 +279,22 @@ export class SimVm {
   }
 
   #begin(what: Pick<Request, 'kind' | 'first' | 'blocks' | 'isDurable'>): void {
-    const { checker } = this.#options;
-    const blocks = Array.from({ length: what.blocks }, (_, i) => what.first + i);
-    const isWrite = what.kind === DiskKind.write || what.kind === DiskKind.writeZeroes;
-    const write = isWrite ? checker.writeBegun(blocks, what.kind === DiskKind.writeZeroes) : undefined;
-    const request = { ...what, write, begunAt: checker.begun() };
-    this.#requests.add(request);
-    this.#frontend?.add(request);
+    this.#ring.add(newRequest(this.checker, what));
   }
+
+  #kick(): void {
+    this.vmm?.frontend?.kicked();
+  }
+}
+
+/** Tells the checker. */
+export function newRequest(
+  checker: Checker,
+  what: Pick<Request, 'kind' | 'first' | 'blocks' | 'isDurable'>,
+  guest = checker.guest,
+): Request {
+  const blocks = Array.from({ length: what.blocks }, (_, i) => what.first + i);
+  const isWrite = what.kind === DiskKind.write || what.kind === DiskKind.writeZeroes;
+  const write = isWrite ? checker.writeBegun(blocks, what.kind === DiskKind.writeZeroes, guest) : undefined;
+  return { ...what, write, begunAt: checker.begun() };
 }

@@ -2,6 +2,7 @@
 import type { X509Certificate } from 'node:crypto';
 import { existsSync, rmSync, statSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
+import type { AttachmentEntry } from '../../src/api/types.ts';
 import type { IoCalls } from '../../src/backends/disk/engine.ts';
 import type { Transport } from '../../src/bus/transport.ts';
 import type { DeviceHost } from '../../src/daemon/device-host.ts';
@@ -14,9 +15,10 @@ import type { Clock } from '../../src/lib/clock.ts';
 import { SimDaemon } from './daemon.ts';
 import type { SimDisk } from './disk.ts';
 import { SimFiles } from './files.ts';
-import type { SimVm } from './guest.ts';
+import type { BrokenFrontend, SimFrontend } from './frontend.ts';
 import type { ProcessMemory } from './memory.ts';
 import type { Network, NetworkHost } from './network.ts';
+import type { SimVmm } from './vmm.ts';
 import type { SimProcess, World } from './world.ts';
 
 /** Typically. */
@@ -37,12 +39,13 @@ export interface Wrappers {
   readonly ignoresLock?: boolean;
   /** True: see VmOptions. */
   readonly repeatsAnswered?: boolean;
-  /** True: guests are told that what failed was done. */
-  readonly hidesErrors?: boolean;
+  readonly frontend?: BrokenFrontend;
   /** Breaks something for the time of a run; the result mends it. */
   readonly during?: () => () => void;
   /** The faults that find it, where others seldom do. */
   readonly faults?: readonly string[];
+  /** Whether VMs move: never, or all of them; `forgotten`: and the device's host loses its power each time. By the seed where it is left out. */
+  readonly moves?: boolean | 'forgotten';
   /** And the guests: of how many blocks their disks are, and how many in a hundred of their requests are flushes. */
   readonly guests?: { readonly blocks: number; readonly flushPercent: number };
   /** True: hold times are not in the records. */
@@ -69,9 +72,13 @@ export class SimHost implements NetworkHost {
   readonly files: SimFiles;
   /** By path. */
   readonly disks = new Map<string, SimDisk>();
-  /** By "vm/name"; they run on this host. */
-  readonly vms = new Map<string, SimVm>();
+  /** By "vm/name": their processes on this host. */
+  readonly vmms = new Map<string, SimVmm>();
+  /** By "vm/name": of the daemon that was here last. */
+  readonly sockets = new Map<string, SimFrontend>();
   isOn = true;
+  /** Taken for dead, perhaps in error. */
+  isSuspect = false;
   readonly #options: HostOptions;
   readonly #world: World;
   #boot = 1;
@@ -81,7 +88,7 @@ export class SimHost implements NetworkHost {
   readonly onDaemonLost: (() => void)[] = [];
   readonly onPowerLost: (() => void)[] = [];
   onLogLost: (key: string) => void = () => {};
-  /** By attachment at this host: epochs only grow, over all daemons. */
+  /** By export of this host: epochs only grow, over all daemons. */
   readonly epochs = new Map<string, number>();
 
   constructor(options: HostOptions) {
@@ -99,6 +106,16 @@ export class SimHost implements NetworkHost {
 
   get logBytes(): number {
     return this.#options.logBytes ?? LOG_BLOCK_BYTES;
+  }
+
+  /** Where the write log of "vm/name" is, if there is one. */
+  logPath(key: string): string {
+    return join(this.#options.runDir, this.name, `${key}.log`);
+  }
+
+  /** Of "vm/name", as `status` shows it. */
+  entryOf(key: string): AttachmentEntry | undefined {
+    return this.#daemon?.entries.find(({ vm, name }) => `${vm}/${name}` === key);
   }
 
   get daemon(): SimDaemon | undefined {
@@ -136,8 +153,8 @@ export class SimHost implements NetworkHost {
   /** What is in memory for a daemon that comes back is gone, or cut short. Only while there is none. */
   loseLogs(): void {
     if (this.#daemon !== undefined) return;
-    for (const key of this.vms.keys()) {
-      const path = join(this.#options.runDir, this.name, `${key}.log`);
+    for (const key of this.sockets.keys()) {
+      const path = this.logPath(key);
       if (!existsSync(path)) continue;
       this.#world.trace(`${this.name} loses the log of ${key}`);
       const { size } = statSync(path);
@@ -164,7 +181,8 @@ export class SimHost implements NetworkHost {
     for (const disk of this.disks.values()) disk.operations.clear();
     for (const told of this.onPowerLost) told();
     this.killDaemon();
-    for (const vm of this.vms.values()) vm.stop();
+    for (const vmm of [...this.vmms.values()]) vmm.quit();
+    this.sockets.clear();
     for (const disk of this.disks.values()) disk.losePower();
     this.files.losePower();
     rmSync(join(this.#options.runDir, this.name), { recursive: true, force: true });

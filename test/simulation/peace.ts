@@ -1,9 +1,11 @@
 /** What must hold in the end, when all is mended: whatever waits goes on, what is there is right, and nothing is left over. */
 import type { Checker } from './checker.ts';
-import type { SimDisk } from './disk.ts';
+import { begin, type Cluster } from './faults.ts';
 import type { SimVm } from './guest.ts';
-import type { SimHost } from './host.ts';
+import type { SimHost, Wrappers } from './host.ts';
+import { checkLeftovers } from './leftovers.ts';
 import type { Network } from './network.ts';
+import { bringUp, tidy } from './takeover.ts';
 import type { World } from './world.ts';
 
 /** After which everything that waits must have gone on: longer than any timer of the product. */
@@ -12,34 +14,28 @@ const PEACE_MS = 120_000;
 const LEFTOVERS_MS = 60_000;
 /** After which every device that is there is in use again. */
 const RECONNECTION_MS = 20_000;
-/** Of one host in peace: heartbeats and retries. */
-const TIMERS_MAX = 64;
 /** Later than that after the hold time a guest that waits must have been told. */
 const HOLD_SLACK_MS = 1_000;
 const HOLD_LOOK_MS = 500;
 
 /** A disk, where it is, and its guest. */
 export interface Placement {
-  /** "m1/d0" */
-  readonly device: string;
-  readonly host: SimHost;
   readonly deviceHost: SimHost;
   readonly vm: SimVm;
   readonly key: string;
-  readonly disk: SimDisk;
   readonly checker: Checker;
-  readonly holdMs: number | undefined;
 }
 
 export interface Situation {
   readonly hosts: readonly SimHost[];
   readonly placements: readonly Placement[];
   readonly network: Network;
-  readonly faults: readonly string[] | undefined;
+  readonly wrappers: Wrappers;
 }
 
 /** All is mended; whatever waits must go on, and what is there must be right. */
-export async function peace(world: World, situation: Situation): Promise<void> {
+export async function peace(cluster: Cluster, situation: Situation): Promise<void> {
+  const { world, vms } = cluster;
   const { hosts, placements, network } = situation;
   world.trace('peace');
   for (const { vm } of placements) vm.rest();
@@ -51,10 +47,18 @@ export async function peace(world: World, situation: Situation): Promise<void> {
       host.boot();
       host.startDaemon();
       host.daemon?.process.goOn();
-      for (const vm of host.vms.values()) vm.start();
     }
+    for (const vm of vms) begin(cluster, bringUp(cluster, vm));
   };
   mend();
+  // Whoever moves VMs comes to an end.
+  if (!(await world.run(world.nowMs + PEACE_MS, () => cluster.work.size === 0))) {
+    world.violated('every hold ends', `all is well again, and yet ${cluster.work.size} moves of VMs have not ended`);
+  }
+  mend();
+  await world.run(world.nowMs + PEACE_MS, () => cluster.work.size === 0);
+  await endStrays(cluster);
+  await freeStuck(cluster);
   const isDone = () => placements.every(({ vm }) => vm.isIdle);
   const look = async () => {
     for (const { vm } of placements) vm.readAll();
@@ -66,26 +70,73 @@ export async function peace(world: World, situation: Situation): Promise<void> {
     // Who hears errors until it is started anew is started anew.
     if (!checker.needsStart) continue;
     vm.stop();
-    world.at(100, () => vm.start());
+    world.at(100, () => begin(cluster, bringUp(cluster, vm)));
   }
   await world.run(world.nowMs + RECONNECTION_MS);
   for (const { vm, checker } of placements) {
     checker.deviceIsBack = true;
-    checker.logIsWhole = true;
+    checker.knowledge.isWhole = true;
     vm.work(20, 5);
   }
   await look();
   if (!isDone()) stuck(world, placements);
   await world.run(world.nowMs + LEFTOVERS_MS);
   if (world.violation === undefined) checkLeftovers(world, situation);
-  await loseLastPower(world, situation);
+  await loseLastPower(cluster, situation);
   await look();
   await look();
   if (!isDone()) stuck(world, placements);
 }
 
+/** Guests that go on where their host was fenced have their errors, and go. */
+async function endStrays(cluster: Cluster): Promise<void> {
+  const { world, zombies } = cluster;
+  if (zombies.length === 0) return;
+  const isTold = () => zombies.every(({ waiting }) => waiting === 0);
+  if (!(await world.run(world.nowMs + PEACE_MS, isTold)) && world.violation === undefined) {
+    const { vm, vmm, waiting } = zombies.find((zombie) => zombie.waiting > 0)!;
+    const entry = vmm.host.entryOf(vm.key);
+    const where = `${vmm.host.name}, which was fenced: ${entry?.state} (${entry?.reason ?? vmm.frontend?.whyHeld ?? 'no reason'})`;
+    world.violated('every hold ends', `${vm.key}: ${waiting} requests of a guest wait at ${where}`);
+  }
+  for (const { vm, vmm } of zombies) {
+    vmm.quit();
+    begin(cluster, tidy(cluster, vm));
+  }
+  await world.run(world.nowMs + PEACE_MS, () => cluster.work.size === 0);
+}
+
+/** A destination that died when it had the lease, or a source that died before it had told what it left: people start the VM anew. */
+async function freeStuck(cluster: Cluster): Promise<void> {
+  const { world, vms } = cluster;
+  const isServed = (vm: SimVm) => vm.host.entryOf(vm.key)?.state === 'active' && vm.vmm?.frontend?.whyHeld === undefined;
+  const stuck = () => vms.filter((vm) => mayBeStuck(vm) && !isServed(vm));
+  for (const vm of stuck()) if (vm.waiting === 0) vm.readAll();
+  await world.run(world.nowMs + RECONNECTION_MS, () => stuck().length === 0);
+  for (const vm of stuck()) {
+    world.count('VMs that waited for people');
+    vm.stop();
+    // Where the device's host has it, it may be started without a fence.
+    begin(
+      cluster,
+      bringUp(cluster, vm).then(() => tidy(cluster, vm)),
+    );
+  }
+  await world.run(world.nowMs + PEACE_MS, () => cluster.work.size === 0);
+}
+
+/** By the design: see docs/decisions/0014. */
+function mayBeStuck({ mayBeStuck, lastMove, host, vmm, holdMs, recordAtDevice }: SimVm): boolean {
+  if (lastMove === undefined || recordAtDevice === undefined) return false;
+  if (mayBeStuck) return true;
+  // Its last host answered with errors and never had the device: what it left cannot be told from nothing.
+  if (vmm?.frontend?.whyHeld !== undefined) return holdMs !== undefined;
+  return recordAtDevice.host !== host.name && lastMove.daemon !== lastMove.from.daemon;
+}
+
 /** Whatever was before: a guest whose device has been there for long loses nothing with the power of the device's host. */
-async function loseLastPower(world: World, { placements }: Situation): Promise<void> {
+async function loseLastPower(cluster: Cluster, { placements }: Situation): Promise<void> {
+  const { world } = cluster;
   for (const { vm } of placements) vm.work(20, 5);
   await world.run(world.nowMs + world.random.below(200));
   for (const { checker } of placements) checker.deviceIsBack = false;
@@ -93,22 +144,23 @@ async function loseLastPower(world: World, { placements }: Situation): Promise<v
   for (const host of deviceHosts) host.losePower();
   await world.run(world.nowMs + world.latency(100));
   for (const host of deviceHosts) host.boot();
-  for (const { vm } of placements) vm.start();
+  for (const { vm } of placements) begin(cluster, bringUp(cluster, vm));
   await world.run(world.nowMs + RECONNECTION_MS);
   for (const { checker } of placements) checker.deviceIsBack = true;
 }
 
 /** Who waits for a device that is away is told at the end of the hold time, however often the device's host was asked meanwhile. */
-export function watchHold(world: World, { host, vm, key, holdMs }: Placement): void {
+export function watchHold(world: World, { vm, key }: Placement): void {
+  const { holdMs } = vm;
   if (holdMs === undefined) return;
   let waitedMs = 0;
   let since: string | undefined;
   let use: object | undefined;
   const look = () => {
     world.at(HOLD_LOOK_MS, look, { calls: false });
+    const { host } = vm;
     const { daemon } = host;
-    const entry =
-      vm.waiting === 0 ? undefined : daemon?.entries.find((candidate) => `${candidate.vm}/${candidate.name}` === key);
+    const entry = vm.waiting === 0 || vm.isMoving ? undefined : host.entryOf(key);
     const waits = entry?.state === 'connecting' && vm.use !== undefined && daemon?.process.isStopped === false;
     // In use again for a moment, or stopped and started by the guest, it has its hold time again.
     waitedMs = waits && entry.since === since && vm.use === use ? waitedMs + HOLD_LOOK_MS : 0;
@@ -122,32 +174,15 @@ export function watchHold(world: World, { host, vm, key, holdMs }: Placement): v
 }
 
 function stuck(world: World, placements: readonly Placement[]): void {
-  const states = placements.map(({ key, host, vm, deviceHost }) => {
-    const entry = host.daemon?.entries.find((candidate) => `${candidate.vm}/${candidate.name}` === key);
+  const states = placements.map(({ key, vm, deviceHost }) => {
+    const entry = vm.host.entryOf(key);
+    const held = vm.vmm?.frontend?.whyHeld;
     const state = entry === undefined ? 'no daemon' : `${entry.state} (${entry.reason ?? 'no reason'})`;
     const exported = [...(deviceHost.daemon?.exports?.all ?? [])].map(
       (candidate) => `${candidate.name} ${candidate.state.name}`,
     );
-    return `${key}: ${vm.waiting} requests wait; ${state}; ${deviceHost.name} has ${exported.join(', ')}`;
+    const where = `at ${vm.host.name}${held === undefined ? '' : `, whose ring is held (${held})`}`;
+    return `${key}: ${vm.waiting} requests wait ${where}; ${state}; ${deviceHost.name} has ${exported.join(', ')}`;
   });
   world.violated('every hold ends', `all is well again, and yet: ${states.join('; ')}`);
-}
-
-/** What is in use in peace is what the attachments need, whatever was before. */
-function checkLeftovers(world: World, { hosts, placements, network }: Situation): void {
-  const remote = placements.filter(({ host, deviceHost }) => host !== deviceHost);
-  if (network.connections.size > remote.length) {
-    world.violated('bounded', `${network.connections.size} connections are open, for ${remote.length} sessions`);
-  }
-  for (const host of hosts) {
-    const daemon = host.daemon!;
-    // A guest's own memory, and the staging of a session or of a bounce.
-    const regions = placements.reduce((sum, one) => sum + Number(one.host === host) + Number(one.deviceHost === host), 0);
-    if (daemon.memory.count > regions)
-      world.violated('bounded', `${host.name} has ${daemon.memory.count} regions of memory, not ${regions}`);
-    if (daemon.process.timers > TIMERS_MAX) world.violated('bounded', `${host.name} has ${daemon.process.timers} timers`);
-    const sessions = daemon.bus.exporter.sessions.length;
-    const served = remote.filter(({ deviceHost }) => deviceHost === host).length;
-    if (sessions > served) world.violated('bounded', `${host.name} has ${sessions} sessions, for ${served} attachments`);
-  }
 }

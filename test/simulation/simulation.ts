@@ -12,9 +12,10 @@ import { TestAuthority } from '../support/bus-host.ts';
 import { Checker } from './checker.ts';
 import { STATE_FOLDER } from './daemon.ts';
 import { profileOf, SimDisk } from './disk.ts';
-import { plan } from './faults.ts';
+import { type Cluster, plan } from './faults.ts';
 import { SimVm } from './guest.ts';
 import { SimHost, type Wrappers } from './host.ts';
+import { planMoves } from './moves.ts';
 import { Network } from './network.ts';
 import { type Placement, peace, type Situation, watchHold } from './peace.ts';
 import { type Violation, World } from './world.ts';
@@ -80,7 +81,7 @@ export class Simulator {
     const { hosts, placements, network } = this.#build(world, options.wrappers ?? {});
     const mend = options.wrappers?.during?.();
     try {
-      await work(world, { hosts, placements, network, faults: options.wrappers?.faults });
+      await work(world, { hosts, placements, network, wrappers: options.wrappers ?? {} });
     } finally {
       mend?.();
       for (const host of hosts) host.losePower();
@@ -117,7 +118,7 @@ export class Simulator {
       const deviceHost = hosts[i === 0 ? 0 : random.below(hosts.length)];
       // The first one is always far away.
       const host = i === 0 ? hosts[1] : world.pick(hosts);
-      return place(world, i, { host, deviceHost, wrappers });
+      return place(world, i, { host, deviceHost, hosts, wrappers });
     });
     return { hosts, placements, network };
   }
@@ -126,65 +127,70 @@ export class Simulator {
 function place(
   world: World,
   index: number,
-  { host, deviceHost, wrappers }: { host: SimHost; deviceHost: SimHost; wrappers: Wrappers },
+  { host, deviceHost, hosts, wrappers }: { host: SimHost; deviceHost: SimHost; hosts: readonly SimHost[]; wrappers: Wrappers },
 ): Placement {
   const [exported, vm] = [`d${index}`, `vm${index}`];
   const key = `${vm}/${exported}`;
   const blocks = wrappers.guests?.blocks ?? world.pick(DISK_BLOCKS);
   const holdMs = world.pick(HOLD_MS);
-  const checker = new Checker(world, { name: key, blocks, isLocal: host === deviceHost, hasLog: host.hasLogMemory, holdMs });
+  const checker = new Checker(world, { name: key, blocks, holdMs });
   const disk = new SimDisk(world, blocks);
   disk.witness = checker;
   const path = `/disks/${exported}`;
   deviceHost.disks.set(path, disk);
   const queueDepth = 1 + world.random.below(QUEUE_DEPTH_MAX);
   const flushPercent = wrappers.guests?.flushPercent ?? world.pick(FLUSH_PERCENT);
-  const simulated = new SimVm({
-    world,
-    name: vm,
-    blocks,
-    checker,
-    queueDepth,
-    flushPercent,
-    repeatsAnswered: wrappers.repeatsAnswered ?? false,
-  });
-  host.vms.set(key, simulated);
+  const repeatsAnswered = wrappers.repeatsAnswered ?? false;
+  const guest = { blocks, holdMs, checker, queueDepth, flushPercent, repeatsAnswered };
+  const simulated = new SimVm({ world, name: vm, key, host, deviceHost, ...guest });
   const id = `00000000-0000-4000-8000-00000000000${index}`;
   const profile = profileOf(disk);
   const put = (owner: SimHost, path: string, value: object) =>
     owner.files.put(join(STATE_FOLDER, `${path}.json`), JSON.stringify({ ...RECORD, ...value }));
-  const more = { disk: path, readOnly: false, direct: false, allow: [host.name], reopened: 0 };
+  const more = { disk: path, readOnly: false, direct: false, allow: hosts.map(({ name }) => name), reopened: 0 };
+  const hold = holdMs !== undefined && wrappers.forgetsHold !== true ? { holdMs } : {};
   put(deviceHost, `exports/${exported}`, { name: exported, ...more });
   put(deviceHost, `attachments/${id}`, {
     ...{ id, export: exported, host: host.name, vm, name: exported, profile },
-    ...{ writeCache: null, lease: { epoch: 0, holder: null }, generation: 1 },
+    ...{ writeCache: null, lease: { epoch: 0, holder: null }, generation: 1, ...hold },
   });
   put(host, `virtual-devices/${vm}~${exported}`, {
     ...{ vm, name: exported, host: deviceHost.name, export: exported, attachment: id, profile },
     ...{ depth: 256, guest: null, writeCache: null },
-    ...(holdMs !== undefined && wrappers.forgetsHold !== true && { holdMs }),
+    ...hold,
   });
-  return { device: `${deviceHost.name}/${exported}`, host, deviceHost, vm: simulated, key, disk, checker, holdMs };
+  return { deviceHost, vm: simulated, key, checker };
 }
 
 async function work(world: World, situation: Situation): Promise<void> {
-  const { hosts, placements, network } = situation;
-  for (const { host, deviceHost, checker, key } of placements) {
-    host.onDaemonLost.push(() => checker.daemonLost());
-    const tellOthers = host.onLogLost;
-    host.onLogLost = (lost) => (lost === key ? checker.logLost() : tellOthers(lost));
-    deviceHost.onPowerLost.push(() => checker.powerLost());
+  const { hosts, placements, network, wrappers } = situation;
+  const vms = placements.map(({ vm }) => vm);
+  const cluster: Cluster = { world, network, hosts, vms, zombies: [], work: new Set() };
+  for (const host of hosts) {
+    host.onDaemonLost.push(() => {
+      for (const vm of vms) if (vm.host === host) vm.checker.daemonLost();
+    });
+    host.onPowerLost.push(() => {
+      for (const vm of vms) {
+        if (vm.deviceHost === host) vm.checker.powerLost();
+        if (vm.host !== host) vm.checker.logLost({ isKept: true });
+      }
+    });
+    host.onLogLost = (lost) => {
+      for (const vm of vms) if (vm.key === lost) vm.checker.logLost({ isKept: vm.host !== host });
+    };
   }
   for (const host of hosts) host.startDaemon();
   for (const placement of placements) watchHold(world, placement);
   const spanMs = world.pick(SPAN_MS);
-  for (const { vm } of placements) {
+  for (const vm of vms) {
     vm.start();
     // Spread over the time of the faults, or all at its beginning.
     const requests = 20 + world.random.below(150);
     vm.work(requests, world.pick([1, spanMs / requests, (2 * spanMs) / requests]));
   }
-  plan({ world, network, hosts }, spanMs, situation.faults);
+  plan(cluster, spanMs, wrappers.faults);
+  if (wrappers.moves !== false) planMoves(cluster, spanMs, wrappers.moves);
   await world.run(spanMs);
-  if (world.violation === undefined) await peace(world, situation);
+  if (world.violation === undefined) await peace(cluster, situation);
 }

@@ -43,6 +43,7 @@ export class World {
   readonly lines: string[] | undefined;
   readonly #heap: Event[] = [];
   #order = 0;
+  #pid = 0;
   #hash = 0x811c9dc5;
 
   constructor(seed: number, options: { keepTrace?: boolean } = {}) {
@@ -53,6 +54,16 @@ export class World {
   /** Of all that was traced: two runs with the same hash went the same way. */
   get hash(): string {
     return (this.#hash >>> 0).toString(16).padStart(8, '0');
+  }
+
+  /** No two processes have the same. */
+  nextPid(): number {
+    return ++this.#pid;
+  }
+
+  /** Resolves after `delayMs`. */
+  pause(delayMs: number): Promise<void> {
+    return new Promise((resolve) => this.at(delayMs, resolve));
   }
 
   /** Calls `run` after `delayMs`. `calls: false`: it touches nothing of the code under test. */
