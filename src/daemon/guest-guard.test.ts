@@ -145,4 +145,15 @@ describe('guest guard', () => {
     await stored.change((value) => ({ ...value, guest: value.guest && { ...value.guest, process: 'unknown' } }));
     assert.equal(new GuestGuard(stored).isGone, false);
   });
+
+  test('what an earlier guest had is not what this one had', async () => {
+    const { guard } = await start();
+    await activate(guard);
+    assert.deepEqual(guard.device, { bootId: 'boot', instance });
+    // It leaves before it has got the device: what it hands over must not name what another guest wrote to.
+    assert.equal(guard.connected(1), true);
+    assert.equal(guard.device, null);
+    await activate(guard);
+    assert.deepEqual(guard.device, { bootId: 'boot', instance });
+  });
 });

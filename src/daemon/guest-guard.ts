@@ -56,9 +56,10 @@ export class GuestGuard {
     await this.#record.change((value) => (value.fenced === undefined ? { ...value, fenced: reason.slice(0, 2000) } : value));
   }
 
-  /** What the guest's writes went to, the last time that it had a device. */
+  /** What this guest's writes went to, the last time that it had a device. */
   get device(): GuestRecord['device'] {
-    return this.#granted ?? this.#record.value.guest?.device ?? null;
+    const { guest } = this.#record.value;
+    return this.#granted ?? (guest?.process === this.#process ? (guest?.device ?? null) : null);
   }
 
   /** What the last daemon left behind. */
@@ -71,7 +72,10 @@ export class GuestGuard {
     const before = this.#process;
     this.#process = this.#identify(pid);
     const isOther = before !== undefined && before !== this.#process;
-    if (isOther) this.#seen = false;
+    if (isOther) {
+      this.#seen = false;
+      this.#granted = null;
+    }
     return isOther;
   }
 

@@ -5,9 +5,9 @@ import type { DeviceHost } from '../../src/daemon/device-host.ts';
 import type { RecordFiles } from '../../src/daemon/record-files.ts';
 import { DiskStatus } from '../../src/device/disk.ts';
 import { FailedDevice } from '../../src/device/failed-device.ts';
-import type { OpenSession } from '../../src/device/source.ts';
 import { InFlightWrites } from '../../src/filters/write-log/in-flight-writes.ts';
 import { brokenLogs } from './broken-logs.ts';
+import { brokenMoves, withSessions } from './broken-moves.ts';
 import type { Wrappers } from './host.ts';
 
 /** Heartbeats and everything slower. */
@@ -37,7 +37,7 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'an image is opened while I/O of a killed daemon is under way',
     invariants: ['one writer'],
-    from: 33,
+    from: 10,
     wrappers: { ignoresLock: true, faults: ['killDaemon'] },
   },
   {
@@ -100,13 +100,12 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'the writes of a log may be under way when they overlap',
     invariants: LOSSES,
-    from: 128,
+    from: 75,
     wrappers: { during: overlappingWrites, faults: ['losePower'], guests: { blocks: 4, flushPercent: 0 } },
   },
   {
     what: 'a flush releases what was acknowledged after it was sent',
     invariants: LOSSES,
-    from: 8,
     wrappers: { createLog: brokenLogs.releasingTooMuch(), faults: ['losePower'] },
   },
   {
@@ -117,7 +116,7 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'a write log says that it has what an earlier guest wrote',
     invariants: LOSSES,
-    from: 77,
+    from: 5,
     wrappers: { createLog: brokenLogs.alwaysComplete(), faults: ['losePower', 'killDaemon', 'restartVm'] },
   },
   {
@@ -128,7 +127,7 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'a write log ends with its daemon',
     invariants: LOSSES,
-    from: 17,
+    from: 10,
     wrappers: { createLog: brokenLogs.endingWithTheDaemon(), faults: ['losePower', 'killDaemon'] },
   },
   {
@@ -141,6 +140,7 @@ export const brokenHosts: readonly Broken[] = [
     invariants: ['acknowledged', 'data'],
     wrappers: { frontend: { hidesErrors: true } },
   },
+  ...brokenMoves,
 ];
 
 function writtenLater(files: RecordFiles): RecordFiles {
@@ -177,22 +177,17 @@ function withoutFlush(calls: IoCalls): IoCalls {
 
 function failingSecond(host: DeviceHost): DeviceHost {
   let granted = 0;
-  return Object.assign(Object.create(host) as DeviceHost, {
-    openSession: (attachment: string, signal: AbortSignal): OpenSession => {
-      const open = host.openSession(attachment, signal);
-      return async (onEnded) => {
-        const session = await open(onEnded);
-        return {
-          activate: async () => {
-            const grant = await session.activate();
-            if (++granted === 1) return grant;
-            await grant.device.close();
-            return { ...grant, device: new FailedDevice(grant.device.profile, grant.device.depth, DiskStatus.ioError) };
-          },
-          quiesced: (left) => session.quiesced(left),
-          close: () => session.close(),
-        };
-      };
-    },
+  return withSessions(host, (open) => async (onEnded) => {
+    const session = await open(onEnded);
+    return {
+      activate: async () => {
+        const grant = await session.activate();
+        if (++granted === 1) return grant;
+        await grant.device.close();
+        return { ...grant, device: new FailedDevice(grant.device.profile, grant.device.depth, DiskStatus.ioError) };
+      },
+      quiesced: (left) => session.quiesced(left),
+      close: () => session.close(),
+    };
   });
 }

@@ -2,7 +2,7 @@
 import type { SimVm } from './guest.ts';
 import type { SimHost } from './host.ts';
 import type { Network } from './network.ts';
-import { failOver } from './takeover.ts';
+import { bringUp, failOver } from './takeover.ts';
 import type { World } from './world.ts';
 import type { Zombie } from './zombie.ts';
 
@@ -21,7 +21,7 @@ const COMMON = ['killDaemon', 'losePower', 'losePower', 'cut'];
 
 /** One daemon in so many that are killed. */
 const LOSES_LOGS = 8;
-/** One VM in so many whose host loses its power is started elsewhere. */
+/** Of one host in so many that lose their power the VMs are started elsewhere. */
 const FAILS_OVER = 3;
 
 type Fault = (cluster: Cluster) => void;
@@ -93,12 +93,13 @@ export const faults: Readonly<Record<string, Fault>> = {
     losePower(cluster, world.pick(world.chance(3) ? hosts : withDisks));
   },
 
-  restartVm({ world, vms }) {
+  restartVm(cluster) {
+    const { world, vms } = cluster;
     const vm = world.pick(vms);
     if (!vm.host.isOn || vm.isMoving) return;
     vm.stop();
     world.at(world.latency(50), () => {
-      if (!vm.isMoving) vm.start();
+      begin(cluster, bringUp(cluster, vm));
     });
   },
 
@@ -108,7 +109,7 @@ export const faults: Readonly<Record<string, Fault>> = {
 
   /** A host is taken for dead that is not. */
   failOver(cluster) {
-    begin(cluster, failOver(cluster, cluster.world.pick(cluster.vms), { runs: true }));
+    begin(cluster, failOver(cluster, cluster.world.pick(cluster.hosts), { runs: true }));
   },
 };
 
@@ -160,13 +161,14 @@ export function freeze(world: World, { daemon }: SimHost): void {
 export function losePower(cluster: Cluster, host: SimHost): void {
   const { world, vms } = cluster;
   host.losePower();
-  for (const vm of vms) {
-    if (vm.host !== host || vm.isMoving || !world.chance(FAILS_OVER)) continue;
-    world.at(world.latency(500), () => begin(cluster, failOver(cluster, vm, { runs: false })));
+  if (world.chance(FAILS_OVER)) {
+    world.at(world.latency(500), () => {
+      if (!host.isOn) begin(cluster, failOver(cluster, host, { runs: false }));
+    });
   }
   world.at(duration(world), () => {
     host.boot();
-    for (const vm of vms) if (vm.host === host && !vm.isMoving) vm.start();
+    for (const vm of vms) if (vm.host === host) begin(cluster, bringUp(cluster, vm));
   });
 }
 

@@ -3,57 +3,26 @@
  * answer yet, here or at the host that the guest comes from, and takes along what is unfinished when the guest leaves. As
  * src/frontends/vhost-user/device-use.ts does it.
  */
-import type { StagingRegion } from '../../src/bus/staging.ts';
 import type { Frontend, FrontendOptions } from '../../src/daemon/attachment.ts';
 import type { FrontendStatus } from '../../src/daemon/attachment-entry.ts';
 import { Turns } from '../../src/daemon/turns.ts';
 import { Batch, type Replies } from '../../src/device/batch.ts';
-import type { Device } from '../../src/device/device.ts';
-import { DiskFlag, DiskKind, DiskStatus } from '../../src/device/disk.ts';
+import { DiskKind, DiskStatus } from '../../src/device/disk.ts';
 import { NetbusError } from '../../src/device/errors.ts';
 import type { QueueHandOver } from '../../src/device/hand-over.ts';
 import { FreeRows, MessageTable } from '../../src/device/message-table.ts';
 import { DiskStatistics } from '../../src/frontends/vhost-user/disk-statistics.ts';
 import { RingTimes } from '../../src/frontends/vhost-user/ring-times.ts';
 import { abortAfter } from '../../src/lib/clock.ts';
-import { BLOCK_BYTES, blockContent } from './disk.ts';
-import { BLOCKS_PER_REQUEST_MAX, type Request } from './guest.ts';
 import type { ProcessMemory } from './memory.ts';
 import { SimQueue } from './queue.ts';
+import { fill, type Held, REQUEST_BYTES_MAX, read, type Use, untake } from './use.ts';
 import type { SimVmm } from './vmm.ts';
 import type { SimProcess } from './world.ts';
 
-const REQUEST_BYTES_MAX = BLOCKS_PER_REQUEST_MAX * BLOCK_BYTES;
 const QUIESCE_MS_MAX = 1_000;
 /** Of it: what is left for telling the device's host. */
 const LEAVE_SHARE = 0.2;
-
-/** A row that the device has, or will have. */
-interface Held {
-  readonly request: Request;
-  /** Undefined: the guest does not wait for it. */
-  readonly head: number | undefined;
-  readonly isAgain: boolean;
-}
-
-/** One use of the virtual device, from the start of the ring to its stop. */
-interface Use {
-  readonly vmm: SimVmm;
-  readonly device: Device;
-  readonly table: MessageTable;
-  readonly batch: Batch;
-  readonly memory: StagingRegion;
-  readonly rows: FreeRows;
-  readonly held: Map<number, Held>;
-  /** Undefined: it waits for what the last host left, or does not fit that. */
-  queue: SimQueue | undefined;
-  /** What the last host left, once that is known; undefined: the guest was here. */
-  handOver: QueueHandOver | null | undefined;
-  isExpected: boolean;
-  /** The device takes no more at the moment. */
-  isFull: boolean;
-  isStopping: boolean;
-}
 
 /** Broken on purpose. */
 export interface BrokenFrontend {
@@ -71,6 +40,8 @@ export class SimFrontend implements Frontend {
   readonly #memory: ProcessMemory;
   readonly #broken: BrokenFrontend;
   readonly #times: RingTimes;
+  /** At the other end of the socket, and the same once that was noticed. */
+  #plugged: SimVmm | undefined;
   #vmm: SimVmm | undefined;
   #use: Use | undefined;
   #isClosed = false;
@@ -86,7 +57,7 @@ export class SimFrontend implements Frontend {
     this.#times = new RingTimes(options.clock);
     process.onKill(() => {
       this.#isClosed = true;
-      this.#vmm?.lost(this);
+      this.#plugged?.lost(this);
     });
   }
 
@@ -97,6 +68,11 @@ export class SimFrontend implements Frontend {
   /** The guest's present use of the virtual device: another one after each stop of its rings. */
   get use(): object | undefined {
     return this.#use?.isStopping ? undefined : this.#use;
+  }
+
+  /** The ring is served, if only with errors. */
+  get isServed(): boolean {
+    return this.#use?.queue !== undefined;
   }
 
   /** Why the ring takes nothing. */
@@ -122,17 +98,16 @@ export class SimFrontend implements Frontend {
     this.#isClosed = true;
     return this.#turns.run(async () => {
       await this.#stop();
-      const vmm = this.#vmm;
+      if (this.#vmm !== undefined) this.#options.onConnection(false);
       this.#vmm = undefined;
-      if (vmm === undefined) return;
-      this.#options.onConnection(false);
-      vmm.lost(this);
+      this.#plugged?.lost(this);
     });
   }
 
   // --- from the VMM ----------------------------------------------------------------------------------------------------
 
   connected(vmm: SimVmm): void {
+    this.#plugged = vmm;
     this.#inTurn(async () => {
       if (this.#isClosed || !vmm.isConnectedTo(this)) return;
       this.#vmm = vmm;
@@ -232,7 +207,7 @@ export class SimFrontend implements Frontend {
       if (use.queue.handedOver > 0) world.count('arrivals with unfinished requests');
       this.#options.source.passage!.arrived();
     }
-    for (const request of use.vmm.repeats) this.#fill(use, { request, head: undefined, isAgain: true });
+    for (const request of use.vmm.repeats) fill(use, { request, head: undefined, isAgain: true });
     this.#pump();
   }
 
@@ -246,29 +221,9 @@ export class SimFrontend implements Frontend {
         this.#violated('replay', `head ${head} was taken, and the guest does not wait for it`);
         return;
       }
-      this.#fill(use, { request, head, isAgain });
+      fill(use, { request, head, isAgain });
     }
     this.#push(use);
-  }
-
-  #fill({ table, memory, batch, rows, held }: Use, what: Held): void {
-    const { request } = what;
-    const row = rows.take();
-    if (row < 0) throw new Error('a guest has more requests than its device takes');
-    const bytes = request.blocks * BLOCK_BYTES;
-    const segments = table.segments(row);
-    segments.clear();
-    table.kind[row] = request.kind;
-    table.flags[row] = request.isDurable ? DiskFlag.durable : 0;
-    table.argument[row] = request.first * BLOCK_BYTES;
-    table.extent[row] = bytes;
-    table.outLength[row] = request.kind === DiskKind.write ? bytes : 0;
-    table.inLength[row] = request.kind === DiskKind.read ? bytes : 0;
-    const at = row * REQUEST_BYTES_MAX;
-    if (request.kind === DiskKind.write || request.kind === DiskKind.read) segments.add(memory, at, bytes);
-    if (bytes > 0) words(memory, at, bytes).fill(request.kind === DiskKind.write ? request.write! : 0xffff_ffff);
-    held.set(row, what);
-    batch.add(row);
   }
 
   #push(use: Use): void {
@@ -293,14 +248,9 @@ export class SimFrontend implements Frontend {
       if (held.head === undefined || use.vmm.isOver) continue;
       const status = this.#broken.hidesErrors ? DiskStatus.ok : replies.statuses[i];
       const isRead = held.request.kind === DiskKind.read && status === DiskStatus.ok;
-      use.queue!.put(held.head, status, isRead ? this.#read(use, row, held.request) : []);
+      use.queue!.put(held.head, status, isRead ? read(this.#process.world, use, row, held.request) : []);
     }
     if (!use.isStopping) this.#push(use);
-  }
-
-  #read({ memory }: Use, row: number, { blocks }: Request): number[] {
-    const content = words(memory, row * REQUEST_BYTES_MAX, blocks * BLOCK_BYTES);
-    return Array.from({ length: blocks }, (_, i) => blockContent(this.#process.world, content, i * (BLOCK_BYTES / 4)));
   }
 
   /** Answers what it can within its bound; what is left goes with the guest, and the region has it. */
@@ -311,7 +261,7 @@ export class SimFrontend implements Frontend {
     use.isStopping = true;
     const bound = abortAfter(clock, QUIESCE_MS_MAX);
     const drain = abortAfter(clock, QUIESCE_MS_MAX * (1 - LEAVE_SHARE));
-    const unpushed = this.#untake(use);
+    const unpushed = untake(use);
     const quiesced = await use.device.quiesce(drain.signal);
     this.#use = undefined;
     const rows = [...(quiesced.outcome === 'cut' ? quiesced.unfinished : []), ...unpushed];
@@ -328,25 +278,7 @@ export class SimFrontend implements Frontend {
     return { next: use.queue?.nextAvailable, outcome: heads.length > 0 ? 'cut' : 'clean' };
   }
 
-  /** Rows that the device has not got; what was not taken before goes back into the ring. */
-  #untake({ batch, held, queue }: Use): number[] {
-    const kept: number[] = [];
-    const rows = Array.from({ length: batch.count }, (_, i) => batch.rows[i]);
-    for (const row of rows.reverse()) {
-      const { head, isAgain } = held.get(row)!;
-      if (isAgain || head === undefined) kept.unshift(row);
-      else queue!.untake(head);
-    }
-    batch.drop(batch.count);
-    return kept;
-  }
-
   #violated(invariant: string, message: string): void {
     this.#process.world.violated(invariant, message);
   }
-}
-
-function words(memory: StagingRegion, offset: number, length: number): Uint32Array {
-  const bytes = memory.bytes(offset, length);
-  return new Uint32Array(bytes.buffer, bytes.byteOffset, length / 4);
 }

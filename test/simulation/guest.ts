@@ -50,8 +50,10 @@ export class SimVm {
   host: SimHost;
   /** The process that it runs in; undefined: it is off. */
   vmm: SimVmm | undefined;
-  /** Somebody moves it to another host, or starts it there. */
+  /** Somebody moves it to another host, starts it there, or has stopped its rings. */
   isMoving = false;
+  /** By a migration. */
+  movesTo: SimHost | undefined;
   /** A destination died where the design leaves the guest waiting for people. */
   mayBeStuck = false;
   /** Where it came from, and the daemon there that it left by: one that dies before it told the device's host leaves the guest waiting for people. */
@@ -178,9 +180,11 @@ export class SimVm {
   pauseRings(): void {
     const { vmm } = this;
     if (vmm === undefined || this.isMoving || !vmm.runsRings) return;
+    this.isMoving = true;
     void vmm.stopRings().then(() => {
       this.#world.at(this.#world.latency(20), () => {
-        if (!vmm.isOver && this.vmm === vmm && !this.isMoving) vmm.startRings();
+        this.isMoving = false;
+        if (!vmm.isOver && this.vmm === vmm) vmm.startRings();
       });
     });
   }
@@ -211,7 +215,8 @@ export class SimVm {
   readAll(): void {
     for (let first = 0; first < this.#options.blocks; first += BLOCKS_PER_REQUEST_MAX) {
       const blocks = Math.min(BLOCKS_PER_REQUEST_MAX, this.#options.blocks - first);
-      this.#begin({ kind: DiskKind.read, first, blocks, isDurable: false });
+      // One that is full of requests without answers tells as much.
+      if (!this.#ring.isFull) this.#begin({ kind: DiskKind.read, first, blocks, isDurable: false });
     }
     this.#kick();
   }

@@ -44,8 +44,8 @@ export interface Wrappers {
   readonly during?: () => () => void;
   /** The faults that find it, where others seldom do. */
   readonly faults?: readonly string[];
-  /** Whether VMs move: never, or all of them and often; by the seed where it is left out. */
-  readonly moves?: boolean;
+  /** Whether VMs move: never, or all of them; `forgotten`: and the device's host loses its power each time. By the seed where it is left out. */
+  readonly moves?: boolean | 'forgotten';
   /** And the guests: of how many blocks their disks are, and how many in a hundred of their requests are flushes. */
   readonly guests?: { readonly blocks: number; readonly flushPercent: number };
   /** True: hold times are not in the records. */
@@ -77,6 +77,8 @@ export class SimHost implements NetworkHost {
   /** By "vm/name": of the daemon that was here last. */
   readonly sockets = new Map<string, SimFrontend>();
   isOn = true;
+  /** Taken for dead, perhaps in error. */
+  isSuspect = false;
   readonly #options: HostOptions;
   readonly #world: World;
   #boot = 1;

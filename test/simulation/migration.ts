@@ -22,6 +22,9 @@ export interface MigrationOptions {
 }
 
 const UNDO_PAUSE_MS = 500;
+/** A call that nobody waits for any more has ended by then. */
+const PREPARE_MS_MAX = 35_000;
+const UNANSWERED = new Set(['unreachable', 'timeout', 'ended', 'killed']);
 /** After that the source's process is gone, too. */
 const SOURCE_KEPT_MS = [5, 100, 3_000, 20_000];
 
@@ -35,6 +38,8 @@ export class Migration {
   /** By `netbus migrate` at the source; otherwise whoever manages the VMs prepares the destination alone. */
   readonly #byDesk: boolean;
   #destination: SimVmm | undefined;
+  /** It was asked to prepare, and may still be at it. */
+  #mayComeLate = false;
 
   constructor({ world, vm, to, onStep }: MigrationOptions) {
     this.vm = vm;
@@ -60,12 +65,13 @@ export class Migration {
     const world = this.#world;
     this.#count('migrations begun');
     this.vm.isMoving = true;
+    this.vm.movesTo = this.to;
     const hasGone = await this.#move();
+    if (!hasGone) await this.#undo();
     this.vm.isMoving = false;
+    this.vm.movesTo = undefined;
     if (hasGone) await this.#end();
-    else await this.#undo();
     world.trace(`migration of ${this.vm.name} to ${this.to.name} is over`);
-    if (!this.vm.isOn && !this.vm.isMoving) this.vm.start();
   }
 
   async #move(): Promise<boolean> {
@@ -108,6 +114,7 @@ export class Migration {
     if (destination.isOver) {
       // The lease may be with a host that cannot give it back, or something of the guest was done there that it does not know of here.
       this.vm.mayBeStuck = true;
+      this.vm.lastMove = { from: this.from, daemon };
       if (this.#isSourceGone) return false;
       return this.#goOn('destinations that died after the start');
     }
@@ -136,6 +143,9 @@ export class Migration {
       : await ask<unknown>(this.#world, this.to, `prepare ${name}`, ({ preparation }) =>
           preparation.prepare(name, this.from.name),
         );
+    this.#mayComeLate = !prepared.ok && UNANSWERED.has(prepared.code);
+    // The device's host may have stored that the VM is expected, and nobody heard of it.
+    if (this.#mayComeLate) this.#world.count('standbys that stay');
     return prepared.ok;
   }
 
@@ -156,17 +166,22 @@ export class Migration {
       const end = await ask(this.#world, this.from, `undo the migration of ${name}`, ({ migrations }) =>
         migrations.end(name, { to: this.to.name, undo: true }),
       );
-      if (end.ok) return;
+      if (end.ok && !this.#mayComeLate) return;
+      if (!end.ok && UNANSWERED.has(end.code)) this.#world.count('standbys that stay');
     }
+    if (this.#mayComeLate) await this.#world.pause(PREPARE_MS_MAX);
     for (;;) {
       const undone = await ask(this.#world, this.to, `unprepare ${name}`, ({ preparation }) => preparation.unprepare(name));
       if (undone.ok) return;
+      // Its own record goes first: a daemon that dies then has not told the device's host.
+      if (UNANSWERED.has(undone.code)) this.#world.count('standbys that stay');
       await this.#world.pause(UNDO_PAUSE_MS);
     }
   }
 
   async #end(): Promise<void> {
-    await this.#step('settle', this.#world.pick(SOURCE_KEPT_MS));
+    this.#onStep('settle', this);
+    await this.#world.pause(this.#world.pick(SOURCE_KEPT_MS));
     this.#source.quit();
     const { name } = this.vm;
     if (!this.#byDesk) return;

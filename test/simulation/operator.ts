@@ -11,7 +11,7 @@ export type Answer<Value> =
   | { readonly ok: true; readonly value: Value }
   | { readonly ok: false; readonly code: string; readonly message: string };
 
-/** One call of a daemon. A daemon that is not there, or dies meanwhile, answers nothing: `unreachable`. */
+/** One call of a daemon. `away`: there is none; `killed`: it died meanwhile, and perhaps has done it. */
 export function ask<Value>(
   world: World,
   host: SimHost,
@@ -27,13 +27,12 @@ export function ask<Value>(
       world.trace(`${what} at ${host.name}: ${answer.ok ? 'done' : `${answer.code}: ${answer.message}`}`);
       world.at(0, () => resolve(answer));
     };
-    const away: Answer<Value> = { ok: false, code: 'unreachable', message: 'there is no daemon' };
     if (daemon === undefined || !daemon.isReady) {
-      end(away);
+      end({ ok: false, code: 'away', message: 'there is no daemon' });
       return;
     }
     const { process } = daemon;
-    process.onKill(() => end(away));
+    process.onKill(() => end({ ok: false, code: 'killed', message: 'the daemon died' }));
     world.at(ANSWER_MS_MAX, () => end({ ok: false, code: 'timeout', message: 'no answer' }));
     process.tell(() => {
       work(daemon).then(

@@ -5,7 +5,7 @@ import type { SimVm } from './guest.ts';
 import type { SimHost, Wrappers } from './host.ts';
 import { checkLeftovers } from './leftovers.ts';
 import type { Network } from './network.ts';
-import { startAnew, tidy } from './takeover.ts';
+import { bringUp, tidy } from './takeover.ts';
 import type { World } from './world.ts';
 
 /** After which everything that waits must have gone on: longer than any timer of the product. */
@@ -48,7 +48,7 @@ export async function peace(cluster: Cluster, situation: Situation): Promise<voi
       host.startDaemon();
       host.daemon?.process.goOn();
     }
-    for (const vm of vms) if (!vm.isMoving) vm.start();
+    for (const vm of vms) begin(cluster, bringUp(cluster, vm));
   };
   mend();
   // Whoever moves VMs comes to an end.
@@ -56,6 +56,7 @@ export async function peace(cluster: Cluster, situation: Situation): Promise<voi
     world.violated('every hold ends', `all is well again, and yet ${cluster.work.size} moves of VMs have not ended`);
   }
   mend();
+  await world.run(world.nowMs + PEACE_MS, () => cluster.work.size === 0);
   await endStrays(cluster);
   await freeStuck(cluster);
   const isDone = () => placements.every(({ vm }) => vm.isIdle);
@@ -69,7 +70,7 @@ export async function peace(cluster: Cluster, situation: Situation): Promise<voi
     // Who hears errors until it is started anew is started anew.
     if (!checker.needsStart) continue;
     vm.stop();
-    world.at(100, () => vm.start());
+    world.at(100, () => begin(cluster, bringUp(cluster, vm)));
   }
   await world.run(world.nowMs + RECONNECTION_MS);
   for (const { vm, checker } of placements) {
@@ -81,7 +82,7 @@ export async function peace(cluster: Cluster, situation: Situation): Promise<voi
   if (!isDone()) stuck(world, placements);
   await world.run(world.nowMs + LEFTOVERS_MS);
   if (world.violation === undefined) checkLeftovers(world, situation);
-  await loseLastPower(world, situation);
+  await loseLastPower(cluster, situation);
   await look();
   await look();
   if (!isDone()) stuck(world, placements);
@@ -92,11 +93,15 @@ async function endStrays(cluster: Cluster): Promise<void> {
   const { world, zombies } = cluster;
   if (zombies.length === 0) return;
   const isTold = () => zombies.every(({ waiting }) => waiting === 0);
-  if (!(await world.run(world.nowMs + PEACE_MS, isTold)))
-    world.violated('every hold ends', 'a guest whose host was fenced waits, and hears no error');
+  if (!(await world.run(world.nowMs + PEACE_MS, isTold)) && world.violation === undefined) {
+    const { vm, vmm, waiting } = zombies.find((zombie) => zombie.waiting > 0)!;
+    const entry = vmm.host.entryOf(vm.key);
+    const where = `${vmm.host.name}, which was fenced: ${entry?.state} (${entry?.reason ?? vmm.frontend?.whyHeld ?? 'no reason'})`;
+    world.violated('every hold ends', `${vm.key}: ${waiting} requests of a guest wait at ${where}`);
+  }
   for (const { vm, vmm } of zombies) {
     vmm.quit();
-    begin(cluster, tidy(cluster, vm, vmm.host));
+    begin(cluster, tidy(cluster, vm));
   }
   await world.run(world.nowMs + PEACE_MS, () => cluster.work.size === 0);
 }
@@ -104,35 +109,34 @@ async function endStrays(cluster: Cluster): Promise<void> {
 /** A destination that died when it had the lease, or a source that died before it had told what it left: people start the VM anew. */
 async function freeStuck(cluster: Cluster): Promise<void> {
   const { world, vms } = cluster;
-  await world.run(world.nowMs + RECONNECTION_MS, () => vms.every(({ waiting }) => waiting === 0));
-  for (const vm of vms) {
-    if (vm.waiting === 0 || !mayBeStuck(vm)) continue;
+  const isServed = (vm: SimVm) => vm.host.entryOf(vm.key)?.state === 'active' && vm.vmm?.frontend?.whyHeld === undefined;
+  const stuck = () => vms.filter((vm) => mayBeStuck(vm) && !isServed(vm));
+  for (const vm of stuck()) if (vm.waiting === 0) vm.readAll();
+  await world.run(world.nowMs + RECONNECTION_MS, () => stuck().length === 0);
+  for (const vm of stuck()) {
     world.count('VMs that waited for people');
-    const { host } = vm;
-    const { lease } = vm.recordAtDevice!;
     vm.stop();
-    const dead = cluster.hosts.filter(({ name }) => name === lease.holder && name !== host.name);
-    // From the host of the device nothing can be taken.
-    const at = dead.includes(vm.deviceHost) ? vm.deviceHost : host;
+    // Where the device's host has it, it may be started without a fence.
     begin(
       cluster,
-      startAnew(cluster, vm, at, { dead: at === host ? dead : [] }).then(() => {}),
+      bringUp(cluster, vm).then(() => tidy(cluster, vm)),
     );
-    await world.run(world.nowMs + PEACE_MS, () => cluster.work.size === 0);
-    for (const other of cluster.hosts) if (other !== vm.host) begin(cluster, tidy(cluster, vm, other));
-    await world.run(world.nowMs + PEACE_MS, () => cluster.work.size === 0);
   }
+  await world.run(world.nowMs + PEACE_MS, () => cluster.work.size === 0);
 }
 
 /** By the design: see docs/decisions/0014. */
-function mayBeStuck({ mayBeStuck, lastMove, host, recordAtDevice }: SimVm): boolean {
+function mayBeStuck({ mayBeStuck, lastMove, host, vmm, holdMs, recordAtDevice }: SimVm): boolean {
+  if (lastMove === undefined || recordAtDevice === undefined) return false;
   if (mayBeStuck) return true;
-  if (lastMove === undefined || recordAtDevice === undefined || recordAtDevice.host === host.name) return false;
-  return lastMove.daemon !== lastMove.from.daemon;
+  // Its last host answered with errors and never had the device: what it left cannot be told from nothing.
+  if (vmm?.frontend?.whyHeld !== undefined) return holdMs !== undefined;
+  return recordAtDevice.host !== host.name && lastMove.daemon !== lastMove.from.daemon;
 }
 
 /** Whatever was before: a guest whose device has been there for long loses nothing with the power of the device's host. */
-async function loseLastPower(world: World, { placements }: Situation): Promise<void> {
+async function loseLastPower(cluster: Cluster, { placements }: Situation): Promise<void> {
+  const { world } = cluster;
   for (const { vm } of placements) vm.work(20, 5);
   await world.run(world.nowMs + world.random.below(200));
   for (const { checker } of placements) checker.deviceIsBack = false;
@@ -140,7 +144,7 @@ async function loseLastPower(world: World, { placements }: Situation): Promise<v
   for (const host of deviceHosts) host.losePower();
   await world.run(world.nowMs + world.latency(100));
   for (const host of deviceHosts) host.boot();
-  for (const { vm } of placements) vm.start();
+  for (const { vm } of placements) begin(cluster, bringUp(cluster, vm));
   await world.run(world.nowMs + RECONNECTION_MS);
   for (const { checker } of placements) checker.deviceIsBack = true;
 }

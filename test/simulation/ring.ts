@@ -33,8 +33,8 @@ export class GuestRing {
     return this.#requests.size;
   }
 
-  get requests(): Iterable<Request> {
-    return this.#requests.values();
+  get isFull(): boolean {
+    return this.#free.length === 0;
   }
 
   add(request: Request): void {

@@ -11,23 +11,19 @@ import { Zombie } from './zombie.ts';
 
 const RETRY_MS = 700;
 
-/** Fences what is said to be dead, and starts the VM at `at`. Resolves when it runs there, or `at` has no power any more: false. */
+/** Fences what is said to be dead, and starts the VM at `at`. Resolves when it runs there. */
 export async function startAnew(
   cluster: Cluster,
   vm: SimVm,
   at: SimHost,
   { dead, onFenced = () => vm.checker.fenced() }: { dead: readonly SimHost[]; onFenced?: () => void },
-): Promise<boolean> {
+): Promise<void> {
   const { world } = cluster;
   const [vmName, name] = vm.key.split('/');
   const device = `${vm.deviceHost.name}/${name}`;
   vm.isMoving = true;
   let isFenced = dead.length === 0;
   for (;;) {
-    if (!at.isOn) {
-      vm.isMoving = false;
-      return false;
-    }
     for (const host of isFenced ? [] : dead) {
       const answer = await ask(world, at, `fence ${host.name}`, ({ deviceHosts }) =>
         fenceHost(host.name, { own: at.name, hosts: deviceHosts.all, links: [] }),
@@ -50,55 +46,90 @@ export async function startAnew(
   }
   world.count('takeovers');
   vm.host = at;
-  vm.lastMove = undefined;
   vm.mayBeStuck = false;
   vm.isMoving = false;
   vm.start();
-  return true;
 }
 
-/** Takes from a host what it has of a VM that is elsewhere. */
-export async function tidy({ world }: Cluster, vm: SimVm, host: SimHost): Promise<void> {
+/** Starts a VM that is off where it is at home, as soon as it is known what is there. */
+export async function bringUp(cluster: Cluster, vm: SimVm): Promise<void> {
+  const { world } = cluster;
+  if (vm.isOn || vm.isMoving) return;
+  // The first home of a VM has what it needs.
+  if (vm.lastMove === undefined) return vm.start();
+  vm.isMoving = true;
+  // The lease may never have followed it, or may have gone where it never ran.
+  while (vm.host.isOn && vm.recordAtDevice === undefined) await world.pause(RETRY_MS / 10);
+  const home = cluster.hosts.find(({ name }) => name === vm.recordAtDevice?.host) ?? vm.host;
+  const isElsewhere = home !== vm.host;
+  if (isElsewhere) vm.mayBeStuck = true;
+  vm.host = home;
+  while (home.isOn && home.daemon?.isReady !== true) await world.pause(RETRY_MS / 10);
+  vm.isMoving = false;
+  // It is started when there is power again.
+  if (!home.isOn) return;
+  const entry = home.entryOf(vm.key);
+  // A guest that came is gone: what starts now is another one.
+  if (entry === undefined || entry.state === 'standby') await startAnew(cluster, vm, home, { dead: [] });
+  else vm.start();
+  if (isElsewhere) await tidy(cluster, vm);
+}
+
+/** Takes what other hosts have of a VM, as people do it whose VM is elsewhere now. */
+export async function tidy({ world, hosts }: Cluster, vm: SimVm): Promise<void> {
   const [vmName, name] = vm.key.split('/');
-  while (vm.host !== host) {
-    if (!vm.isMoving) {
-      host.vmms.get(vm.key)?.quit();
-      const answer = await ask(world, host, `detach ${vm.key}`, ({ attachments }) => attachments.detach(vmName, name, true));
-      if (answer.ok || answer.code === 'not_found') return;
+  for (const host of hosts) {
+    while (vm.host !== host) {
+      // Whoever takes it away where the device's host still has it takes it away for good.
+      const isKnownElsewhere = vm.recordAtDevice !== undefined && vm.recordAtDevice.host !== host.name;
+      if (!vm.isMoving && isKnownElsewhere) {
+        host.vmms.get(vm.key)?.quit();
+        const answer = await ask(world, host, `detach ${vm.key}`, ({ attachments }) => attachments.detach(vmName, name, true));
+        // A device's host that could not be told goes on expecting the VM there.
+        if (answer.ok && answer.value.length > 0) world.count('standbys that stay');
+        if (answer.ok || answer.code === 'not_found') break;
+      }
+      await world.pause(RETRY_MS);
     }
-    await world.pause(RETRY_MS);
   }
 }
 
-/** Its host has lost its power, or (`runs`) is only cut off, so that the guest there goes on. */
-export async function failOver(cluster: Cluster, vm: SimVm, { runs }: { runs: boolean }): Promise<void> {
-  const { world, hosts, network, zombies } = cluster;
-  const old = vm.host;
-  const others = hosts.filter((host) => host !== old && host.isOn);
-  if (old === vm.deviceHost || vm.isMoving || others.length === 0) return;
-  const at = world.pick(others);
-  let zombie: Zombie | undefined;
-  if (runs) {
-    if (!vm.isOn) return;
-    const way = world.random.below(3);
-    for (const other of hosts) {
-      if (other === old) continue;
-      // Also in one direction alone, so that what is on its way comes late; or not at all: somebody errs.
-      if (way > 0) network.cut(old.name, other.name);
-      if (way > 1) network.cut(other.name, old.name);
-    }
-    world.at(world.pick([300, 5_000, 30_000]), () => {
-      for (const other of hosts) {
-        if (other === old) continue;
-        network.mend(old.name, other.name);
-        network.mend(other.name, old.name);
-      }
-    });
-    zombie = new Zombie(world, vm);
-    zombies.push(zombie);
+/** A host has lost its power, or (`runs`) is taken for dead although its guests go on: its VMs are started elsewhere. */
+export async function failOver(cluster: Cluster, old: SimHost, { runs }: { runs: boolean }): Promise<void> {
+  const { world, hosts, vms } = cluster;
+  const others = hosts.filter((host) => host !== old && host.isOn && !host.isSuspect);
+  // What a host has of its own devices can be had nowhere else while it is away.
+  const moved = vms.filter((vm) => vm.host === old && !vm.isLocal);
+  const isMoving = vms.some((vm) => vm.isMoving && (vm.host === old || vm.movesTo === old));
+  if (old.isSuspect || moved.length === 0 || isMoving || others.length === 0) return;
+  world.trace(`${old.name} is taken for dead${runs ? ', and is not' : ''}`);
+  old.isSuspect = true;
+  for (const vm of moved) vm.isMoving = true;
+  const zombies = runs ? moved.filter(({ isOn }) => isOn).map((vm) => new Zombie(world, vm)) : [];
+  cluster.zombies.push(...zombies);
+  if (runs) isolate(cluster, old);
+  for (const vm of moved) {
+    const zombie = zombies.find((one) => one.vm === vm);
+    const onFenced = () => (zombie === undefined ? vm.checker.fenced() : zombie.fenced());
+    const at = world.pick(others);
+    await startAnew(cluster, vm, at, { dead: [old], onFenced });
   }
-  world.trace(`${vm.name} fails over from ${old.name} to ${at.name}${runs ? ', and runs on there' : ''}`);
-  const onFenced = () => (zombie === undefined ? vm.checker.fenced() : zombie.fenced());
-  await startAnew(cluster, vm, at, { dead: [old], onFenced });
-  if (!runs) await tidy(cluster, vm, old);
+  old.isSuspect = false;
+  for (const vm of moved) if (!zombies.some((one) => one.vm === vm)) await tidy(cluster, vm);
+}
+
+/** In one direction alone, so that what is on its way comes late, in both, or not at all: somebody errs. */
+function isolate({ world, network, hosts }: Cluster, host: SimHost): void {
+  const way = world.random.below(3);
+  const others = hosts.filter((other) => other !== host);
+  for (const other of others) {
+    if (way > 0) network.cut(host.name, other.name);
+    if (way > 1) network.cut(other.name, host.name);
+  }
+  world.at(world.pick([300, 5_000, 30_000]), () => {
+    for (const other of others) {
+      network.mend(host.name, other.name);
+      network.mend(other.name, host.name);
+    }
+  });
 }

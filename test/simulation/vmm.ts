@@ -91,7 +91,7 @@ export class SimVmm {
     return new Promise((resolve) => {
       this.#stopping = resolve;
       const frontend = this.#frontend;
-      if (frontend === undefined) this.#stopped('lost');
+      if (frontend === undefined || !frontend.isOpen) this.#stopped('lost');
       else {
         frontend.stopRings((base) => {
           if (this.#frontend !== frontend) return;

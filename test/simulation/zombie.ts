@@ -35,9 +35,12 @@ export class Zombie {
     this.#think();
   }
 
-  /** Requests without an answer, while it runs. */
+  /**
+   * Requests without an answer, while it runs and its ring is served. Its host may have taken the socket away, as the guest is elsewhere; and the ring of
+   * a guest that was only just coming is not served: nobody knows what was left of it.
+   */
   get waiting(): number {
-    return this.vmm.isOver ? 0 : this.#ring.waiting;
+    return this.vmm.frontend?.isServed ? this.#ring.waiting : 0;
   }
 
   fenced(): void {
