@@ -10,6 +10,7 @@ import { Bus } from '../bus/bus.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Member } from '../directory/directory.ts';
 import { type Identity, loadIdentity } from '../directory/identity.ts';
+import { verifyHandOver } from '../directory/signed-hand-over.ts';
 import { bounce } from '../filters/bounce.ts';
 import { createDiskFrontend } from '../frontends/vhost-user/disk-frontend.ts';
 import { type Address, formatAddress } from '../lib/address.ts';
@@ -134,6 +135,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     openExport: diskOpener(clock, log),
     membershipOf: (name) => membership.numberOf(name),
     isMember,
+    verifyHandOver: (signed) => verifyHandOver(signed, { ca: identity.ca, cluster: config.cluster, directory, clock }),
     clock,
     log,
     events,
