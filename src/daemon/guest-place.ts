@@ -102,7 +102,7 @@ export class GuestPlace {
 
   /** The guest took something here and has left: what it left is in place of what it came with. */
   async left(): Promise<void> {
-    if (this.#arriving) await this.#options.record.change(({ arriving: _, ...value }) => value);
+    if (this.#arriving) await this.#options.record.change(hereForGood);
   }
 
   /** What the guest had not flushed elsewhere is on stable storage. */
@@ -138,7 +138,7 @@ export class GuestPlace {
       const present = epoch();
       if (present === undefined) throw new NetbusError('unreachable', 'the device is away at this moment');
       await deviceHost.settled(record.value.attachment, present);
-      await record.change(({ arriving: _, ...value }) => value);
+      await record.change(hereForGood);
       log.info({}, 'the guest is here for good');
       onSettled();
     } catch (thrown) {
@@ -177,4 +177,8 @@ export class GuestPlace {
       this.#isBusy = false;
     }
   }
+}
+
+function hereForGood({ arriving: _, from: __, signed: ___, ...record }: VirtualDeviceRecord): VirtualDeviceRecord {
+  return record;
 }
