@@ -230,7 +230,7 @@ export class Attachment {
   }
 
   /** What the guest left at `host`, which could not tell the device's host. Rejects with `denied` unless it is expected from there. */
-  brought(host: string, signed: SignedHandOver): Promise<void> {
+  brought(host: string, signed: SignedHandOver | null): Promise<void> {
     return this.#brought.keep(host, signed);
   }
 
@@ -251,6 +251,7 @@ export class Attachment {
   async close(): Promise<void> {
     await this.#frontend?.close();
     this.#passage.close();
+    this.#successors?.close();
     this.#closing.abort();
     await this.#device.close();
     this.#writeLog?.close();

@@ -23,14 +23,16 @@ export class BroughtHandOver {
     this.#options = options;
   }
 
-  /** Resolves when it is stored, in place of one that came before. Rejects with `denied` unless the guest is expected from `host`. */
-  async keep(host: string, signed: SignedHandOver): Promise<void> {
+  /** Resolves when it is stored, in place of one that came before; null: of that one there is none any more. Rejects with `denied` unless the guest is expected from `host`. */
+  async keep(host: string, signed: SignedHandOver | null): Promise<void> {
     const { record, log } = this.#options;
     await record.change((value) => {
-      if (value.arriving && value.from === host) return { ...value, signed };
-      throw new NetbusError('denied', `${value.vm}/${value.name} is not expected from host ${host}`);
+      if (!value.arriving || value.from !== host)
+        throw new NetbusError('denied', `${value.vm}/${value.name} is not expected from host ${host}`);
+      return signed === null ? withoutSigned(value) : { ...value, signed };
     });
-    log.info({ from: host }, "what the guest left came from its last host, signed: that could not tell the device's host");
+    if (signed === null) log.info({ from: host }, "the guest's last host took back what it had signed");
+    else log.info({ from: host }, "what the guest left came from its last host, signed: that could not tell the device's host");
   }
 
   /** Sessions that show it where the last host still has the lease. */

@@ -10,7 +10,7 @@ import type { Attachments } from './attachments.ts';
 import type { HandOverPeers } from './successors.ts';
 
 const expectSchema = z.object({ attachment: z.uuid(), expected: z.boolean() });
-const putSchema = z.object({ attachment: z.uuid(), signed: signedHandOverSchema });
+const putSchema = z.object({ attachment: z.uuid(), signed: signedHandOverSchema.nullable() });
 
 export function handOverHandlers(attachments: () => Attachments): ControlHandlers {
   const find = (id: string): Attachment => {

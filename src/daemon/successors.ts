@@ -17,8 +17,8 @@ export interface HandOverPeers {
   expect(from: string, attachment: string, expected: boolean): Promise<void>;
   /** Signs it with this host's key. */
   sign(stated: Omit<StatedHandOver, 'host'>): SignedHandOver;
-  /** Resolves when `host` has stored it. */
-  put(host: string, attachment: string, signed: SignedHandOver): Promise<void>;
+  /** Resolves when `host` has stored it; null takes back what it was given. */
+  put(host: string, attachment: string, signed: SignedHandOver | null): Promise<void>;
 }
 
 export interface SuccessorsOptions {
@@ -55,14 +55,24 @@ export class Successors {
     try {
       const sending = { signed: peers.sign({ attachment, ...stated }), over };
       this.#sending = sending;
-      over.addEventListener('abort', () => {
-        this.#sending = undefined;
-        this.#hosts.clear();
-      });
+      over.addEventListener('abort', () => this.#takeBack(), { once: true });
       for (const host of this.#hosts) void this.#send(host, sending);
     } catch (thrown) {
       log.warn({ reason: NetbusError.from(thrown).message }, 'what the guest left could not be signed');
     }
+  }
+
+  /** Nothing more is sent, and what was sent stays good: this daemon ends, and the guest is elsewhere. */
+  close(): void {
+    this.#sending = undefined;
+    this.#hosts.clear();
+  }
+
+  /** It is void without it, too: that host gets nothing by it once this one was granted the lease anew. */
+  #takeBack(): void {
+    const { attachment, peers } = this.#options;
+    for (const host of this.#hosts) peers.put(host, attachment, null).catch(() => undefined);
+    this.close();
   }
 
   async #send(host: string, { signed, over }: { signed: SignedHandOver; over: AbortSignal }): Promise<void> {
