@@ -61,6 +61,7 @@ export const eventTypes = {
   'attachment.added': attachment('info'),
   'attachment.removed': attachment('info'),
   'attachment.expected': attachment('info'),
+  'attachment.hand-over-sent': attachment('warning'),
   'attachment.moved': attachment('info'),
   'attachment.grown': attachment('info'),
   'attachment.waiting': attachment('warning'),

@@ -34,6 +34,11 @@ export class AttachmentEvents {
     this.#record('attachment.expected', `${this.#device} stands ready for its guest, which comes from ${from}`, { from });
   }
 
+  handOverSent(host: string): void {
+    const message = `${this.#device} does not answer: what its guest left went to host ${host}, where it is expected`;
+    this.#record('attachment.hand-over-sent', message, { to: host });
+  }
+
   moved(): void {
     this.#record('attachment.moved', `its guest uses ${this.#device} from another host now`);
   }

@@ -8,6 +8,7 @@ import { NetbusError } from '../device/errors.ts';
 import type { HandOver } from '../device/hand-over.ts';
 import type { Source } from '../device/source.ts';
 import { VirtualDevice, type VirtualDeviceState } from '../device/virtual-device.ts';
+import type { SignedHandOver } from '../directory/signed-hand-over.ts';
 import type { KeptPage } from '../filters/write-log/kept-blocks.ts';
 import type { DiskStatistics } from '../frontends/vhost-user/disk-statistics.ts';
 import { readInflightHandOver } from '../frontends/vhost-user/inflight-hand-over.ts';
@@ -18,6 +19,7 @@ import { describeAttachment, type FrontendStatus } from './attachment-entry.ts';
 
 import { AttachmentEvents } from './attachment-events.ts';
 import { AttachmentLog, type WriteLogChoice } from './attachment-log.ts';
+import { BroughtHandOver } from './brought-hand-over.ts';
 import { DeviceFiles, SOCKET_MODE } from './device-files.ts';
 import type { DeviceHost } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
@@ -27,6 +29,7 @@ import { bindFields } from './log.ts';
 import { checkDeviceSocketPath, deviceSocketPath, inflightPath, writeLogPath } from './paths.ts';
 import type { StoredRecord } from './record.ts';
 import type { VirtualDeviceRecord } from './records.ts';
+import { type HandOverPeers, Successors } from './successors.ts';
 import { Turns } from './turns.ts';
 import { WriteCacheChoice } from './write-cache-choice.ts';
 
@@ -72,6 +75,8 @@ export interface AttachmentOptions {
   readonly createFrontend: CreateFrontend;
   /** The guest is on another host for good. */
   readonly onMoved?: () => Promise<void>;
+  /** Where it is left out nothing goes past the device's host. */
+  readonly handOverPeers?: HandOverPeers | undefined;
   /** Why this host's attachment is nobody's any more. */
   readonly whyFenced?: (record: VirtualDeviceRecord) => string | undefined;
   /** Tells one VMM's process from all others: see GuestGuard. */
@@ -92,6 +97,8 @@ export class Attachment {
   readonly #writeCache: WriteCacheChoice;
   readonly #files: DeviceFiles;
   readonly #passage: GuestPlace;
+  readonly #brought: BroughtHandOver;
+  readonly #successors: Successors | undefined;
   readonly #turns = new Turns();
   readonly #closing = new AbortController();
   readonly #log: Log;
@@ -130,18 +137,27 @@ export class Attachment {
       const onWhole = () => this.#passage.madeGood();
       this.#writeLog = new AttachmentLog({ ...options.writeLog, record, path, clock, log, events: this.events, onWhole });
     }
+    const ownLog = bindFields(log, { attachment: `${vm}/${name}` });
+    this.#brought = new BroughtHandOver({ record, deviceHost, log: ownLog });
+    const { handOverPeers: peers } = options;
+    if (peers !== undefined) {
+      const onSent = (to: string) => this.events.handOverSent(to);
+      this.#successors = new Successors({ attachment, peers, onSent, clock, log: ownLog });
+    }
+    const presenting = this.#brought.wrap(open);
     this.#passage = new GuestPlace({
       host: options.host,
       record,
       deviceHost,
-      open: this.#guard.guard(this.#writeLog?.wrap(open) ?? open),
+      open: this.#guard.guard(this.#writeLog?.wrap(presenting) ?? presenting),
       epoch: () => (this.#state.name === 'active' ? this.#state.epoch : undefined),
       // What a flush of the write log makes good; other disks have nothing, or nobody who could.
       waitsForFlush: this.#writeLog !== undefined,
       onSettled: () => this.#device.settled(),
       onMoved: options.onMoved ?? (async () => {}),
+      onFenced: (reason) => this.#keep(this.#guard.fence(reason)),
       clock,
-      log: bindFields(log, { attachment: `${vm}/${name}` }),
+      log: ownLog,
     });
     this.#device = new VirtualDevice({
       profile,
@@ -158,6 +174,7 @@ export class Attachment {
       },
       onArrived: () => this.#passage.arrived(),
       onLeft: () => this.#keep(this.#passage.left()),
+      onUndelivered: (undelivered, over) => this.#successors?.send(undelivered, over),
       clock,
       onState: (state) => this.#become(state),
     });
@@ -201,6 +218,22 @@ export class Attachment {
     if (guest?.left === 'unknown' && !arriving && this.#guard.isGone) await this.#leaveBehind();
   }
 
+  /** Whether `host` expects the guest, says that host. */
+  expectedAt(host: string, expected: boolean): void {
+    if (expected) this.#successors?.expected(host);
+    else this.#successors?.unexpected(host);
+  }
+
+  /** The guest comes from `host`. */
+  async comesFrom(host: string): Promise<void> {
+    await this.#options.record.change((value) => (value.from === host ? value : { ...value, from: host }));
+  }
+
+  /** What the guest left at `host`, which could not tell the device's host. Rejects with `denied` unless it is expected from there. */
+  brought(host: string, signed: SignedHandOver | null): Promise<void> {
+    return this.#brought.keep(host, signed);
+  }
+
   /** Whether the guest went to another host, which has made good what was left here. Rejects where the device's host does not say. */
   hasMoved(): Promise<boolean> {
     return this.#passage.hasMoved();
@@ -218,6 +251,7 @@ export class Attachment {
   async close(): Promise<void> {
     await this.#frontend?.close();
     this.#passage.close();
+    this.#successors?.close();
     this.#closing.abort();
     await this.#device.close();
     this.#writeLog?.close();

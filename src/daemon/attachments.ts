@@ -13,6 +13,7 @@ import type { VmDevice } from './preparation.ts';
 import { StoredRecord } from './record.ts';
 import type { VirtualDeviceRecord } from './records.ts';
 import type { RecordStore } from './store.ts';
+import type { HandOverPeers } from './successors.ts';
 
 export const ATTACHMENTS_MAX = 1024;
 
@@ -35,6 +36,7 @@ export interface AttachmentsOptions {
   /** Where it is left out the system's processes are looked at. */
   readonly identifyProcess?: (pid: number) => string;
   readonly writeLog?: WriteLogChoice;
+  readonly handOverPeers?: HandOverPeers;
   readonly clock: Clock;
   readonly log: Log;
   readonly events: EventRecorder;
@@ -169,12 +171,17 @@ export class Attachments {
       if (other === undefined) this.#checkRoom();
       const prepared = await deviceHost.prepare({ attachment, vm, name, from, check });
       if (check) return { isNew: false };
-      if (isReady) return { entry: other.describe(), isNew: false };
+      if (isReady) {
+        await other.comesFrom(from);
+        this.#tellExpected(other, true);
+        return { entry: other.describe(), isNew: false };
+      }
       if (other !== undefined) await this.#remove(key, other);
-      const made = await this.#expect(deviceHost, { vm, name, host, export: device.export }, prepared);
+      const made = await this.#expect(deviceHost, { vm, name, host, export: device.export, from }, prepared);
       this.#attachments.set(key, made);
       this.#options.log.info({ attachment: key, from, socket: made.socket }, 'attachment stands ready');
       made.events.expected(from);
+      this.#tellExpected(made, true);
       return { entry: made.describe(), isNew: true };
     });
   }
@@ -185,6 +192,7 @@ export class Attachments {
       const attachment = this.#attachments.get(key);
       if (!attachment?.record.arriving) return;
       const { host, attachment: id } = attachment.record;
+      this.#tellExpected(attachment, false);
       await this.#remove(key, attachment);
       attachment.events.removed([]);
       await this.#options
@@ -238,7 +246,7 @@ export class Attachments {
 
   async #expect(
     deviceHost: DeviceHost,
-    place: Pick<VirtualDeviceRecord, 'vm' | 'name' | 'host' | 'export'>,
+    place: Pick<VirtualDeviceRecord, 'vm' | 'name' | 'host' | 'export' | 'from'>,
     { attachment, profile, depth, writeCache, holdMs }: PreparedDevice,
   ): Promise<Attachment> {
     const { clock, membership, host } = this.#options;
@@ -260,6 +268,16 @@ export class Attachments {
       await Promise.allSettled([made.close(), made.forget(), deviceHost.unprepare(attachment)]);
       throw thrown;
     }
+  }
+
+  /** The host that the guest comes from, where that answers: it may have something to say that it cannot tell the device's host. */
+  #tellExpected({ record: { attachment, host, from } }: Attachment, expected: boolean): void {
+    const { handOverPeers, log } = this.#options;
+    if (handOverPeers === undefined || from === undefined || from === host) return;
+    handOverPeers.expect(from, attachment, expected).catch((thrown: unknown) => {
+      const reason = NetbusError.from(thrown).message;
+      log.debug({ attachment, from, reason }, 'the host that a guest comes from was not told where it is expected');
+    });
   }
 
   #make(record: VirtualDeviceRecord, deviceHost: DeviceHost): Attachment {

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { fenceAfterSchema, holdSchema, nameSchema } from '../api/types.ts';
 import type { ControlHandlers } from '../bus/control-link.ts';
 import { NetbusError } from '../device/errors.ts';
+import { signedHandOverSchema } from '../directory/signed-hand-over.ts';
 import { fencedNames } from './device-host.ts';
 import type { Exports } from './exports.ts';
 
@@ -24,6 +25,7 @@ const prepareSchema = z.object({
   check: z.boolean().optional(),
 });
 const settledSchema = z.object({ attachment: z.uuid(), epoch: z.number().int().min(1) });
+const presentSchema = z.object({ attachment: z.uuid(), signed: signedHandOverSchema });
 const fenceSchema = z.object({ host: nameSchema });
 const listSchema = z.object({ details: z.boolean().default(false) });
 const writeCacheSchema = z.object({ attachment: z.uuid(), enabled: z.boolean() });
@@ -46,6 +48,10 @@ export function createCallHandlers(exports: Exports): ControlHandlers {
     'attachment.whereabouts': async (peer, params) => ({
       ...places.whereabouts(peer, check(attachmentSchema, params).attachment),
     }),
+    'attachment.present': async (peer, params) => {
+      await places.present(peer, check(presentSchema, params));
+      return {};
+    },
     'attachment.settled': async (peer, params) => {
       const { attachment, epoch } = check(settledSchema, params);
       await places.settled(peer, attachment, epoch);

@@ -10,6 +10,7 @@ import { Bus } from '../bus/bus.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Member } from '../directory/directory.ts';
 import { type Identity, loadIdentity } from '../directory/identity.ts';
+import { verifyHandOver } from '../directory/signed-hand-over.ts';
 import { bounce } from '../filters/bounce.ts';
 import { createDiskFrontend } from '../frontends/vhost-user/disk-frontend.ts';
 import { type Address, formatAddress } from '../lib/address.ts';
@@ -29,6 +30,7 @@ import { Events } from './events.ts';
 import { Exports } from './exports.ts';
 import { checkFence, fenceHost } from './fence.ts';
 import { deviceGroup } from './group.ts';
+import { handOverHandlers, handOverPeers } from './hand-over-calls.ts';
 import { IdentityKeeper } from './identity-keeper.ts';
 import { IssuingDesk } from './issuing-desk.ts';
 import { openIssuingHost } from './issuing-host.ts';
@@ -97,6 +99,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
   // One that has expired stops nothing here: the devices of this host need no other one, and the issuing host renews its own.
   const identity = await loadIdentity(config.pki, clock, { expired: 'allowed' });
   checkIdentity(config, identity);
+  let presentIdentity = identity;
   const socketGroup = await deviceGroup(config);
   const bootId = options.bootId ?? (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
 
@@ -134,6 +137,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     openExport: diskOpener(clock, log),
     membershipOf: (name) => membership.numberOf(name),
     isMember,
+    verifyHandOver: (signed) => verifyHandOver(signed, { ca: identity.ca, cluster: config.cluster, directory, clock }),
     clock,
     log,
     events,
@@ -158,6 +162,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
         ...createCallHandlers(exports),
         ...vmDeviceHandlers(() => attachments),
         ...keptLogHandlers(() => attachments),
+        ...handOverHandlers(() => attachments),
         ...createMigrationHandlers({
           entries: () => attachments.entries(),
           prepare: (...given) => preparation.prepare(...given),
@@ -195,6 +200,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
       askKeptPage: (from, attachment, after) => askKeptPage(bus.links, from, attachment, after),
       allocate: (bytes) => NativeRegion.allocate(bytes),
     },
+    handOverPeers: handOverPeers(bus.links, () => presentIdentity),
     clock,
     log,
     events,
@@ -235,7 +241,10 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     files: config.pki,
     identity,
     ...(directory.signed && { renew: (...given) => membership.renew(...given) }),
-    use: (renewed) => bus.useIdentity(renewed),
+    use: (renewed) => {
+      presentIdentity = renewed;
+      bus.useIdentity(renewed);
+    },
     clock,
     log,
     events,

@@ -3,6 +3,7 @@ import type { Filter } from '../device/device.ts';
 import type { NetbusError } from '../device/errors.ts';
 import type { Profile } from '../device/profile.ts';
 import type { OpenSession } from '../device/source.ts';
+import type { SignedHandOver } from '../directory/signed-hand-over.ts';
 import { type ExportListing, userName } from './export-entry.ts';
 import type { CreatedAttachment, Exports } from './exports.ts';
 import type { AttachmentRecord } from './records.ts';
@@ -48,6 +49,12 @@ export interface PreparedDevice extends CreatedAttachment {
   readonly holdMs?: number | undefined;
 }
 
+/** What the last host of a VM signed, for the attachment's device host. */
+export interface PresentRequest {
+  readonly attachment: string;
+  readonly signed: SignedHandOver;
+}
+
 /** Where an attachment is, by its device's host. */
 export interface Whereabouts {
   /** Where the VM is. */
@@ -74,6 +81,8 @@ export interface DeviceHost {
   /** It is not, any more. Unknown is success. */
   unprepare(attachment: string): Promise<void>;
   whereabouts(attachment: string): Promise<Whereabouts>;
+  /** The VM's last host could not say itself what its guest left: see Places. Rejects with `ended` where that is not for now (any more). */
+  present(request: PresentRequest): Promise<void>;
   /** What was left at the VM's last host is good: a flush under `epoch` was answered. Rejects with `ended` where that epoch is over. */
   settled(attachment: string, epoch: number): Promise<void>;
   /** `host` is dead, says whoever calls. Resolves with the attachments that it has lost, as `host:vm/name`. */
@@ -127,6 +136,10 @@ export class LocalDeviceHost implements DeviceHost {
 
   async whereabouts(attachment: string): Promise<Whereabouts> {
     return this.#exports.places.whereabouts(this.#host, attachment);
+  }
+
+  present(request: PresentRequest): Promise<void> {
+    return this.#exports.places.present(this.#host, request);
   }
 
   settled(attachment: string, epoch: number): Promise<void> {

@@ -17,7 +17,7 @@ import { Export, type OpenExport } from './export.ts';
 import { describeExport, type ExportListing, listExport, userName } from './export-entry.ts';
 import { addedEvent, attachedEvent, grownEvent, removedEvent, reopenedEvent, sessionLostEvent } from './export-events.ts';
 import { ATTACHMENT_DEPTH, ATTACHMENTS_SERVED_MAX, type Attached, ExportTable } from './export-table.ts';
-import { Places, withTimes } from './places.ts';
+import { Places, type VerifyHandOver, withTimes } from './places.ts';
 import { StoredRecord } from './record.ts';
 import type { AttachmentRecord, ExportRecord } from './records.ts';
 import { diskSerial } from './serial.ts';
@@ -37,6 +37,8 @@ export interface ExportsOptions {
   readonly membershipOf?: (host: string) => string | undefined;
   /** False for a host that was evicted: its calls may still be on their way. All are where it is left out. */
   readonly isMember?: (host: string) => boolean;
+  /** See Places; where it is left out, no hand-over is taken from another host than the one that it is of. */
+  readonly verifyHandOver?: VerifyHandOver;
   readonly clock: Clock;
   readonly log: Log;
   readonly events: EventRecorder;
@@ -66,10 +68,10 @@ export class Exports {
   readonly #adding = new Set<string>();
 
   constructor(options: ExportsOptions) {
-    const { log, events } = options;
+    const { log, events, verifyHandOver: verify } = options;
     this.#options = options;
     this.#table = new ExportTable(options);
-    this.places = new Places({ table: this.#table, log, events });
+    this.places = new Places({ table: this.#table, log, events, verify });
   }
 
   get all(): Iterable<Export> {

@@ -19,6 +19,7 @@ function setUp(options: { arriving?: true; waitsForFlush?: boolean } = {}) {
     settled: [] as [string, number][],
     settledHere: 0,
     moved: 0,
+    fenced: [] as string[],
     opened: 0,
     closed: 0,
   };
@@ -54,6 +55,7 @@ function setUp(options: { arriving?: true; waitsForFlush?: boolean } = {}) {
     waitsForFlush: options.waitsForFlush ?? false,
     onSettled: () => void world.settledHere++,
     onMoved: async () => void world.moved++,
+    onFenced: (reason) => void world.fenced.push(reason),
     clock,
     log: silentLog,
   });
@@ -129,6 +131,16 @@ test('a guest that came: all know it when what it left is noted here and flushed
   passage.madeGood();
   await pass(10_000);
   assert.equal(world.settled.length, 1);
+});
+
+test('a host that was fenced keeps that in mind, and looks no more', async () => {
+  const { world, passage, pass } = setUp();
+  world.where = new NetbusError('fenced', 'the device was taken from host m1');
+  passage.opened();
+  await pass(0);
+  world.where = { ...HERE, host: 'm2', settled: true };
+  await pass(100_000);
+  assert.deepEqual([world.fenced, world.moved], [['the device was taken from host m1'], 0]);
 });
 
 test('without a write log there is no flush to wait for', async () => {

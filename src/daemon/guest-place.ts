@@ -30,6 +30,8 @@ export interface GuestPlaceOptions {
   readonly onSettled: () => void;
   /** The guest is elsewhere, and nothing of it is needed here any more. */
   readonly onMoved: () => Promise<void>;
+  /** It was taken from this host. */
+  readonly onFenced: (reason: string) => void;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -102,7 +104,7 @@ export class GuestPlace {
 
   /** The guest took something here and has left: what it left is in place of what it came with. */
   async left(): Promise<void> {
-    if (this.#arriving) await this.#options.record.change(({ arriving: _, ...value }) => value);
+    if (this.#arriving) await this.#options.record.change(hereForGood);
   }
 
   /** What the guest had not flushed elsewhere is on stable storage. */
@@ -138,7 +140,7 @@ export class GuestPlace {
       const present = epoch();
       if (present === undefined) throw new NetbusError('unreachable', 'the device is away at this moment');
       await deviceHost.settled(record.value.attachment, present);
-      await record.change(({ arriving: _, ...value }) => value);
+      await record.change(hereForGood);
       log.info({}, 'the guest is here for good');
       onSettled();
     } catch (thrown) {
@@ -164,7 +166,8 @@ export class GuestPlace {
     } catch (thrown) {
       const { code, message } = NetbusError.from(thrown);
       this.#trouble = message;
-      if (code !== 'not_found' && code !== 'denied' && code !== 'fenced') this.#wait(LOOK_AWAY_MS);
+      if (code === 'fenced') this.#options.onFenced(message);
+      else if (code !== 'not_found' && code !== 'denied') this.#wait(LOOK_AWAY_MS);
     }
   }
 
@@ -177,4 +180,8 @@ export class GuestPlace {
       this.#isBusy = false;
     }
   }
+}
+
+function hereForGood({ arriving: _, from: __, signed: ___, ...record }: VirtualDeviceRecord): VirtualDeviceRecord {
+  return record;
 }

@@ -4,6 +4,7 @@ import { TestHost } from '../../test/support/daemon/exports.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { HandOver } from '../device/hand-over.ts';
 import type { Session } from '../device/source.ts';
+import type { StatedHandOver } from '../directory/signed-hand-over.ts';
 
 const left: HandOver = { queues: [{ fetched: 9, usedIndex: 7, heads: [3, 1], lastBatch: [] }] };
 const UNKNOWN = '00000000-0000-4000-8000-000000000000';
@@ -304,6 +305,83 @@ describe('places', () => {
     host.clock.advance(600_000);
     await session('m3', id).activate();
     await assert.rejects(attach('m2', 'all', { takeover: true }), { code: 'in_use', message: /netbus fence m3$/ });
+  });
+
+  describe('a hand-over that comes signed', () => {
+    let id: string;
+    let ends: NetbusError[];
+    const signed = { text: 't', signature: 's', certificates: 'c' };
+    const says = (more: Partial<StatedHandOver> = {}) => {
+      host.verifyHandOver = (given) => {
+        assert.equal(given, signed);
+        return { host: 'm2', attachment: id, epoch: 1, left, ...more };
+      };
+    };
+    const present = (by: string) => host.exports.places.present(by, { attachment: id, signed });
+    beforeEach(async () => {
+      id = await attach('m2');
+      ends = [];
+      await session('m2', id, ends).activate();
+      await host.exports.places.prepare('m3', request(id, 'm2'));
+      says();
+      told();
+    });
+
+    test("is as that host's own, once", async () => {
+      const late = session('m2', id);
+      await present('m3');
+      assert.deepEqual(host.exports.record(id)!.handOver, left);
+      assert.deepEqual(
+        ends.map(({ message }) => message),
+        ['host m3 brought what host m2 handed over'],
+      );
+      // What was said before, and comes now.
+      await assert.rejects(late.activate(), { code: 'ended' });
+      await assert.rejects(present('m3'), { code: 'ended', message: /m2 does not hold the lease under epoch 1/ });
+      const { epoch, handOver } = await session('m3', id).activate();
+      assert.deepEqual([epoch, handOver], [2, left]);
+      // Its own word is too late, and does no harm.
+      await session('m2', id).quiesced(left);
+      await assert.rejects(present('m3'), { code: 'denied' });
+      assert.equal(host.exports.record(id)!.lease.holder, 'm3');
+      assert.deepEqual(told(), [
+        'export.handed-over: m2:web/disk gave the device back, with 2 requests unfinished, for host m3',
+        'export.moved: m3:web/disk has the device (epoch 2): the VM came from host m2',
+      ]);
+    });
+
+    test('is void once that host was granted anew', async () => {
+      await session('m2', id).activate();
+      await assert.rejects(present('m3'), { code: 'ended' });
+      await session('m2', id).quiesced({ queues: [] });
+      await session('m2', id).activate();
+      await assert.rejects(present('m3'), { code: 'ended' });
+      assert.deepEqual(host.exports.record(id)!.lease, { epoch: 3, holder: 'm2' });
+    });
+
+    test('is refused where it is of a host that has not the lease, of another epoch or attachment, or brought by another host', async () => {
+      const before = host.exports.record(id);
+      for (const epoch of [2, 7]) {
+        says({ epoch });
+        await assert.rejects(present('m3'), { code: 'ended' });
+      }
+      for (const other of ['m3', 'm4']) {
+        says({ host: other });
+        await assert.rejects(present('m3'), { code: 'ended' });
+      }
+      says({ attachment: UNKNOWN });
+      await assert.rejects(present('m3'), { code: 'denied', message: /another attachment/ });
+      says();
+      for (const other of ['m2', 'm4']) await assert.rejects(present(other), { code: 'denied' });
+      host.verifyHandOver = () => {
+        throw new NetbusError('denied', 'tampered with');
+      };
+      await assert.rejects(present('m3'), { code: 'denied', message: 'tampered with' });
+      assert.deepEqual([host.exports.record(id), ends], [before, []]);
+      says();
+      await host.exports.places.fence('m1', 'm2');
+      await assert.rejects(present('m3'), { code: 'fenced' });
+    });
   });
 
   test('an evicted host that was only expected, or was there before, is dropped; one that has the VM takes all with it', async () => {

@@ -13,29 +13,43 @@ import {
   takesPart,
   unprepared,
 } from '../device/succession.ts';
+import type { SignedHandOver, StatedHandOver } from '../directory/signed-hand-over.ts';
 import type { Log } from '../lib/log.ts';
-import type { AttachToExport, ExpectedDevice, PreparedDevice, PrepareRequest, Whereabouts } from './device-host.ts';
+import type {
+  AttachToExport,
+  ExpectedDevice,
+  PreparedDevice,
+  PrepareRequest,
+  PresentRequest,
+  Whereabouts,
+} from './device-host.ts';
 import type { EventRecorder } from './events.ts';
 import { userName } from './export-entry.ts';
 import { fencedEvent } from './export-events.ts';
 import { ATTACHMENT_DEPTH, type Attached, type ExportTable } from './export-table.ts';
 import type { AttachmentRecord } from './records.ts';
 
+export type VerifyHandOver = (signed: SignedHandOver) => StatedHandOver;
+
 export interface PlacesOptions {
   readonly table: ExportTable;
   readonly log: Log;
   readonly events: EventRecorder;
+  /** Throws `denied` where it is not what a present member signed. */
+  readonly verify?: VerifyHandOver | undefined;
 }
 
 export class Places {
   readonly #table: ExportTable;
   readonly #log: Log;
   readonly #events: EventRecorder;
+  readonly #verify: VerifyHandOver | undefined;
 
-  constructor({ table, log, events }: PlacesOptions) {
+  constructor({ table, log, events, verify }: PlacesOptions) {
     this.#table = table;
     this.#log = log;
     this.#events = events;
+    this.#verify = verify;
   }
 
   /** What host `from` has for its VM here; `allowed`: `caller` may use it, too. */
@@ -94,6 +108,24 @@ export class Places {
     const isNeeded = host === caller ? handOver !== undefined || previous !== undefined : comes;
     const keepsLog = handOver?.unflushed?.log?.host === caller;
     return { host, ...lease, ...(standby && { standby: standby.host }), settled: !isNeeded && !keepsLog };
+  }
+
+  /**
+   * What the last host of a VM signed, because it could not say it here itself: `caller`, where the VM is expected, brings it. Throws `denied` where it is not to
+   * be believed or not for `caller`, `ended` where that host does not hold the lease under that epoch, `device` where the export is not ready.
+   */
+  async present(caller: string, { attachment, signed }: PresentRequest): Promise<void> {
+    const { target } = this.#table.findAttached(attachment);
+    this.#table.checkAllowed(target, caller);
+    if (this.#verify === undefined) throw new NetbusError('denied', 'this host takes no hand-over from another one');
+    const { host, epoch, left, ...stated } = this.#verify(signed);
+    if (stated.attachment !== attachment)
+      throw new NetbusError('denied', `what host ${host} signed is of another attachment: ${stated.attachment}`);
+    await target.served(attachment).attachment.present({ from: host, to: caller, epoch, left });
+    this.#log.warn(
+      { export: target.name, attachment, host, epoch, standby: caller },
+      'a hand-over came signed, by the host that the VM goes to',
+    );
   }
 
   /** A flush of `caller` under `epoch` covers what was acknowledged elsewhere. Throws `ended` where that epoch is over. */

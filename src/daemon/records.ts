@@ -4,6 +4,7 @@ import { holdSchema, nameSchema } from '../api/types.ts';
 import { handOverSchema } from '../device/hand-over.ts';
 import { profileSchema } from '../device/profile.ts';
 import { FENCED_HOSTS_MAX } from '../device/succession.ts';
+import { signedHandOverSchema } from '../directory/signed-hand-over.ts';
 import { leftStates } from '../frontends/vhost-user/left-requests.ts';
 
 const timeSchema = z.string().max(64);
@@ -90,6 +91,10 @@ export const virtualDeviceRecordSchema = z.strictObject({
   membership: z.string().max(64).optional(),
   /** The guest is expected from another host, by a live migration; left out where it is here. */
   arriving: z.literal(true).optional(),
+  /** Where it comes from; while it is expected. */
+  from: nameSchema.optional(),
+  /** What that host could not tell the device's host itself; while it is expected. */
+  signed: signedHandOverSchema.optional(),
   /** Why it is nobody's any more: the guest gets errors until it is detached. Left out while that is not so. */
   fenced: z.string().max(2000).optional(),
   /** How long requests wait for a device that is away before they fail, in milliseconds; left out = for ever. */

@@ -6,7 +6,15 @@ import type { Target } from '../bus/dial.ts';
 import { NetbusError } from '../device/errors.ts';
 import { type Profile, profileSchema } from '../device/profile.ts';
 import type { OpenSession } from '../device/source.ts';
-import type { AttachToExport, DeviceHost, ExpectedDevice, PreparedDevice, PrepareRequest, Whereabouts } from './device-host.ts';
+import type {
+  AttachToExport,
+  DeviceHost,
+  ExpectedDevice,
+  PreparedDevice,
+  PrepareRequest,
+  PresentRequest,
+  Whereabouts,
+} from './device-host.ts';
 import type { ExportListing } from './export-entry.ts';
 import { ATTACHMENTS_SERVED_MAX } from './export-table.ts';
 import type { CreatedAttachment } from './exports.ts';
@@ -117,6 +125,10 @@ export class RemoteDeviceHost implements DeviceHost {
 
   whereabouts(attachment: string): Promise<Whereabouts> {
     return this.#ask('attachment.whereabouts', { attachment }, whereaboutsSchema);
+  }
+
+  async present(request: PresentRequest): Promise<void> {
+    await this.#call('attachment.present', request);
   }
 
   async settled(attachment: string, epoch: number): Promise<void> {

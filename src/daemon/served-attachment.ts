@@ -87,6 +87,11 @@ export class ServedAttachment {
     return known.open > 0 ? 0 : this.#clock.now() - known.endedAt;
   }
 
+  /** See Lease.present. */
+  present(said: Parameters<Lease['present']>[0]): Promise<void> {
+    return this.#lease.present(said);
+  }
+
   /** `host` is dead: see Lease.fence. */
   fence(host: string, cause: NetbusError): Promise<void> {
     return this.#lease.fence(host, cause);

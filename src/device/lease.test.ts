@@ -172,6 +172,23 @@ test('a later session that was granted nothing says what an earlier one left: it
   assert.equal(earlier.guest.pushAll(), 0);
 });
 
+test('what another host brings of it ends its I/O first, and is stored with the lease', async () => {
+  const made = setUp({ state: { lease: { epoch: 7, holder: null }, standby: { host: 'm3' } } });
+  const { record, lease, diary } = made;
+  const ended: NetbusError[] = [];
+  const earlier = await busy(made, (cause) => ended.push(cause));
+  const presenting = lease.present({ from: 'm2', to: 'm3', epoch: 8, left });
+  await turn();
+  assert.deepEqual([record.value.lease.holder, ended.length], ['m2', 0]);
+  earlier.release();
+  await presenting;
+  const { host, handOver, lease: stored } = record.value;
+  assert.deepEqual([host, handOver, stored], ['m2', left, { epoch: 8, holder: null }]);
+  assert.deepEqual(diary.slice(2), ['store 8 null'], 'one write');
+  assert.deepEqual([ended.map(({ code }) => code), lease.active], [['ended'], false]);
+  assert.equal(earlier.guest.pushAll(), 0);
+});
+
 test('a session hears nothing of what it gives back itself', async () => {
   const { lease, record } = setUp();
   const ended: NetbusError[] = [];

@@ -8,7 +8,7 @@ import { NetbusError } from './errors.ts';
 import { HAND_OVER_BYTES_MAX, type HandOver } from './hand-over.ts';
 import type { Profile } from './profile.ts';
 import type { BackendSource, Grant, Session } from './source.ts';
-import { fenced, granted, quiesced, type Succession } from './succession.ts';
+import { fenced, granted, presented, quiesced, type Succession } from './succession.ts';
 
 /** Where the state is kept. Others change it, too: where the VM is expected, for example. */
 export interface LeaseRecord {
@@ -89,6 +89,17 @@ export class Lease {
     await this.#inTurn(async () => {
       if (this.#held?.host === host) await this.#displace(cause);
       await this.#record.change((state) => fenced(state, host));
+    });
+  }
+
+  /** See `presented` in succession.ts. All I/O of host `from` has ended when it resolves, and what its sessions say late has no effect. */
+  async present(said: { from: string; to: string; epoch: number; left: HandOver }): Promise<void> {
+    await this.#inTurn(async () => {
+      checkSize(said.left);
+      presented(this.#record.value, said);
+      this.#newest.set(said.from, ++this.#opened);
+      await this.#displace(new NetbusError('ended', `host ${said.to} brought what host ${said.from} handed over`));
+      await this.#record.change((state) => presented(state, said));
     });
   }
 

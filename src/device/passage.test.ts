@@ -74,6 +74,60 @@ test('a VMM that went while nobody was here: what is known of its queues is hand
   await virtual.close();
 });
 
+test('what does not reach the device in time goes another way, under the last epoch, until it has or the guest goes on here', async () => {
+  const sent: { epoch: number; left: HandOver; over: AbortSignal }[] = [];
+  const { host, virtual, clock } = setUp({ onUndelivered: (undelivered, over) => sent.push({ ...undelivered, over }) });
+  const guest = await cutOff({ host, virtual });
+  host.reachable = false;
+  await virtual.passage.leave([QUEUE], AbortSignal.abort());
+  await guest.close();
+  clock.advance(10_000);
+  await turn();
+  assert.deepEqual(
+    sent.map(({ epoch, left, over }) => [epoch, left, over.aborted]),
+    [[1, { queues: [QUEUE] }, false]],
+  );
+  host.reachable = true;
+  clock.advance(2_000);
+  await turn();
+  assert.deepEqual([host.left.length, sent.length, sent[0].over.aborted], [1, 1, true]);
+
+  const again = await cutOff({ host, virtual });
+  host.reachable = false;
+  await virtual.passage.leave([QUEUE], AbortSignal.abort());
+  await again.close();
+  assert.deepEqual([sent.length, sent[1].epoch, sent[1].over.aborted], [2, 2, false]);
+  const here = use(virtual);
+  assert.equal(sent[1].over.aborted, true);
+  await here.close();
+  await virtual.close();
+});
+
+test('nothing goes another way where the device has it in time, nothing was taken, or no grant is known', async () => {
+  const sent: unknown[] = [];
+  const onUndelivered = (undelivered: unknown) => sent.push(undelivered);
+  const { virtual } = setUp({ onUndelivered });
+  const guest = use(virtual);
+  await ask(guest, DiskKind.flush);
+  await guest.quiesce(never);
+  const bound = new AbortController();
+  await virtual.passage.leave([QUEUE], bound.signal);
+  bound.abort();
+  await guest.close();
+  await virtual.close();
+
+  for (const options of [{ arriving: true }, {}]) {
+    const other = setUp({ onUndelivered, ...options });
+    other.host.reachable = false;
+    const unused = use(other.virtual);
+    await unused.quiesce(AbortSignal.abort());
+    await other.virtual.passage.leave([{ ...QUEUE, fetched: 0 }], AbortSignal.abort());
+    await unused.close();
+    await other.virtual.close();
+  }
+  assert.deepEqual(sent, []);
+});
+
 test('an answer that asking again does not change ends it', async () => {
   const { host, virtual, clock } = setUp();
   const guest = await cutOff({ host, virtual });

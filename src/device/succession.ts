@@ -70,6 +70,25 @@ export function quiesced<State extends Succession>(state: State, host: string, l
   return change(state, { ...released, ...placeOf(previous), previous: undefined, standby: placeOf(state) });
 }
 
+/**
+ * What `from` says that its guest left, brought by `to`, where the VM is expected: as if `from` had said it itself. It holds for the lease that `from` has
+ * under just that epoch, so it is of no use a second time. Throws `fenced`, `denied`, or `ended` where that lease is over.
+ */
+export function presented<State extends Succession>(
+  state: State,
+  { from, to, epoch, left }: { from: string; to: string; epoch: number; left: HandOver },
+): State {
+  checkNotFenced(state, to);
+  const { host, lease, standby } = state;
+  if (standby?.host !== to) throw stranger(state, to);
+  if (host === from && lease.holder === from && lease.epoch === epoch) return quiesced(state, from, left);
+  checkNotFenced(state, from);
+  throw new NetbusError(
+    'ended',
+    `host ${from} does not hold the lease under epoch ${epoch} (any more): what it left then is not for now`,
+  );
+}
+
 /** The VM is expected at `place`, and no longer at another host where it was expected before. Throws `in_use` where it is there already. */
 export function prepared<State extends Succession>(state: State, place: Place): State {
   const { host } = place;

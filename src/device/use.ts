@@ -27,8 +27,10 @@ const UNFLUSHED_LOST =
 /** What is known of one guest's writes. It spans its uses: a VM that is stopped and goes on is the same guest. */
 export interface GuestHistory {
   readonly replay: DiskReplay;
-  /** The latest grant. */
+  /** The latest grant that served. */
   grant?: Grant;
+  /** Of the latest grant at all. */
+  epoch?: number;
   /** Acknowledged writes may be lost, or the host was fenced: nothing more may succeed for this guest. */
   failure?: NetbusError;
 }
@@ -65,6 +67,9 @@ export class Use {
   /** What the guest left behind, once that is known; undefined: the lease stays with this host. */
   readonly #left: Promise<HandOver | 'unchanged' | undefined>;
   #isLeaving = false;
+  /** Aborted when what the guest left is with the device's host, or of no use any more. */
+  readonly #told = new AbortController();
+  #isUndelivered = false;
   #tellLeft!: (left: HandOver | 'unchanged' | undefined) => void;
   /** Wakes whoever waits: the device was lost (why), or the use was stopped. */
   #wake: (cause?: NetbusError) => void = () => {};
@@ -150,6 +155,7 @@ export class Use {
     if (connection.ended !== undefined) throw connection.ended;
     if (this.#stopped) return;
     const grant = await session.activate();
+    this.#history.epoch = grant.epoch;
     this.#owner.granted(grant);
     const isOver = () => this.#connection !== connection || this.#stopped || connection.ended !== undefined;
     // What answers with errors meanwhile owes nobody anything after this.
@@ -237,15 +243,17 @@ export class Use {
   }
 
   /** See Passage. After the slot was quiesced. */
-  leave(left: HandOver | 'unchanged', signal: AbortSignal): Promise<void> {
+  async leave(left: HandOver | 'unchanged', signal: AbortSignal): Promise<void> {
     this.#isLeaving = true;
     this.#tellLeft(left);
-    return within(signal, this.ended);
+    await within(signal, this.ended);
+    if (signal.aborted) this.#undelivered(left);
   }
 
   /** Whatever it still tries to hand over stays here. */
   abandon(): void {
     this.#abandoned = true;
+    this.#told.abort();
     this.#tellLeft(undefined);
     this.#endSession();
     this.#wake();
@@ -266,6 +274,7 @@ export class Use {
     this.#hold.end();
     const left = await this.#left;
     if (left !== undefined) await this.#giveBack(left);
+    this.#told.abort();
     this.#endSession();
   }
 
@@ -282,11 +291,20 @@ export class Use {
         this.#endSession();
         const cause = NetbusError.from(thrown);
         if (FINAL_REFUSALS.has(cause.code)) return;
+        this.#undelivered(left);
         this.#connecting(cause);
         await this.#pause(retryMs, woken);
         retryMs = Math.min(2 * retryMs, RETRY_LASTING_MAX_MS);
       }
     }
+  }
+
+  /** Others may bring it to the device's host meanwhile. Of a grant that this host does not know of nobody could say anything. */
+  #undelivered(left: HandOver | 'unchanged'): void {
+    const { epoch } = this.#history;
+    if (this.#isUndelivered || this.#told.signal.aborted || left === 'unchanged' || epoch === undefined) return;
+    this.#isUndelivered = true;
+    this.#options.onUndelivered?.({ epoch, left }, this.#told.signal);
   }
 
   /** For the last word of a session that has ended. Undefined where nobody wants it any more. */

@@ -48,6 +48,11 @@ export interface VirtualDeviceOptions {
   readonly onArrived?: () => void;
   /** It has left again, and had taken something. */
   readonly onLeft?: () => void;
+  /**
+   * What the guest left, under `epoch`, did not reach the device's host in time. Once for each time that it leaves; `over` is aborted when it has, or the guest
+   * goes on here.
+   */
+  readonly onUndelivered?: (undelivered: { epoch: number; left: HandOver }, over: AbortSignal) => void;
   /** How long requests wait for a device that is away before they fail, in milliseconds; for ever where it is left out. */
   readonly holdMs?: number | undefined;
   readonly clock: Clock;

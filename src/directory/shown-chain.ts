@@ -23,29 +23,44 @@ export function checkShownChain(
       'its CA is not the one of the token: the address is of a host of another cluster, or somebody stands in between',
     );
   }
-  const chain = [own, ...above];
+  checkChain([own, ...above], { cluster: token.cluster, host, whose: 'the inviting host' }, clock, refused);
+}
+
+/**
+ * `chain` begins with the certificate of host `host` and ends with the root, which the caller trusts already. Throws `denied` where it is none, naming `whose`
+ * it is, or what `refuse` makes of the reason.
+ */
+export function checkChain(
+  chain: readonly X509Certificate[],
+  { cluster, host, whose }: { cluster: string; host: string; whose: string },
+  clock: Clock,
+  refuse: (reason: string) => NetbusError,
+): void {
+  const [own, ...above] = chain;
+  const root = above.at(-1);
+  if (root === undefined || above.length > 2) throw refuse('it shows no root certificate, or too many certificates');
   for (const [i, certificate] of chain.entries()) {
     const issuer = chain[i + 1] ?? root;
     if (!issuer.ca || !certificate.checkIssued(issuer) || !certificate.verify(issuer.publicKey)) {
-      throw refused(`its certificates are no chain up to the CA of cluster ${token.cluster}`);
+      throw refuse(`its certificates are no chain up to the CA of cluster ${cluster}`);
     }
-    checkDates(certificate, clock);
+    checkDates(certificate, whose, clock);
   }
-  if (above.length === 2 && above[0].subjectAltName !== `URI:${clusterUri(token.cluster)}`) {
-    throw refused(`its issuing certificate is not of cluster ${token.cluster}`);
+  if (above.length === 2 && above[0].subjectAltName !== `URI:${clusterUri(cluster)}`) {
+    throw refuse(`its issuing certificate is not of cluster ${cluster}`);
   }
   const identity = identityOfSubjectAltName(own.subjectAltName);
-  if (identity?.cluster !== token.cluster) throw refused(`its certificate is not of a host of cluster ${token.cluster}`);
-  if (identity.host !== host) throw refused(`its certificate is of host ${identity.host}, not ${host}`);
+  if (identity?.cluster !== cluster) throw refuse(`its certificate is not of a host of cluster ${cluster}`);
+  if (identity.host !== host) throw refuse(`its certificate is of host ${identity.host}, not ${host}`);
 }
 
-function checkDates({ validFrom, validTo }: X509Certificate, clock: Clock): void {
+function checkDates({ validFrom, validTo }: X509Certificate, whose: string, clock: Clock): void {
   const now = clock.wallTime();
   const [begin, end] = [Date.parse(validFrom), Date.parse(validTo)];
   if (now >= begin && now <= end) return;
   const dates = now > end ? `expired at ${isoTime(end)}` : `is valid from ${isoTime(begin)} on`;
   const advice = `it is ${isoTime(now)} by this host's clock: check the clocks of both hosts`;
-  throw new NetbusError('denied', `a certificate of the inviting host ${dates}, and ${advice}`);
+  throw new NetbusError('denied', `a certificate of ${whose} ${dates}, and ${advice}`);
 }
 
 function isoTime(time: number): string {

@@ -10,7 +10,7 @@ import { NetbusError } from '../device/errors.ts';
 import type { Clock } from '../lib/clock.ts';
 import { bounded, pause } from './bounded.ts';
 import { checkMigratable, type Migratable, restoreCapabilities, setCapabilities } from './migratable.ts';
-import { CANCEL_MS_MAX, CANCEL_PAUSE_MS, END_THE_DESTINATION, resume } from './migration-cancel.ts';
+import { CANCEL_MS_MAX, CANCEL_PAUSE_MS, END_THE_DESTINATION, resume, wakeCancelled } from './migration-cancel.ts';
 import { isUnderWay, type MigratedRam, type MigrationState, migrationState, statusOf } from './migration-state.ts';
 import { type QmpConnection, refusalOf } from './qmp-connection.ts';
 import type { QmpEvents } from './qmp-events.ts';
@@ -260,6 +260,7 @@ class LiveMigration {
         );
       }
       await pause(clock, CANCEL_PAUSE_MS);
+      if (state.status === 'cancelling') await wakeCancelled(this.#qmp);
     }
   }
 

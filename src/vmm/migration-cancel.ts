@@ -24,9 +24,21 @@ export async function cancelMigration(qmp: QmpConnection, clock: Clock): Promise
   while (isUnderWay(await migrationState(qmp))) {
     if (clock.now() >= end) throw new NetbusError('timeout', `QEMU did not cancel within ${CANCEL_MS_MAX / 1000} s`);
     await pause(clock, CANCEL_PAUSE_MS);
+    await wakeCancelled(qmp);
   }
   // Whoever began it may have been killed at the switch-over: the guest is stopped for it.
   await resume(qmp, clock, state.status === 'pre-switchover');
+}
+
+/**
+ * A cancellation that comes in the moment between the stop of the guest and `pre-switchover` is noted by QEMU (7.2), whose migration then waits to be
+ * continued all the same. Told so it looks, and ends. Without effect where it does not wait.
+ */
+export async function wakeCancelled(qmp: QmpConnection): Promise<void> {
+  await qmp.execute('migrate-continue', { state: 'cancelling' }).catch((thrown: unknown) => {
+    // It is in another state by now.
+    if (NetbusError.from(thrown).code !== 'device') throw thrown;
+  });
 }
 
 /** Lets the guest go on after a migration that did not happen. `ours`: it is stopped for the migration, and not by somebody else. */

@@ -48,6 +48,8 @@ function checkPlace(world: World, vm: SimVm, hosts: readonly SimHost[]): void {
   for (const other of hosts) {
     if (other === vm.host) continue;
     const entry = other.entryOf(vm.key);
+    // What was taken from a host stays there, with the reason, until people detach it.
+    if (entry?.state === 'failed' && record.fenced?.includes(other.name)) continue;
     if (entry !== undefined) violated(`${other.name} has it, too: ${entry.state} (${entry.reason ?? 'no reason'})`);
     if (existsSync(other.logPath(vm.key))) violated(`${other.name} has a write log of it`);
   }

@@ -1,4 +1,5 @@
 /** The exports of a host on disks of nothing, with records in a folder of its own. */
+import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -6,6 +7,7 @@ import { openNullSource } from '../../../src/backends/null/null.ts';
 import type { NewEvent } from '../../../src/daemon/events.ts';
 import type { DeviceFailure, OpenExport } from '../../../src/daemon/export.ts';
 import { Exports } from '../../../src/daemon/exports.ts';
+import type { VerifyHandOver } from '../../../src/daemon/places.ts';
 import { attachmentRecordSchema, exportRecordSchema } from '../../../src/daemon/records.ts';
 import { RecordStore } from '../../../src/daemon/store.ts';
 import { NetbusError } from '../../../src/device/errors.ts';
@@ -68,6 +70,7 @@ export class TestHost {
   exports!: Exports;
   membershipOf: (host: string) => string | undefined = () => undefined;
   isMember: (host: string) => boolean = () => true;
+  verifyHandOver: VerifyHandOver = () => assert.fail('nothing was signed');
 
   /** Starts, or starts again, from what is stored. */
   async start(host = 'm1'): Promise<this> {
@@ -88,6 +91,7 @@ export class TestHost {
       events,
       membershipOf: (name) => this.membershipOf(name),
       isMember: (name) => this.isMember(name),
+      verifyHandOver: (signed) => this.verifyHandOver(signed),
     });
     for (const record of stored.records.values()) {
       const own = storedAttachments.filter((attachment) => attachment.export === record.name);
