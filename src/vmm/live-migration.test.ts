@@ -48,6 +48,8 @@ class FakeQemu {
   };
   status: string | undefined;
   runState = 'running';
+  /** It was cancelled between the stop of the guest and the wait for `migrate-continue`. */
+  sleepsOverCancel = false;
   /** Of one that is completed, as QEMU 7.2 has them. */
   looksWithoutTimes = 0;
   extra: object = {};
@@ -81,6 +83,10 @@ class FakeQemu {
   }
 
   #run({ execute, arguments: parameters, id }: Command): void {
+    if (execute === 'migrate-continue' && parameters.state === 'cancelling') {
+      this.#wake(id);
+      return;
+    }
     if (!/^(query|qmp)/.test(execute)) this.changes.push(execute);
     const hang = this.hanging[execute];
     if (hang !== undefined) {
@@ -90,6 +96,14 @@ class FakeQemu {
     const refusal = this.refusals[execute];
     if (refusal !== undefined) this.#send({ error: { class: 'GenericError', desc: refusal }, id });
     else this.#send({ return: this.#answer(execute, parameters), id });
+  }
+
+  /** It goes on only where it is in the state that it is told. */
+  #wake(id: unknown): void {
+    const desc = `Migration not in expected state: ${this.status}`;
+    if (this.status !== 'cancelling') this.#send({ error: { class: 'GenericError', desc }, id });
+    else this.#send({ return: {}, id });
+    if (this.status === 'cancelling' && this.sleepsOverCancel) this.next = ['cancelled'];
   }
 
   #answer(execute: string, parameters: Record<string, unknown>): unknown {
@@ -120,7 +134,7 @@ class FakeQemu {
       case 'migrate_cancel':
         if (['completed', 'failed', undefined].includes(this.status)) return {};
         this.become('cancelling');
-        this.next = [...this.afterCancel];
+        this.next = this.sleepsOverCancel ? [] : [...this.afterCancel];
         return {};
       case 'cont':
         this.runState = 'running';
@@ -316,6 +330,16 @@ describe('given up', () => {
       assert.equal(qemu.runState, 'running');
     });
   }
+
+  test('in the moment before "pre-switchover": QEMU is told to look', async () => {
+    const controller = new AbortController();
+    qemu.sleepsOverCancel = true;
+    qemu.onStatus = (now) => {
+      if (now === 'active') controller.abort();
+    };
+    await assert.rejects(migrate({ signal: controller.signal }), { code: 'ended', message: /goes on here/ });
+    qemu.sleepsOverCancel = false;
+  });
 
   test('while the devices are looked at', async () => {
     const controller = new AbortController();
