@@ -239,7 +239,9 @@ function checkDevices(vm: string, entries: readonly AttachmentEntry[]): void {
 }
 
 /** A device whose rings never began has nothing to hand over. */
-function whyNotStopped({ vm, name, lastStop, lastStart }: AttachmentEntry): string | undefined {
+function whyNotStopped({ vm, name, connected, lastStop, lastStart }: AttachmentEntry): string | undefined {
+  // A daemon that was started again knows of no start, and its VMM has yet to come back.
+  if (!connected) return `${vm}/${name} was not brought to rest by its VMM, which is not connected`;
   if (lastStart === undefined) return undefined;
   if (lastStop !== undefined && Date.parse(lastStop.at) >= Date.parse(lastStart.at)) return undefined;
   return `${vm}/${name} was not brought to rest by its VMM: their connection was lost, or a ring still runs`;

@@ -219,6 +219,7 @@ describe('the switch-over', () => {
     ['stopped in the millisecond in which it began', [entry('data', { lastStart: { at: STOP.at }, lastStop: STOP })], 0],
     ['one is running', [entry('data', { lastStart: earlier }), entry('log', { lastStart: earlier, lastStop: STOP })], 1],
     ['a stop of before', [entry('data', { lastStart: START, lastStop: STOP })], 1],
+    ['a VMM that is not connected', [entry('data', { connected: false })], 1],
   ] as const) {
     test(what, () => {
       here = [...entries];

@@ -24,6 +24,14 @@ async function cutOff({ host, virtual }: Pick<ReturnType<typeof setUp>, 'host' |
   return guest;
 }
 
+/** Closes it, and lets the time pass that it waits for a device's host that is away. */
+async function end({ virtual, clock }: Pick<ReturnType<typeof setUp>, 'virtual' | 'clock'>): Promise<void> {
+  const closed = virtual.close();
+  await turn();
+  clock.advance(2_000);
+  await closed;
+}
+
 test('cut: what is left goes by a session of its own, once the device is there again', async () => {
   const { host, virtual, clock } = setUp();
   const guest = await cutOff({ host, virtual });
@@ -123,7 +131,7 @@ test('nothing goes another way where the device has it in time, nothing was take
     await unused.quiesce(AbortSignal.abort());
     await other.virtual.passage.leave([{ ...QUEUE, fetched: 0 }], AbortSignal.abort());
     await unused.close();
-    await other.virtual.close();
+    await end(other);
   }
   assert.deepEqual(sent, []);
 });
@@ -143,12 +151,12 @@ test('an answer that asking again does not change ends it', async () => {
 });
 
 test('closed while it is handed over: that ends, and the lease stays', async () => {
-  const { host, virtual } = setUp();
+  const { host, virtual, clock } = setUp();
   const guest = await cutOff({ host, virtual });
   host.reachable = false;
   void virtual.passage.leave([QUEUE], never);
   await guest.close();
-  await virtual.close();
+  await end({ virtual, clock });
   assert.deepEqual(host.left, []);
 });
 
@@ -254,6 +262,18 @@ test('gone before the lease was there: it is not asked for any more', async () =
   host.last.goOn();
   await virtual.close();
   assert.ok(!host.last.calls.includes('activate'));
+});
+
+test('closed while the lease is asked for: a host that was not yet needed keeps nothing', async () => {
+  const { host, virtual } = setUp({ arriving: true });
+  host.holdActivating = true;
+  const guest = use(virtual);
+  await turn();
+  await guest.close();
+  const closed = virtual.close();
+  host.last.goOn();
+  await closed;
+  assert.deepEqual(host.left, ['unchanged']);
 });
 
 test('a guest that failed elsewhere fails here', async () => {

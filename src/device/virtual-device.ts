@@ -3,7 +3,8 @@
  * to use the device, asks for the lease, and puts the granted device into the slot; when that is lost it holds the
  * guest's requests, and tries again until it is back.
  */
-import type { Clock } from '../lib/clock.ts';
+import { within } from '../lib/abort.ts';
+import { abortAfter, type Clock } from '../lib/clock.ts';
 import { Arrival } from './arrival.ts';
 import type { Batch } from './batch.ts';
 import type { Device } from './device.ts';
@@ -14,6 +15,9 @@ import { MessageTable } from './message-table.ts';
 import type { Profile } from './profile.ts';
 import type { OpenSession, Passage, Source } from './source.ts';
 import { type GuestHistory, Use } from './use.ts';
+
+/** How long the end of a virtual device waits for what it gives back. */
+const CLOSE_MS_MAX = 2_000;
 
 /** Where a virtual device is. */
 export type VirtualDeviceState =
@@ -154,6 +158,10 @@ export class VirtualDevice implements Source {
 
   async close(): Promise<void> {
     await this.#use?.slot.close();
+    // The device's host should hear of what is given back; where it does not answer the lease stays with this host.
+    const { signal, cancel } = abortAfter(this.#options.clock, CLOSE_MS_MAX);
+    await within(signal, this.#previous);
+    cancel();
     this.#last?.abandon();
     await this.#previous;
     this.#become({ name: 'closed' });
