@@ -90,9 +90,6 @@ export class Attachments {
       throw new NetbusError('not_found', `there is no host ${host}: the members are ${hosts.join(', ')}`);
     }
     const deviceHost = this.#options.deviceHost(host);
-    if (this.#attachments.size + this.#busy.size >= ATTACHMENTS_MAX) {
-      throw new NetbusError('limit', `this host has ${ATTACHMENTS_MAX} attachments, which is the most`);
-    }
     return this.#alone(vm, name, async (key) => {
       const other = this.#attachments.get(key);
       if (other !== undefined) {
@@ -102,6 +99,7 @@ export class Attachments {
           `VM ${vm} has a device ${name} already (${device}, at ${other.socket}): choose another name with --as`,
         );
       }
+      this.#checkRoom();
       const made = await this.#attach(deviceHost, { vm, name, host, export: exported }, { holdMs, fenceAfterMs, takeover });
       this.#attachments.set(key, made);
       this.#options.log.info({ attachment: key, device: request.device, socket: made.socket }, 'attachment added');
@@ -305,6 +303,7 @@ export class Attachments {
     this.#attachments.delete(key);
   }
 
+  /** For one more, which is busy already. */
   #checkRoom(): void {
     if (this.#attachments.size + this.#busy.size > ATTACHMENTS_MAX)
       throw new NetbusError('limit', `this host has ${ATTACHMENTS_MAX} attachments, which is the most`);

@@ -1,13 +1,12 @@
 /** A guest leaves a host that is cut off from its device, between real daemons, looked at on the image of the disk. */
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, test } from 'node:test';
-import { Cluster, type ClusterHost } from '../../test/support/daemon/cluster.ts';
-import { CLEAR_WIRE, TcpProxy } from '../../test/support/tcp-proxy.ts';
+import { Cluster, type ClusterHost, proxyBetween } from '../../test/support/daemon/cluster.ts';
+import { CLEAR_WIRE, type TcpProxy } from '../../test/support/tcp-proxy.ts';
 import { VhostUserFrontend } from '../../test/support/vhost-user/frontend.ts';
 import { waitFor as waitForWithin } from '../../test/support/wait.ts';
 import type { AttachmentEntry } from '../api/types.ts';
-import { systemClock } from '../lib/clock.ts';
 
 const IMAGE_BYTES = 1024 * 1024;
 const BLOCK_BYTES = 4096;
@@ -32,14 +31,7 @@ describe('a guest leaves a host that is cut off from its device', () => {
     cluster = await Cluster.make('m1', 'm2', 'm3');
     [device, source, destination] = ['m1', 'm2', 'm3'].map((name) => cluster.host(name));
     // All that m2 says to m1 goes this way.
-    const config = readFileSync(source.config, 'utf8');
-    const port = Number(/m1: \{ address: "127\.0\.0\.1:(\d+)"/.exec(config)![1]);
-    const ends = [
-      { host: '127.0.0.1', port: 0 },
-      { host: '127.0.0.1', port },
-    ] as const;
-    proxy = await TcpProxy.listen(...ends, systemClock);
-    writeFileSync(source.config, config.replace(`127.0.0.1:${port}`, `127.0.0.1:${proxy.port}`));
+    proxy = await proxyBetween(source, 'm1');
     for (const host of [device, source, destination]) await host.start();
     image = device.image('data.img', IMAGE_BYTES);
     await device.client.export({ name: 'data', disk: image, allow: ['m2', 'm3'] });

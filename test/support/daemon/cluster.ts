@@ -1,5 +1,5 @@
 /** Daemons of several hosts in this process, on loopback addresses, each with folders of its own. */
-import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ControlClient } from '../../../src/api/client.ts';
@@ -10,6 +10,7 @@ import { issueAuthority, issueHost } from '../../../src/directory/identity-issue
 import { systemClock } from '../../../src/lib/clock.ts';
 import type { Log } from '../../../src/lib/log.ts';
 import { freePort } from '../port.ts';
+import { TcpProxy } from '../tcp-proxy.ts';
 
 /** A line of a daemon's log. */
 export interface LogLine {
@@ -101,4 +102,13 @@ function recordLog(lines: LogLine[]): Log {
     if (process.env.NETBUS_TEST_LOG) console.error(level, message, fields);
   };
   return { debug: to('debug'), info: to('info'), warn: to('warn'), error: to('error') };
+}
+
+/** What `host` says to `peer` goes through the result, which the caller closes; before `host` is started. */
+export async function proxyBetween(host: ClusterHost, peer: string): Promise<TcpProxy> {
+  const config = readFileSync(host.config, 'utf8');
+  const port = Number(new RegExp(`${peer}: \\{ address: "127\\.0\\.0\\.1:(\\d+)"`).exec(config)![1]);
+  const proxy = await TcpProxy.listen({ host: '127.0.0.1', port: 0 }, { host: '127.0.0.1', port }, systemClock);
+  writeFileSync(host.config, config.replace(`127.0.0.1:${port}`, `127.0.0.1:${proxy.port}`));
+  return proxy;
 }
