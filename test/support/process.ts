@@ -1,7 +1,7 @@
 /** Programs that tests and the demo start: to their end, or in the background with their output watched. */
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { createWriteStream } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import type { Cleanup } from './cleanup.ts';
 import { withDeadline } from './wait.ts';
 
@@ -19,13 +19,19 @@ const LATE_OUTPUT_MS_MAX = 500;
 
 const RUN_MS_DEFAULT = 60_000;
 
+/** How often a file of output is looked at where somebody waits for a line, in milliseconds. */
+const LOG_LOOK_MS = 20;
+
 export interface ProcessOptions {
   cwd?: string;
   /** Added to this process's environment. */
   env?: Record<string, string>;
   /** Given to the program on stdin, which then ends; without it stdin is /dev/null. */
   input?: string;
-  /** File that both streams are appended to as they come. */
+  /**
+   * File that the program itself appends both streams to: what it wrote before it answered somebody is there when the answer is. `stderr` is then what
+   * this program has added to the file, and `stdout` is empty.
+   */
   logPath?: string;
 }
 
@@ -76,6 +82,7 @@ export class RunningProcess {
   readonly exited: Promise<Exit>;
   readonly #child: ChildProcess;
   readonly #listeners = new Set<() => void>();
+  readonly #log: { readonly path: string; readonly begin: number } | undefined;
   #stdout = '';
   #stderr = '';
   #ended = false;
@@ -83,22 +90,22 @@ export class RunningProcess {
   constructor(argv: readonly string[], options: ProcessOptions) {
     this.argv = argv;
     const command = [...DIE_WITH_PARENT, ...argv];
+    const log = options.logPath === undefined ? undefined : openSync(options.logPath, 'a');
+    this.#log = log === undefined ? undefined : { path: options.logPath!, begin: fstatSync(log).size };
     this.#child = spawn(command[0]!, command.slice(1), {
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
       env: { ...process.env, ...options.env },
-      stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
+      stdio: [options.input === undefined ? 'ignore' : 'pipe', log ?? 'pipe', log ?? 'pipe'],
     });
+    if (log !== undefined) closeSync(log);
     // A program may end without reading its input; its exit tells how it went.
     this.#child.stdin?.on('error', () => {});
     this.#child.stdin?.end(options.input);
-    const log = options.logPath === undefined ? undefined : createWriteStream(options.logPath, { flags: 'a' });
     this.#child.stdout?.setEncoding('utf8').on('data', (text: string) => {
-      log?.write(text);
       this.#stdout = (this.#stdout + text).slice(-OUTPUT_CHARACTERS_MAX);
       this.#changed();
     });
     this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-      log?.write(text);
       this.#stderr = (this.#stderr + text).slice(-OUTPUT_CHARACTERS_MAX);
       this.#changed();
     });
@@ -117,7 +124,6 @@ export class RunningProcess {
       });
       this.#child.once('close', (status, signal) => {
         this.#ended = true;
-        log?.end();
         resolve({ status: status ?? undefined, signal: signal ?? undefined });
         this.#changed();
       });
@@ -136,7 +142,7 @@ export class RunningProcess {
   }
 
   get stderr(): string {
-    return this.#stderr;
+    return this.#log === undefined ? this.#stderr : readFileSync(this.#log.path).subarray(this.#log.begin).toString();
   }
 
   /** Whether the program has ended. */
@@ -147,20 +153,23 @@ export class RunningProcess {
   /** Waits for a line that matches, among what came already too. Throws at the deadline or where the program ends without it. */
   async waitForLine(pattern: RegExp, timeoutMs = RUN_MS_DEFAULT): Promise<RegExpExecArray> {
     let listener = (): void => {};
+    let timer: NodeJS.Timeout | undefined;
     const found = new Promise<RegExpExecArray>((resolve, reject) => {
       listener = () => {
-        for (const line of `${this.#stdout}\n${this.#stderr}`.split('\n')) {
+        for (const line of `${this.#stdout}\n${this.stderr}`.split('\n')) {
           const match = pattern.exec(line);
           if (match !== null) return resolve(match);
         }
         if (this.#ended) reject(new Error(`"${this.argv.join(' ')}" ended before it said ${pattern}: ${this.#tail()}`));
       };
       this.#listeners.add(listener);
+      if (this.#log !== undefined) timer = setInterval(listener, LOG_LOOK_MS);
       listener();
     });
     try {
       return await withDeadline(`${pattern} from "${this.argv.join(' ')}"`, timeoutMs, found);
     } finally {
+      clearInterval(timer);
       this.#listeners.delete(listener);
     }
   }
@@ -182,7 +191,7 @@ export class RunningProcess {
   }
 
   #tail(): string {
-    return (this.#stderr + this.#stdout).trim().split('\n').slice(-5).join('\n');
+    return (this.stderr + this.#stdout).trim().split('\n').slice(-5).join('\n');
   }
 
   #changed(): void {
