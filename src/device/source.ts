@@ -1,3 +1,4 @@
+import type { LeasePurpose } from './copy-mark.ts';
 import type { Device } from './device.ts';
 import type { NetbusError } from './errors.ts';
 import type { HandOver, QueueHandOver } from './hand-over.ts';
@@ -70,9 +71,9 @@ export interface Session {
   readonly ids?: Pick<Grant, 'bootId' | 'instance'>;
   /**
    * Asks for the lease. Resolves once the old session and all its I/O have ended; rejects with a NetbusError, also where the
-   * session ends or is closed meanwhile. At most once at a time.
+   * session ends or is closed meanwhile. At most once at a time. `purpose`: see LeasePurpose.
    */
-  activate(): Promise<Grant>;
+  activate(purpose?: LeasePurpose): Promise<Grant>;
   /**
    * Gives the lease back, durably, with what is left: every request is answered, or in it. Also of what this host was granted by an earlier session. All
    * I/O has ended when it resolves. `unchanged`: the guest took nothing here, so what its last host left stands, and that host may go on.
