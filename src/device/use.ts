@@ -12,6 +12,8 @@ import { Slot } from './slot.ts';
 import type { Grant, Session } from './source.ts';
 import type { VirtualDeviceOptions, VirtualDeviceState } from './virtual-device.ts';
 
+/** How long a device that is taken out may take to answer what it has; what it did not answer goes to the next one. */
+const RENEW_QUIET_MS_MAX = 2_000;
 const RETRY_FIRST_MS = 50;
 /** A host that is back is asked within this time: half of it is what its guests wait longer, on average. */
 const RETRY_MAX_MS = 250;
@@ -43,6 +45,14 @@ export interface UseOwner {
   closed(): 'unchanged' | undefined;
 }
 
+/** The device is taken out, and asked for anew: a filter comes before it, or another device takes its place. */
+export interface Renewal {
+  /** With nothing in the slot, and the session ended. `moved`: the next device is another one, and has all that was acknowledged on stable storage. Never rejects. */
+  readonly between: () => Promise<'same' | 'moved'>;
+  /** The guest goes on: it waited for so many milliseconds. Or it never will in this use of the device, whether `between` was called or not. */
+  readonly ended: (stalledMs: number | undefined) => void;
+}
+
 /** A session from when it is asked for. */
 interface Connection {
   session?: Session;
@@ -61,6 +71,8 @@ export class Use {
   /** What is in the slot answers with errors, and is no device of the session. */
   #answersErrors = false;
   #connection: Connection | undefined;
+  /** `begun`: when the guest began to wait for it; undefined before that. */
+  #renewal: { readonly asked: Renewal; begun?: number } | undefined;
   /** The guest's side stopped it; `abandoned`: nothing of it is for anybody else any more. */
   #stopped = false;
   #abandoned = false;
@@ -109,6 +121,8 @@ export class Use {
     let retryMs = RETRY_FIRST_MS;
     let cause: NetbusError | undefined;
     while (!this.#stopped) {
+      await this.#renew();
+      if (this.#stopped) break;
       this.#hold.waits(cause);
       if (this.#hold.over && !this.slot.running) this.#answerWithErrors();
       if (!this.#hold.over) this.#connecting(cause);
@@ -123,6 +137,11 @@ export class Use {
         cause = NetbusError.from(thrown);
       }
       if (this.#stopped) break;
+      if (this.#wantsRenewal) {
+        cause = undefined;
+        retryMs = RETRY_FIRST_MS;
+        continue;
+      }
       this.#endSession();
       // Trying again would be in vain, and what was kept must not go out later.
       if (cause?.code === 'fenced') {
@@ -140,8 +159,49 @@ export class Use {
       await this.#pause(retryMs);
       retryMs *= 2;
     }
+    this.#renewed(false);
     await this.#finish();
     this.#owner.become({ name: 'idle' });
+  }
+
+  /** Throws `in_use` during another one. */
+  renew(asked: Renewal): void {
+    if (this.#renewal !== undefined) {
+      throw new NetbusError('in_use', 'what stands behind the virtual device is being changed already');
+    }
+    if (this.#stopped) {
+      asked.ended(undefined);
+      return;
+    }
+    this.#renewal = { asked };
+    this.#wake(new NetbusError('ended', 'what stands behind the virtual device is changed'));
+  }
+
+  get #wantsRenewal(): boolean {
+    return this.#renewal !== undefined && this.#renewal.begun === undefined;
+  }
+
+  async #renew(): Promise<void> {
+    const renewal = this.#renewal;
+    if (renewal === undefined || !this.#wantsRenewal) return;
+    const { clock } = this.#options;
+    renewal.begun = clock.now();
+    const { signal, cancel } = abortAfter(clock, RENEW_QUIET_MS_MAX);
+    await this.slot.remove(signal);
+    cancel();
+    this.#endSession();
+    this.#hold.waits(undefined);
+    if (this.#stopped || (await renewal.asked.between()) === 'same') return;
+    this.#history.replay.stable();
+    delete this.#history.grant;
+    delete this.#history.epoch;
+  }
+
+  /** The guest goes on, or never will in this use. */
+  #renewed(goesOn: boolean): void {
+    const renewal = this.#renewal;
+    this.#renewal = undefined;
+    renewal?.asked.ended(goesOn ? this.#options.clock.now() - renewal.begun! : undefined);
   }
 
   /** `woken`: the device is lost, or the use is stopped. */
@@ -216,11 +276,13 @@ export class Use {
       if (this.#stopped) return;
     }
     this.#hold.end();
+    this.#renewed(true);
     this.#owner.become({ name: 'active', since: clock.wallTime(), epoch: grant.epoch });
   }
 
   /** What is kept, and all that comes, is answered with an error: in this use and the guest's later ones. */
   #fail(cause: NetbusError): void {
+    this.#renewed(false);
     this.#history.failure = cause;
     this.#hold.end();
     // Once the hold time is over, errors are what it answers with already.

@@ -14,7 +14,7 @@ import { FAILURE_LENGTH_MAX, type HandOver, type QueueHandOver } from './hand-ov
 import { MessageTable } from './message-table.ts';
 import type { Profile } from './profile.ts';
 import type { OpenSession, Passage, Source } from './source.ts';
-import { type GuestHistory, Use } from './use.ts';
+import { type GuestHistory, type Renewal, Use } from './use.ts';
 
 /** How long the end of a virtual device waits for what it gives back. */
 const CLOSE_MS_MAX = 2_000;
@@ -140,6 +140,22 @@ export class VirtualDevice implements Source {
     this.#last = use;
     this.#previous = use.ended;
     return use.slot;
+  }
+
+  /**
+   * Takes the device from a guest that uses it, calls `between`, and asks for it anew: see Renewal. Resolves with the milliseconds that the guest waited; undefined
+   * where no guest uses it (any more), whether `between` was called or not. Rejects with `in_use` during another one.
+   */
+  async renew(between: Renewal['between']): Promise<number | undefined> {
+    const use = this.#use;
+    if (use === undefined) return undefined;
+    return new Promise((resolve, reject) => {
+      try {
+        use.renew({ between, ended: resolve });
+      } catch (thrown) {
+        reject(thrown);
+      }
+    });
   }
 
   /**

@@ -1,0 +1,112 @@
+/** What stands behind a virtual device is taken out and asked for anew, while its guest uses it. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
+import { ask, setUp, use } from '../../test/support/scripted-host.ts';
+import { DiskKind, DiskStatus } from './disk.ts';
+
+test('the guest sees a pause: nothing goes out in between, and everything afterwards', async () => {
+  const { host, virtual, clock } = setUp();
+  const guest = use(virtual);
+  await ask(guest, DiskKind.write);
+  const before = host.last;
+  let goOn = (): void => {};
+  const between = () => {
+    assert.deepEqual(before.calls, ['activate', 'close'], 'the session is over');
+    assert.ok(before.device.closed);
+    return new Promise<'same'>((resolve) => {
+      goOn = () => resolve('same');
+    });
+  };
+  const renewed = virtual.renew(between);
+  await turn();
+  guest.add({ kind: DiskKind.flush });
+  assert.equal(guest.pushAll(), 0, 'the guest keeps what it has');
+  clock.advance(7);
+  assert.equal(host.sessions.length, 1);
+  goOn();
+  await guest.answered();
+  assert.equal(await renewed, 7);
+  assert.equal(host.sessions.length, 2);
+  assert.equal(guest.answers.at(-1)!.status, DiskStatus.ok);
+  assert.deepEqual(guest.breaches, []);
+  await guest.close();
+});
+
+test('what the device did not answer within the bound goes to the next one', async () => {
+  const { host, virtual, clock } = setUp();
+  const guest = use(virtual);
+  await ask(guest, DiskKind.flush);
+  host.last.device.hold();
+  guest.add({ kind: DiskKind.write, outBytes: 4096 });
+  guest.pushAll();
+  const renewed = virtual.renew(async () => 'same');
+  await turn();
+  assert.equal(host.sessions.length, 1, 'its answer is waited for');
+  clock.advance(2_000);
+  await guest.answered();
+  assert.equal(await renewed, 2_000);
+  assert.equal(host.sessions.length, 2);
+  assert.deepEqual(guest.breaches, []);
+  await guest.close();
+});
+
+test('a device that has taken the place of another one is not one that forgot', async () => {
+  for (const [outcome, state] of [
+    ['moved', 'active'],
+    ['same', 'failed'],
+  ] as const) {
+    const { host, virtual } = setUp();
+    const guest = use(virtual);
+    await ask(guest, DiskKind.write);
+    host.instance = 'other';
+    await virtual.renew(async () => outcome);
+    assert.equal(virtual.state.name, state);
+    await guest.close();
+  }
+});
+
+test('while the device is away nothing is taken out, and the guest goes on when it is back', async () => {
+  const { host, virtual, clock } = setUp();
+  host.reachable = false;
+  const guest = use(virtual);
+  await turn();
+  assert.equal(virtual.state.name, 'connecting');
+  let called = 0;
+  const renewed = virtual.renew(async () => {
+    called++;
+    return 'same';
+  });
+  await turn();
+  assert.equal(called, 1);
+  host.reachable = true;
+  clock.advance(100);
+  await renewed;
+  assert.equal(virtual.state.name, 'active');
+  assert.equal(called, 1);
+  await guest.close();
+});
+
+test('a guest that stops ends it, and one that is not there has nothing to be renewed', async () => {
+  const { host, virtual } = setUp();
+  assert.equal(await virtual.renew(async () => assert.fail('nobody uses it')), undefined);
+  const guest = use(virtual);
+  await ask(guest, DiskKind.flush);
+  let goOn = (): void => {};
+  const renewed = virtual.renew(
+    () =>
+      new Promise((resolve) => {
+        goOn = () => resolve('same');
+      }),
+  );
+  await turn();
+  await assert.rejects(
+    virtual.renew(async () => 'same'),
+    { code: 'in_use' },
+  );
+  const closed = guest.close();
+  goOn();
+  assert.equal(await renewed, undefined);
+  await closed;
+  assert.equal(host.sessions.length, 1);
+});
