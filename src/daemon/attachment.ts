@@ -5,33 +5,27 @@
 import { rmSync } from 'node:fs';
 import type { AttachmentEntry, GrowResult } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
-import type { HandOver } from '../device/hand-over.ts';
 import type { Source } from '../device/source.ts';
 import { VirtualDevice, type VirtualDeviceState } from '../device/virtual-device.ts';
-import type { SignedHandOver } from '../directory/signed-hand-over.ts';
-import type { KeptPage } from '../filters/write-log/kept-blocks.ts';
 import type { DiskStatistics } from '../frontends/vhost-user/disk-statistics.ts';
 import { readInflightHandOver } from '../frontends/vhost-user/inflight-hand-over.ts';
 import type { Left } from '../frontends/vhost-user/left-requests.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
+import { AttachedDevice } from './attached-device.ts';
 import { describeAttachment, type FrontendStatus } from './attachment-entry.ts';
-
 import { AttachmentEvents } from './attachment-events.ts';
-import { AttachmentLog, type WriteLogChoice } from './attachment-log.ts';
-import { BroughtHandOver } from './brought-hand-over.ts';
+import type { WriteLogChoice } from './attachment-log.ts';
 import { DeviceFiles, SOCKET_MODE } from './device-files.ts';
 import type { DeviceHost } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
 import { GuestGuard } from './guest-guard.ts';
-import { GuestPlace } from './guest-place.ts';
 import { bindFields } from './log.ts';
-import { checkDeviceSocketPath, deviceSocketPath, inflightPath, writeLogPath } from './paths.ts';
+import { checkDeviceSocketPath, deviceSocketPath, inflightPath } from './paths.ts';
 import type { StoredRecord } from './record.ts';
 import type { VirtualDeviceRecord } from './records.ts';
-import { type HandOverPeers, Successors } from './successors.ts';
+import type { HandOverPeers } from './successors.ts';
 import { Turns } from './turns.ts';
-import { WriteCacheChoice } from './write-cache-choice.ts';
 
 /** What stands at the socket. */
 export interface Frontend {
@@ -71,7 +65,7 @@ export interface AttachmentOptions {
   readonly socketGroup: number | undefined;
   /** This host: an attachment is local where it has the device. */
   readonly host: string;
-  readonly deviceHost: DeviceHost;
+  readonly deviceHost: (host: string) => DeviceHost;
   readonly createFrontend: CreateFrontend;
   /** The guest is on another host for good. */
   readonly onMoved?: () => Promise<void>;
@@ -93,15 +87,10 @@ export class Attachment {
   readonly #options: AttachmentOptions;
   readonly #device: VirtualDevice;
   readonly #guard: GuestGuard;
-  readonly #writeLog: AttachmentLog | undefined;
-  readonly #writeCache: WriteCacheChoice;
   readonly #files: DeviceFiles;
-  readonly #passage: GuestPlace;
-  readonly #brought: BroughtHandOver;
-  readonly #successors: Successors | undefined;
   readonly #turns = new Turns();
-  readonly #closing = new AbortController();
   readonly #log: Log;
+  #behind: AttachedDevice;
   #frontend: Frontend | undefined;
   #state: VirtualDeviceState = { name: 'idle' };
   #since: number;
@@ -109,14 +98,13 @@ export class Attachment {
   #openFailure: NetbusError | undefined;
 
   constructor(options: AttachmentOptions) {
-    const { record, deviceHost, identifyProcess, whyFenced, clock, log, events } = options;
+    const { record, identifyProcess, whyFenced, clock, log, events } = options;
     this.#options = options;
     this.events = new AttachmentEvents(record.value, events, clock);
     this.#log = log;
     this.#since = clock.wallTime();
     this.#guard = new GuestGuard(record, { identify: identifyProcess, whyFenced });
-    const { vm, name, profile, depth, holdMs, host, attachment, guest, arriving = false } = record.value;
-    const open = deviceHost.openSession(attachment, this.#closing.signal);
+    const { vm, profile, depth, holdMs, guest, arriving = false } = record.value;
     this.#files = new DeviceFiles({
       runDir: options.runDir,
       vm,
@@ -124,57 +112,23 @@ export class Attachment {
       onNotGiven: (reason) =>
         log.warn({ ...this.#fields(), reason }, 'the socket was not given to the group of the devices: only root may use it'),
     });
-    this.#writeCache = new WriteCacheChoice({
-      record,
-      deviceHost,
-      onNotStored: (reason) => log.error({ ...this.#fields(), reason }, "the driver's write-cache choice was not stored"),
-      onNotTold: (reason) =>
-        log.warn({ ...this.#fields(), reason }, "the driver's write-cache choice did not reach the device's host yet"),
-    });
-    // This host's own devices forget nothing that their guests outlive.
-    if (options.writeLog !== undefined && host !== options.host && !profile.readOnly) {
-      const path = writeLogPath(options.runDir, vm, name);
-      const onWhole = () => this.#passage.madeGood();
-      this.#writeLog = new AttachmentLog({ ...options.writeLog, record, path, clock, log, events: this.events, onWhole });
-    }
-    const ownLog = bindFields(log, { attachment: `${vm}/${name}` });
-    this.#brought = new BroughtHandOver({ record, deviceHost, log: ownLog });
-    const { handOverPeers: peers } = options;
-    if (peers !== undefined) {
-      const onSent = (to: string) => this.events.handOverSent(to);
-      this.#successors = new Successors({ attachment, peers, onSent, clock, log: ownLog });
-    }
-    const presenting = this.#brought.wrap(open);
-    this.#passage = new GuestPlace({
-      host: options.host,
-      record,
-      deviceHost,
-      open: this.#guard.guard(this.#writeLog?.wrap(presenting) ?? presenting),
-      epoch: () => (this.#state.name === 'active' ? this.#state.epoch : undefined),
-      // What a flush of the write log makes good; other disks have nothing, or nobody who could.
-      waitsForFlush: this.#writeLog !== undefined,
-      onSettled: () => this.#device.settled(),
-      onMoved: options.onMoved ?? (async () => {}),
-      onFenced: (reason) => this.#keep(this.#guard.fence(reason)),
-      clock,
-      log: ownLog,
-    });
+    this.#behind = this.#attached();
     this.#device = new VirtualDevice({
       profile,
       depth,
       holdMs,
       arriving,
       before: (guest === null && !arriving) || profile.readOnly ? 'nothing' : 'unknown',
-      openSession: this.#passage.open,
-      unflushed: (byReplay) => this.#unflushed(byReplay),
+      openSession: (onEnded) => this.#behind.open(onEnded),
+      unflushed: (byReplay) => this.#behind.unflushed(byReplay),
       writeCache: () => this.record.writeCache ?? undefined,
       onWriteCache: (enabled) => {
         this.#frontend?.chooseWriteCache(enabled);
         if (enabled !== this.record.writeCache) this.#keep(record.change((value) => ({ ...value, writeCache: enabled })));
       },
-      onArrived: () => this.#passage.arrived(),
-      onLeft: () => this.#keep(this.#passage.left()),
-      onUndelivered: (undelivered, over) => this.#successors?.send(undelivered, over),
+      onArrived: () => this.#behind.place.arrived(),
+      onLeft: () => this.#keep(this.#behind.place.left()),
+      onUndelivered: (undelivered, over) => this.#behind.undelivered(undelivered, over),
       clock,
       onState: (state) => this.#become(state),
     });
@@ -189,7 +143,7 @@ export class Attachment {
   }
 
   get writeLog(): AttachmentEntry['writeLog'] {
-    return this.#writeLog?.describe();
+    return this.#behind.writeLog?.describe();
   }
 
   /** Of the guest's requests; undefined where there is no socket. */
@@ -213,15 +167,14 @@ export class Attachment {
       this.#openFailure = NetbusError.from(thrown, 'device');
       throw this.#openFailure;
     }
-    this.#passage.opened();
+    this.#behind.place.opened();
     const { guest, arriving } = this.record;
     if (guest?.left === 'unknown' && !arriving && this.#guard.isGone) await this.#leaveBehind();
   }
 
-  /** Whether `host` expects the guest, says that host. */
-  expectedAt(host: string, expected: boolean): void {
-    if (expected) this.#successors?.expected(host);
-    else this.#successors?.unexpected(host);
+  /** What stands behind it now; a hot-swap changes that. */
+  get behind(): AttachedDevice {
+    return this.#behind;
   }
 
   /** The guest comes from `host`. */
@@ -229,32 +182,12 @@ export class Attachment {
     await this.#options.record.change((value) => (value.from === host ? value : { ...value, from: host }));
   }
 
-  /** What the guest left at `host`, which could not tell the device's host. Rejects with `denied` unless it is expected from there. */
-  brought(host: string, signed: SignedHandOver | null): Promise<void> {
-    return this.#brought.keep(host, signed);
-  }
-
-  /** Whether the guest went to another host, which has made good what was left here. Rejects where the device's host does not say. */
-  hasMoved(): Promise<boolean> {
-    return this.#passage.hasMoved();
-  }
-
-  /** What no flush covers, for `host`, where the guest went. Rejects with `denied` for any other one, `not_found` where it is not here any more. */
-  async readKept(host: string, after: number): Promise<KeptPage> {
-    const where = await this.#options.deviceHost.whereabouts(this.record.attachment);
-    if (where.host !== host || this.#writeLog === undefined)
-      throw new NetbusError('denied', `the guest of ${this.record.vm}/${this.record.name} is not on host ${host}`);
-    return this.#writeLog.readKept(after);
-  }
-
   /** Ends it for the guest: a guest that still uses it finds its requests unanswered. The record stays. */
   async close(): Promise<void> {
     await this.#frontend?.close();
-    this.#passage.close();
-    this.#successors?.close();
-    this.#closing.abort();
+    this.#behind.stop();
     await this.#device.close();
-    this.#writeLog?.close();
+    this.#behind.close();
     await this.#options.record.settled();
     if (this.#frontend !== undefined) this.#files.removeFolder();
   }
@@ -262,8 +195,8 @@ export class Attachment {
   /** Takes the device's present size, in the record first, then for the guest. */
   grow(): Promise<GrowResult> {
     return this.#turns.run(async () => {
-      const { record, deviceHost } = this.#options;
-      const { profile } = await deviceHost.grow(this.record.attachment);
+      const { record } = this.#options;
+      const { profile } = await this.#behind.deviceHost.grow(this.record.attachment);
       const { capacityBytes } = profile;
       // Compared with what this side has: a first try may have reached the device's host and not come back.
       const grown = capacityBytes > this.record.profile.capacityBytes;
@@ -287,7 +220,7 @@ export class Attachment {
   async forget(): Promise<void> {
     const { vm, name } = this.record;
     await this.#options.record.remove();
-    this.#writeLog?.remove();
+    this.#behind.writeLog?.remove();
     try {
       rmSync(inflightPath(this.#options.runDir, vm, name), { force: true });
     } catch {
@@ -300,10 +233,27 @@ export class Attachment {
     const { host } = this.#options;
     const frontend = this.#frontend?.status();
     const { record, socket, writeLog } = this;
-    const { place, trouble } = this.#passage;
+    const { place, trouble } = this.#behind.place;
     const failure = this.#guard.fenced ?? this.#openFailure?.message;
     const state = this.#state;
     return describeAttachment({ host, record, socket, state, since: this.#since, frontend, writeLog, place, trouble, failure });
+  }
+
+  #attached(): AttachedDevice {
+    const { onMoved = async () => {}, writeLog, handOverPeers, deviceHost, log, ...options } = this.#options;
+    return new AttachedDevice({
+      ...options,
+      deviceHost: deviceHost(this.record.host),
+      guard: this.#guard,
+      writeLog,
+      handOverPeers,
+      events: this.events,
+      log,
+      epoch: () => (this.#state.name === 'active' ? this.#state.epoch : undefined),
+      onSettled: () => this.#device.settled(),
+      onMoved,
+      onFenced: (reason) => this.#keep(this.#guard.fence(reason)),
+    });
   }
 
   #open(): void {
@@ -320,7 +270,7 @@ export class Attachment {
         source: this.#device,
         depth,
         ...(writeCache !== null && { writeCache }),
-        onWriteCache: (enabled) => void this.#writeCache.keep(enabled),
+        onWriteCache: (enabled) => void this.#behind.writeCache.keep(enabled),
         left: this.#guard.left,
         onConnection: (connected) => this.#connectionChanged(connected),
         clock,
@@ -349,7 +299,7 @@ export class Attachment {
       case 'active':
         this.#log.info({ ...this.#fields(), epoch: state.epoch }, 'attachment active');
         this.#keep(this.#guard.accepted());
-        void this.#writeCache.tell();
+        void this.#behind.writeCache.tell();
         break;
       case 'connecting':
         if (state.cause !== undefined && !sameCause(before, state)) {
@@ -382,24 +332,14 @@ export class Attachment {
     const { vmm } = frontend.status();
     this.events.connection(connected ? (vmm?.pid ?? 0) : undefined);
     if (!connected) {
-      this.#passage.vmm(false);
+      this.#behind.place.vmm(false);
       this.#keep(this.#guard.disconnected(frontend.left));
       return;
     }
     // Another start of the VM: for its guest, all that was before was one power cut.
     if (vmm !== undefined && this.#guard.connected(vmm.pid)) this.#device.newGuest();
     // Only now: what is opened for a guest says which one it is.
-    this.#passage.vmm(true);
-  }
-
-  /** Of a guest that leaves: what it was told is written, and what that went to. */
-  #unflushed(byReplay: boolean): HandOver['unflushed'] {
-    const device = this.#guard.device;
-    if (device === null || this.record.profile.readOnly) return undefined;
-    if (this.#writeLog === undefined) return byReplay ? device : undefined;
-    const { isWhole, bytes } = this.#writeLog.content;
-    if (!isWhole) return device;
-    return bytes === 0 ? undefined : { ...device, log: { host: this.#options.host, bytes } };
+    this.#behind.place.vmm(true);
   }
 
   /** A daemon before this one was killed, and then the VMM went: nobody has said yet that the device is free. */

@@ -63,8 +63,8 @@ export class Attachments {
 
   /** Puts a virtual device back from its record, with or without the device's host. One that cannot be opened stays in the list, with the reason. */
   async restore(record: VirtualDeviceRecord): Promise<void> {
-    const { deviceHost, log } = this.#options;
-    const attachment = this.#make(record, deviceHost(record.host));
+    const { log } = this.#options;
+    const attachment = this.#make(record);
     const key = recordKey(record);
     this.#attachments.set(key, attachment);
     const fields = { attachment: key, device: `${record.host}/${record.export}` };
@@ -219,13 +219,10 @@ export class Attachments {
     const created = await deviceHost.attach({ export: place.export, vm: place.vm, name: place.name, ...hold, ...more });
     const createdAt = new Date(clock.wallTime()).toISOString();
     const membership = place.host === this.#options.host ? undefined : this.#options.membership?.();
-    const attachment = this.#make(
-      {
-        ...{ version: 1, ...place, ...created, guest: null, writeCache: null, ...hold, createdAt },
-        ...(membership !== undefined && { membership }),
-      },
-      deviceHost,
-    );
+    const attachment = this.#make({
+      ...{ version: 1, ...place, ...created, guest: null, writeCache: null, ...hold, createdAt },
+      ...(membership !== undefined && { membership }),
+    });
     try {
       await attachment.save();
       await attachment.open();
@@ -250,14 +247,11 @@ export class Attachments {
     const { clock, membership, host } = this.#options;
     const createdAt = new Date(clock.wallTime()).toISOString();
     const number = place.host === host ? undefined : membership?.();
-    const made = this.#make(
-      {
-        ...{ version: 1, ...place, attachment, profile, depth, guest: null, writeCache, arriving: true, createdAt },
-        ...(holdMs !== undefined && { holdMs }),
-        ...(number !== undefined && { membership: number }),
-      },
-      deviceHost,
-    );
+    const made = this.#make({
+      ...{ version: 1, ...place, attachment, profile, depth, guest: null, writeCache, arriving: true, createdAt },
+      ...(holdMs !== undefined && { holdMs }),
+      ...(number !== undefined && { membership: number }),
+    });
     try {
       await made.save();
       await made.open();
@@ -278,11 +272,11 @@ export class Attachments {
     });
   }
 
-  #make(record: VirtualDeviceRecord, deviceHost: DeviceHost): Attachment {
+  #make(record: VirtualDeviceRecord): Attachment {
     const { records, ...rest } = this.#options;
     const stored = new StoredRecord(records, recordFile(record), record);
     const onMoved = () => this.#moved(recordKey(record));
-    return new Attachment({ ...rest, record: stored, deviceHost, onMoved });
+    return new Attachment({ ...rest, record: stored, onMoved });
   }
 
   /** The guest is on another host for good. */
@@ -339,7 +333,7 @@ export class Attachments {
 /** A device of that name is here: it is in the way, unless its guest has left for good. */
 async function checkGone(other: Attachment, isSame: boolean): Promise<void> {
   const { vm, name, host, export: exported } = other.record;
-  if (isSame && !other.connected && (await other.hasMoved())) return;
+  if (isSame && !other.connected && (await other.behind.place.hasMoved())) return;
   const why = isSame ? 'its guest is here, or has left something that is still needed' : `it is ${host}/${exported}`;
   throw new NetbusError('in_use', `VM ${vm} has a device ${name} on this host already (${why})`);
 }

@@ -22,13 +22,13 @@ export function handOverHandlers(attachments: () => Attachments): ControlHandler
     'handOver.expect': async (peer, params) => {
       const asked = expectSchema.safeParse(params);
       if (!asked.success) throw new NetbusError('usage', 'handOver.expect says whether one attachment is expected');
-      find(asked.data.attachment).expectedAt(peer, asked.data.expected);
+      find(asked.data.attachment).behind.expectedAt(peer, asked.data.expected);
       return {};
     },
     'handOver.put': async (peer, params) => {
       const asked = putSchema.safeParse(params);
       if (!asked.success) throw new NetbusError('usage', 'handOver.put brings what one attachment left, signed');
-      await find(asked.data.attachment).brought(peer, asked.data.signed);
+      await find(asked.data.attachment).behind.brought(peer, asked.data.signed);
       return {};
     },
   };

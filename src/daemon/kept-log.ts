@@ -29,7 +29,7 @@ export function keptLogHandlers(attachments: () => Attachments): ControlHandlers
       if (!asked.success) throw new NetbusError('usage', 'writeLog.read asks for the blocks of one attachment after a number');
       const found = [...attachments().all].find(({ record }) => record.attachment === asked.data.attachment);
       if (found === undefined) throw new NetbusError('not_found', `there is no attachment ${asked.data.attachment} here`);
-      const { blocks, data, more } = await found.readKept(peer, asked.data.after);
+      const { blocks, data, more } = await found.behind.readKept(peer, asked.data.after);
       return { blocks, data: Buffer.from(data.buffer, data.byteOffset, data.length).toString('base64'), more };
     },
   };

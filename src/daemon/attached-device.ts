@@ -1,0 +1,134 @@
+/**
+ * What stands behind a virtual device at the moment, on whatever host: how its sessions are opened, the write log before it, and how its guest comes and goes. A
+ * hot-swap puts another one in its place.
+ */
+import { NetbusError } from '../device/errors.ts';
+import type { HandOver } from '../device/hand-over.ts';
+import type { OpenSession } from '../device/source.ts';
+import type { SignedHandOver } from '../directory/signed-hand-over.ts';
+import type { KeptPage } from '../filters/write-log/kept-blocks.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { Log } from '../lib/log.ts';
+import type { AttachmentEvents } from './attachment-events.ts';
+import { AttachmentLog, type WriteLogChoice } from './attachment-log.ts';
+import { BroughtHandOver } from './brought-hand-over.ts';
+import type { DeviceHost } from './device-host.ts';
+import type { GuestGuard } from './guest-guard.ts';
+import { GuestPlace, type GuestPlaceOptions } from './guest-place.ts';
+import { bindFields } from './log.ts';
+import { writeLogPath } from './paths.ts';
+import type { StoredRecord } from './record.ts';
+import type { VirtualDeviceRecord } from './records.ts';
+import { type HandOverPeers, Successors } from './successors.ts';
+import { WriteCacheChoice } from './write-cache-choice.ts';
+
+export interface AttachedDeviceOptions
+  extends Pick<GuestPlaceOptions, 'host' | 'epoch' | 'onSettled' | 'onMoved' | 'onFenced'> {
+  readonly record: StoredRecord<VirtualDeviceRecord>;
+  readonly runDir: string;
+  readonly deviceHost: DeviceHost;
+  readonly guard: GuestGuard;
+  readonly writeLog: WriteLogChoice | undefined;
+  readonly handOverPeers: HandOverPeers | undefined;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly events: AttachmentEvents;
+}
+
+export class AttachedDevice {
+  readonly writeLog: AttachmentLog | undefined;
+  readonly place: GuestPlace;
+  readonly writeCache: WriteCacheChoice;
+  readonly #options: AttachedDeviceOptions;
+  readonly #brought: BroughtHandOver;
+  readonly #successors: Successors | undefined;
+  readonly #closing = new AbortController();
+
+  constructor(options: AttachedDeviceOptions) {
+    const { record, deviceHost, guard, handOverPeers: peers, clock, events } = options;
+    this.#options = options;
+    const { vm, name, profile, host, export: exported, attachment } = record.value;
+    const log = bindFields(options.log, { attachment: `${vm}/${name}` });
+    const device = { device: `${host}/${exported}` };
+    this.writeCache = new WriteCacheChoice({
+      record,
+      deviceHost,
+      onNotStored: (reason) => log.error({ ...device, reason }, "the driver's write-cache choice was not stored"),
+      onNotTold: (reason) =>
+        log.warn({ ...device, reason }, "the driver's write-cache choice did not reach the device's host yet"),
+    });
+    // This host's own devices forget nothing that their guests outlive.
+    if (options.writeLog !== undefined && host !== options.host && !profile.readOnly) {
+      const path = writeLogPath(options.runDir, vm, name);
+      const onWhole = () => this.place.madeGood();
+      this.writeLog = new AttachmentLog({ ...options.writeLog, record, path, clock, log: options.log, events, onWhole });
+    }
+    this.#brought = new BroughtHandOver({ record, deviceHost, log });
+    if (peers !== undefined) {
+      const onSent = (to: string) => events.handOverSent(to);
+      this.#successors = new Successors({ attachment, peers, onSent, clock, log });
+    }
+    const presenting = this.#brought.wrap(deviceHost.openSession(attachment, this.#closing.signal));
+    const open = guard.guard(this.writeLog?.wrap(presenting) ?? presenting);
+    // What a flush of the write log makes good; other disks have nothing, or nobody who could.
+    this.place = new GuestPlace({ ...options, open, waitsForFlush: this.writeLog !== undefined, log });
+  }
+
+  /** Sessions, the ready one where there is one. */
+  get open(): OpenSession {
+    return this.place.open;
+  }
+
+  get deviceHost(): DeviceHost {
+    return this.#options.deviceHost;
+  }
+
+  /** Whether `host` expects the guest, says that host. */
+  expectedAt(host: string, expected: boolean): void {
+    if (expected) this.#successors?.expected(host);
+    else this.#successors?.unexpected(host);
+  }
+
+  /** What the guest left at `host`, which could not tell the device's host. Rejects with `denied` unless it is expected from there. */
+  brought(host: string, signed: SignedHandOver | null): Promise<void> {
+    return this.#brought.keep(host, signed);
+  }
+
+  /** What the guest left here, under `epoch`, did not reach the device's host; `over`: it has, or the guest goes on here. */
+  undelivered(undelivered: { epoch: number; left: HandOver }, over: AbortSignal): void {
+    this.#successors?.send(undelivered, over);
+  }
+
+  /** Of a guest that leaves: what it was told is written, and what that went to. */
+  unflushed(byReplay: boolean): HandOver['unflushed'] {
+    const { guard, record, host } = this.#options;
+    const { device } = guard;
+    if (device === null || record.value.profile.readOnly) return undefined;
+    if (this.writeLog === undefined) return byReplay ? device : undefined;
+    const { isWhole, bytes } = this.writeLog.content;
+    if (!isWhole) return device;
+    return bytes === 0 ? undefined : { ...device, log: { host, bytes } };
+  }
+
+  /** What no flush covers, for `host`, where the guest went. Rejects with `denied` for any other one, `not_found` where it is not here any more. */
+  async readKept(host: string, after: number): Promise<KeptPage> {
+    const { record, deviceHost } = this.#options;
+    const { attachment, vm, name } = record.value;
+    const where = await deviceHost.whereabouts(attachment);
+    if (where.host !== host || this.writeLog === undefined)
+      throw new NetbusError('denied', `the guest of ${vm}/${name} is not on host ${host}`);
+    return this.writeLog.readKept(after);
+  }
+
+  /** No session is opened any more. */
+  stop(): void {
+    this.place.close();
+    this.#successors?.close();
+    this.#closing.abort();
+  }
+
+  /** After the last session has ended. What is in the write log stays for the next daemon. */
+  close(): void {
+    this.writeLog?.close();
+  }
+}
