@@ -4,9 +4,11 @@
  */
 import { NetbusError } from '../device/errors.ts';
 import type { HandOver } from '../device/hand-over.ts';
+import { ReadySession } from '../device/ready-session.ts';
 import type { OpenSession } from '../device/source.ts';
 import type { SignedHandOver } from '../directory/signed-hand-over.ts';
 import type { KeptPage } from '../filters/write-log/kept-blocks.ts';
+import { within } from '../lib/abort.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import type { AttachmentEvents } from './attachment-events.ts';
@@ -22,9 +24,15 @@ import type { VirtualDeviceRecord } from './records.ts';
 import { type HandOverPeers, Successors } from './successors.ts';
 import { WriteCacheChoice } from './write-cache-choice.ts';
 
+/** A device, its attachment, and how many stood behind the virtual device before it. */
+export type AttachedPlace = Pick<VirtualDeviceRecord, 'host' | 'export' | 'attachment' | 'generation'>;
+
 export interface AttachedDeviceOptions
   extends Pick<GuestPlaceOptions, 'host' | 'epoch' | 'onSettled' | 'onMoved' | 'onFenced'> {
   readonly record: StoredRecord<VirtualDeviceRecord>;
+  readonly place: AttachedPlace;
+  /** It takes the place of another one, and has all that was acknowledged before on stable storage. */
+  readonly isStable?: boolean;
   readonly runDir: string;
   readonly deviceHost: DeviceHost;
   readonly guard: GuestGuard;
@@ -43,11 +51,14 @@ export class AttachedDevice {
   readonly #brought: BroughtHandOver;
   readonly #successors: Successors | undefined;
   readonly #closing = new AbortController();
+  readonly #ready: ReadySession;
+  #tellWarm: () => void = () => {};
 
   constructor(options: AttachedDeviceOptions) {
-    const { record, deviceHost, guard, handOverPeers: peers, clock, events } = options;
+    const { record, place, deviceHost, guard, handOverPeers: peers, clock, events } = options;
     this.#options = options;
-    const { vm, name, profile, host, export: exported, attachment } = record.value;
+    const { vm, name, profile } = record.value;
+    const { host, export: exported, attachment, generation } = place;
     const log = bindFields(options.log, { attachment: `${vm}/${name}` });
     const device = { device: `${host}/${exported}` };
     this.writeCache = new WriteCacheChoice({
@@ -59,16 +70,31 @@ export class AttachedDevice {
     });
     // This host's own devices forget nothing that their guests outlive.
     if (options.writeLog !== undefined && host !== options.host && !profile.readOnly) {
-      const path = writeLogPath(options.runDir, vm, name);
+      const path = writeLogPath(options.runDir, vm, name, generation);
       const onWhole = () => this.place.madeGood();
-      this.writeLog = new AttachmentLog({ ...options.writeLog, record, path, clock, log: options.log, events, onWhole });
+      const { isStable = false } = options;
+      this.writeLog = new AttachmentLog({
+        ...options.writeLog,
+        record,
+        path,
+        isStable,
+        clock,
+        log: options.log,
+        events,
+        onWhole,
+      });
     }
     this.#brought = new BroughtHandOver({ record, deviceHost, log });
     if (peers !== undefined) {
       const onSent = (to: string) => events.handOverSent(to);
       this.#successors = new Successors({ attachment, peers, onSent, clock, log });
     }
-    const presenting = this.#brought.wrap(deviceHost.openSession(attachment, this.#closing.signal));
+    this.#ready = new ReadySession({
+      open: deviceHost.openSession(attachment, this.#closing.signal),
+      clock,
+      onTrouble: (cause) => cause === undefined && this.#tellWarm(),
+    });
+    const presenting = this.#brought.wrap(deciding((onEnded) => this.#ready.open(onEnded), record));
     const open = guard.guard(this.writeLog?.wrap(presenting) ?? presenting);
     // What a flush of the write log makes good; other disks have nothing, or nobody who could.
     this.place = new GuestPlace({ ...options, open, waitsForFlush: this.writeLog !== undefined, log });
@@ -77,6 +103,15 @@ export class AttachedDevice {
   /** Sessions, the ready one where there is one. */
   get open(): OpenSession {
     return this.place.open;
+  }
+
+  /** Opens a session in advance, so that the next one that is asked for is there at once. Resolves when it is there, or at `signal`. */
+  async warm(signal: AbortSignal): Promise<void> {
+    const warm = new Promise<void>((resolve) => {
+      this.#tellWarm = resolve;
+    });
+    this.#ready.keep();
+    await within(signal, warm);
   }
 
   get deviceHost(): DeviceHost {
@@ -123,12 +158,37 @@ export class AttachedDevice {
   /** No session is opened any more. */
   stop(): void {
     this.place.close();
+    this.#ready.stop();
     this.#successors?.close();
     this.#closing.abort();
+  }
+
+  /** Nothing that it kept is needed any more. */
+  forget(): void {
+    this.writeLog?.remove();
   }
 
   /** After the last session has ended. What is in the write log stays for the next daemon. */
   close(): void {
     this.writeLog?.close();
   }
+}
+
+/** The first grant of a device that takes the place of another one is the decision that it does: see src/device/copy-mark.ts. */
+function deciding(open: OpenSession, record: StoredRecord<VirtualDeviceRecord>): OpenSession {
+  return async (onEnded) => {
+    const session = await open(onEnded);
+    return {
+      ...(session.ids !== undefined && { ids: session.ids }),
+      activate: async () => {
+        const { swap } = record.value;
+        if (swap === undefined) return session.activate();
+        const grant = await session.activate({ decides: swap.generation });
+        // It has all that the old one had, on stable storage.
+        return { ...grant, unflushed: 'kept' };
+      },
+      quiesced: (left) => session.quiesced(left),
+      close: () => session.close(),
+    };
+  };
 }

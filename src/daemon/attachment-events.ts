@@ -10,7 +10,7 @@ type Place = Pick<VirtualDeviceRecord, 'vm' | 'name' | 'host' | 'export'>;
 
 export class AttachmentEvents {
   readonly #subject: string;
-  readonly #device: string;
+  #device: string;
   readonly #events: EventRecorder;
   readonly #clock: Clock;
   #before: VirtualDeviceState = { name: 'idle' };
@@ -24,6 +24,11 @@ export class AttachmentEvents {
     this.#device = `${host}/${exported}`;
     this.#events = events;
     this.#clock = clock;
+  }
+
+  /** What comes is about another device. */
+  replaced({ host, export: exported }: Place): void {
+    this.#device = `${host}/${exported}`;
   }
 
   added(): void {

@@ -28,6 +28,8 @@ export interface WriteLogChoice {
 export interface AttachmentLogOptions extends WriteLogChoice {
   readonly record: StoredRecord<VirtualDeviceRecord>;
   readonly path: string;
+  /** The device is new, and has all that was acknowledged before on stable storage. */
+  readonly isStable?: boolean;
   readonly clock: Clock;
   readonly log: Log;
   readonly events: AttachmentEvents;
@@ -46,7 +48,7 @@ export class AttachmentLog {
   constructor(options: AttachmentLogOptions) {
     this.#options = options;
     const { guest, arriving } = options.record.value;
-    this.#unused = guest === null && !arriving;
+    this.#unused = options.isStable === true || (guest === null && !arriving);
   }
 
   /** Sessions whose devices log. Called when the record says which guest it is. */

@@ -5,14 +5,14 @@
 import { rmSync } from 'node:fs';
 import type { AttachmentEntry, GrowResult } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
-import type { Source } from '../device/source.ts';
+import type { OpenSession, Source } from '../device/source.ts';
 import { VirtualDevice, type VirtualDeviceState } from '../device/virtual-device.ts';
 import type { DiskStatistics } from '../frontends/vhost-user/disk-statistics.ts';
 import { readInflightHandOver } from '../frontends/vhost-user/inflight-hand-over.ts';
 import type { Left } from '../frontends/vhost-user/left-requests.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
-import { AttachedDevice } from './attached-device.ts';
+import { AttachedDevice, type AttachedPlace } from './attached-device.ts';
 import { describeAttachment, type FrontendStatus } from './attachment-entry.ts';
 import { AttachmentEvents } from './attachment-events.ts';
 import type { WriteLogChoice } from './attachment-log.ts';
@@ -59,6 +59,9 @@ export interface FrontendOptions {
 /** Listens on the socket; one that a dead process left is replaced. Throws where that is not possible. */
 export type CreateFrontend = (options: FrontendOptions) => Frontend;
 
+/** Makes sessions of sessions. */
+export type SessionFilter = (open: OpenSession) => OpenSession;
+
 export interface AttachmentOptions {
   readonly record: StoredRecord<VirtualDeviceRecord>;
   readonly runDir: string;
@@ -90,10 +93,14 @@ export class Attachment {
   readonly #files: DeviceFiles;
   readonly #turns = new Turns();
   readonly #log: Log;
+  /** Comes between the sessions and the guest, from the next session on. */
+  #filter: SessionFilter | undefined;
   #behind: AttachedDevice;
   #frontend: Frontend | undefined;
   #state: VirtualDeviceState = { name: 'idle' };
   #since: number;
+  /** A daemon before this one ended in the middle of a swap: nobody knows yet which device is the guest's. */
+  #isUndecided: boolean;
   /** Why there is no socket. */
   #openFailure: NetbusError | undefined;
 
@@ -112,14 +119,15 @@ export class Attachment {
       onNotGiven: (reason) =>
         log.warn({ ...this.#fields(), reason }, 'the socket was not given to the group of the devices: only root may use it'),
     });
-    this.#behind = this.#attached();
+    this.#behind = this.#attached(record.value);
+    this.#isUndecided = record.value.swap !== undefined;
     this.#device = new VirtualDevice({
       profile,
       depth,
       holdMs,
       arriving,
       before: (guest === null && !arriving) || profile.readOnly ? 'nothing' : 'unknown',
-      openSession: (onEnded) => this.#behind.open(onEnded),
+      openSession: (onEnded) => this.#openSession(onEnded),
       unflushed: (byReplay) => this.#behind.unflushed(byReplay),
       writeCache: () => this.record.writeCache ?? undefined,
       onWriteCache: (enabled) => {
@@ -175,6 +183,41 @@ export class Attachment {
   /** What stands behind it now; a hot-swap changes that. */
   get behind(): AttachedDevice {
     return this.#behind;
+  }
+
+  /** What comes between the sessions and the guest; undefined: nothing. Counts from the next session on. */
+  set filter(filter: SessionFilter | undefined) {
+    this.#filter = filter;
+  }
+
+  /** See VirtualDevice.renew. */
+  renew(between: () => Promise<void>): Promise<number | undefined> {
+    return this.#device.renew(between);
+  }
+
+  /** A device that could take the place of the present one. Nothing uses it before `replace`; whoever has it and does not use it stops it. */
+  candidate(place: AttachedPlace, { isStable }: { isStable: boolean }): AttachedDevice {
+    return this.#attached(place, isStable);
+  }
+
+  /** Puts another device behind it, from the next session on: `change` says so in the record, and is stored first. Returns the one before it. */
+  async replace(by: AttachedDevice, change: (record: VirtualDeviceRecord) => VirtualDeviceRecord): Promise<AttachedDevice> {
+    await this.#options.record.change(change);
+    const before = this.#behind;
+    before.stop();
+    before.close();
+    this.#behind = by;
+    this.#guard.replaced();
+    this.events.replaced(this.record);
+    this.#isUndecided = false;
+    if (this.connected) by.place.vmm(true);
+    return before;
+  }
+
+  /** Which device is the guest's is known: the one in the record. */
+  async decided(): Promise<void> {
+    await this.#options.record.change(({ swap: _, ...value }) => value);
+    this.#isUndecided = false;
   }
 
   /** The guest comes from `host`. */
@@ -239,11 +282,19 @@ export class Attachment {
     return describeAttachment({ host, record, socket, state, since: this.#since, frontend, writeLog, place, trouble, failure });
   }
 
-  #attached(): AttachedDevice {
+  #openSession: OpenSession = async (onEnded) => {
+    if (this.#isUndecided) throw new NetbusError('unreachable', 'whether the disk was swapped is being asked where it went');
+    const open = this.#behind.open;
+    return (this.#filter?.(open) ?? open)(onEnded);
+  };
+
+  #attached(place: AttachedPlace, isStable = false): AttachedDevice {
     const { onMoved = async () => {}, writeLog, handOverPeers, deviceHost, log, ...options } = this.#options;
     return new AttachedDevice({
       ...options,
-      deviceHost: deviceHost(this.record.host),
+      place,
+      isStable,
+      deviceHost: deviceHost(place.host),
       guard: this.#guard,
       writeLog,
       handOverPeers,

@@ -79,6 +79,11 @@ export class GuestGuard {
     return isOther;
   }
 
+  /** The record names another device from now on. */
+  replaced(): void {
+    this.#granted = null;
+  }
+
   /** It has gone, and left this behind. */
   async disconnected(left: Left): Promise<void> {
     await this.#change((guest) => guest && { ...guest, left });

@@ -18,9 +18,17 @@ export function deviceSocketPath(runDir: string, vm: string, name: string): stri
   return join(vmFolder(runDir, vm), `${name}.sock`);
 }
 
-/** What a guest was told is written and no flush covers, beside its socket: it ends with this host. */
-export function writeLogPath(runDir: string, vm: string, name: string): string {
-  return join(vmFolder(runDir, vm), `${name}.log`);
+/**
+ * What a guest was told is written and no flush covers, beside its socket: it ends with this host. Each device that stands behind a virtual device has its own;
+ * no name has a tilde.
+ */
+export function writeLogPath(runDir: string, vm: string, name: string, generation = 1): string {
+  return join(vmFolder(runDir, vm), generation === 1 ? `${name}.log` : `${name}~${generation}.log`);
+}
+
+/** Which regions of a disk a hot-swap has still to copy: ends with this host, as the guest does that changes them. */
+export function dirtyMapPath(runDir: string, vm: string, name: string): string {
+  return join(vmFolder(runDir, vm), `${name}~map`);
 }
 
 /** Which requests of the guest are in flight: outlives the daemon, and dies with the host. */

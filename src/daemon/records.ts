@@ -63,6 +63,8 @@ export const attachmentRecordSchema = z.strictObject({
 });
 export type AttachmentRecord = Readonly<z.infer<typeof attachmentRecordSchema>>;
 
+const idsSchema = z.strictObject({ bootId: z.string().max(64), instance: z.string().max(64) });
+
 /** A virtual device of a VM on this host: enough to be there for the guest while the device's host is away. */
 export const virtualDeviceRecordSchema = z.strictObject({
   version: z.literal(1),
@@ -72,6 +74,22 @@ export const virtualDeviceRecordSchema = z.strictObject({
   host: nameSchema,
   export: nameSchema,
   attachment: z.uuid(),
+  /** Counts the devices that stood behind it; left out = 1. */
+  generation: z.number().int().min(1).optional(),
+  /** This device takes the place of that one, and it is not known yet whether that was decided: see src/device/copy-mark.ts. */
+  swap: z
+    .strictObject({
+      generation: z.number().int().min(1),
+      old: z.strictObject({
+        host: nameSchema,
+        export: nameSchema,
+        attachment: z.uuid(),
+        generation: z.number().int().min(1).optional(),
+        membership: z.string().max(64).optional(),
+        device: idsSchema.nullable(),
+      }),
+    })
+    .optional(),
   profile: profileSchema,
   /** Most requests in flight. */
   depth: z.number().int().min(1).max(4096),
@@ -83,7 +101,7 @@ export const virtualDeviceRecordSchema = z.strictObject({
       /** What it left unanswered. While it is connected: `unknown`. */
       left: z.enum(leftStates),
       /** What its writes went to. */
-      device: z.strictObject({ bootId: z.string().max(64), instance: z.string().max(64) }).nullable(),
+      device: idsSchema.nullable(),
     })
     .nullable(),
   writeCache: z.boolean().nullable(),

@@ -24,11 +24,6 @@ export class DiskReplay implements ReplayPolicy {
     return this.#acknowledged > this.#flushed;
   }
 
-  /** All that was acknowledged is on stable storage, and nothing has been taken since. */
-  stable(): void {
-    this.#flushed = this.#acknowledged;
-  }
-
   taken(table: MessageTable, row: number): void {
     if (table.kind[row] !== DiskKind.flush) return;
     // Each use by the guest has a table of its own, and a later one may have more rows.

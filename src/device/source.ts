@@ -53,7 +53,7 @@ export interface Grant {
   readonly device: Device;
   /**
    * What becomes of writes that were acknowledged and not flushed, where the device's host forgot them: `kept` = the device sends them again
-   * by itself; an error: they may be lost. Left out: whoever takes the grant judges by the ids.
+   * by itself, or has them on stable storage; an error: they may be lost. Left out: whoever takes the grant judges by the ids.
    */
   readonly unflushed?: 'kept' | NetbusError;
   /** Resolves when the device takes requests; until then it sends again what its host forgot. Left out: it takes them at once. */

@@ -47,8 +47,8 @@ export interface UseOwner {
 
 /** The device is taken out, and asked for anew: a filter comes before it, or another device takes its place. */
 export interface Renewal {
-  /** With nothing in the slot, and the session ended. `moved`: the next device is another one, and has all that was acknowledged on stable storage. Never rejects. */
-  readonly between: () => Promise<'same' | 'moved'>;
+  /** With nothing in the slot, and the session ended. Never rejects. */
+  readonly between: () => Promise<void>;
   /** The guest goes on: it waited for so many milliseconds. Or it never will in this use of the device, whether `between` was called or not. */
   readonly ended: (stalledMs: number | undefined) => void;
 }
@@ -191,10 +191,7 @@ export class Use {
     cancel();
     this.#endSession();
     this.#hold.waits(undefined);
-    if (this.#stopped || (await renewal.asked.between()) === 'same') return;
-    this.#history.replay.stable();
-    delete this.#history.grant;
-    delete this.#history.epoch;
+    if (!this.#stopped) await renewal.asked.between();
   }
 
   /** The guest goes on, or never will in this use. */
