@@ -7,6 +7,7 @@ import type { AttachmentEntry, GrowResult } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { OpenSession, Source } from '../device/source.ts';
 import { VirtualDevice, type VirtualDeviceState } from '../device/virtual-device.ts';
+import { WriteLog } from '../filters/write-log/write-log.ts';
 import type { DiskStatistics } from '../frontends/vhost-user/disk-statistics.ts';
 import { readInflightHandOver } from '../frontends/vhost-user/inflight-hand-over.ts';
 import type { Left } from '../frontends/vhost-user/left-requests.ts';
@@ -21,7 +22,7 @@ import type { DeviceHost } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
 import { GuestGuard } from './guest-guard.ts';
 import { bindFields } from './log.ts';
-import { checkDeviceSocketPath, deviceSocketPath, inflightPath } from './paths.ts';
+import { checkDeviceSocketPath, deviceSocketPath, inflightPath, writeLogPath } from './paths.ts';
 import type { StoredRecord } from './record.ts';
 import type { VirtualDeviceRecord } from './records.ts';
 import type { HandOverPeers } from './successors.ts';
@@ -78,6 +79,8 @@ export interface AttachmentOptions {
   readonly whyFenced?: (record: VirtualDeviceRecord) => string | undefined;
   /** Tells one VMM's process from all others: see GuestGuard. */
   readonly identifyProcess?: (pid: number) => string;
+  /** What comes between the sessions of a virtual device and its guest; asked for each session. */
+  readonly filterOf?: ((vm: string, name: string) => SessionFilter | undefined) | undefined;
   /** For devices of other hosts; undefined: none. */
   readonly writeLog?: WriteLogChoice | undefined;
   readonly clock: Clock;
@@ -93,14 +96,12 @@ export class Attachment {
   readonly #files: DeviceFiles;
   readonly #turns = new Turns();
   readonly #log: Log;
-  /** Comes between the sessions and the guest, from the next session on. */
-  #filter: SessionFilter | undefined;
   #behind: AttachedDevice;
   #frontend: Frontend | undefined;
   #state: VirtualDeviceState = { name: 'idle' };
   #since: number;
-  /** A daemon before this one ended in the middle of a swap: nobody knows yet which device is the guest's. */
-  #isUndecided: boolean;
+  /** Why nobody knows yet which device is the guest's: a swap was cut off in the middle. */
+  #undecided: string | undefined;
   /** Why there is no socket. */
   #openFailure: NetbusError | undefined;
 
@@ -120,7 +121,7 @@ export class Attachment {
         log.warn({ ...this.#fields(), reason }, 'the socket was not given to the group of the devices: only root may use it'),
     });
     this.#behind = this.#attached(record.value);
-    this.#isUndecided = record.value.swap !== undefined;
+    if (record.value.swap !== undefined) this.#undecided = 'a daemon before this one ended in the middle of a swap';
     this.#device = new VirtualDevice({
       profile,
       depth,
@@ -185,11 +186,6 @@ export class Attachment {
     return this.#behind;
   }
 
-  /** What comes between the sessions and the guest; undefined: nothing. Counts from the next session on. */
-  set filter(filter: SessionFilter | undefined) {
-    this.#filter = filter;
-  }
-
   /** See VirtualDevice.renew. */
   renew(between: () => Promise<void>): Promise<number | undefined> {
     return this.#device.renew(between);
@@ -209,15 +205,23 @@ export class Attachment {
     this.#behind = by;
     this.#guard.replaced();
     this.events.replaced(this.record);
-    this.#isUndecided = false;
+    this.#undecided = undefined;
     if (this.connected) by.place.vmm(true);
     return before;
   }
 
   /** Which device is the guest's is known: the one in the record. */
   async decided(): Promise<void> {
-    await this.#options.record.change(({ swap: _, ...value }) => value);
-    this.#isUndecided = false;
+    const { runDir, record } = this.#options;
+    const { vm, name, swap } = record.value;
+    if (swap !== undefined) WriteLog.remove(writeLogPath(runDir, vm, name, swap.old.generation));
+    await record.change((value) => (value.swap === undefined ? value : withoutSwap(value)));
+    this.#undecided = undefined;
+  }
+
+  /** From now on no session is opened, until it is known which device is the guest's. */
+  holds(reason: string): void {
+    this.#undecided = reason;
   }
 
   /** The guest comes from `host`. */
@@ -283,9 +287,15 @@ export class Attachment {
   }
 
   #openSession: OpenSession = async (onEnded) => {
-    if (this.#isUndecided) throw new NetbusError('unreachable', 'whether the disk was swapped is being asked where it went');
-    const open = this.#behind.open;
-    return (this.#filter?.(open) ?? open)(onEnded);
+    if (this.#undecided !== undefined) {
+      throw new NetbusError(
+        'unreachable',
+        `which device is its guest's is not known yet (${this.#undecided}): their hosts are asked`,
+      );
+    }
+    const { open } = this.#behind;
+    const { vm, name } = this.record;
+    return (this.#options.filterOf?.(vm, name)?.(open) ?? open)(onEnded);
   };
 
   #attached(place: AttachedPlace, isStable = false): AttachedDevice {
@@ -410,6 +420,10 @@ export class Attachment {
       this.#log.warn({ ...this.#fields(), reason: NetbusError.from(thrown).message }, "the guest's state was not stored");
     });
   }
+}
+
+function withoutSwap({ swap: _, ...value }: VirtualDeviceRecord): VirtualDeviceRecord {
+  return value;
 }
 
 function sameCause(before: VirtualDeviceState, state: VirtualDeviceState): boolean {

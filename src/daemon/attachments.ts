@@ -4,7 +4,7 @@ import { type AttachmentEntry, type attachRequestSchema, type GrowResult, nameSc
 import { NetbusError } from '../device/errors.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
-import { Attachment, type CreateFrontend } from './attachment.ts';
+import { Attachment, type CreateFrontend, type SessionFilter } from './attachment.ts';
 import type { WriteLogChoice } from './attachment-log.ts';
 import type { AttachToExport, DeviceHost, PreparedDevice } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
@@ -36,6 +36,8 @@ export interface AttachmentsOptions {
   /** Where it is left out the system's processes are looked at. */
   readonly identifyProcess?: (pid: number) => string;
   readonly writeLog?: WriteLogChoice;
+  /** A job that works on a virtual device: its name, and what it puts between the sessions and the guest. */
+  readonly jobOf?: (vm: string, name: string) => { readonly id: string; readonly filter: SessionFilter } | undefined;
   readonly handOverPeers?: HandOverPeers;
   readonly clock: Clock;
   readonly log: Log;
@@ -114,8 +116,12 @@ export class Attachments {
    */
   detach(vm: string, name: string, force: boolean): Promise<string[]> {
     return this.#alone(vm, name, async (key) => {
-      const attachment = this.#find(vm, name);
+      const attachment = this.find(vm, name);
       const { host, attachment: id, export: exported, arriving } = attachment.record;
+      const job = this.#options.jobOf?.(vm, name);
+      if (job !== undefined) {
+        throw new NetbusError('in_use', `job ${job.id} swaps ${key}: cancel it first, with "netbus job ${job.id} --cancel"`);
+      }
       if (attachment.connected && !force) {
         throw new NetbusError('in_use', `VM ${vm} is connected to ${name}: stop the VM, or take it away with --force`);
       }
@@ -145,7 +151,7 @@ export class Attachments {
   }
 
   grow(vm: string, name: string): Promise<GrowResult> {
-    return this.#alone(vm, name, () => this.#find(vm, name).grow());
+    return this.#alone(vm, name, () => this.find(vm, name).grow());
   }
 
   /**
@@ -273,10 +279,10 @@ export class Attachments {
   }
 
   #make(record: VirtualDeviceRecord): Attachment {
-    const { records, ...rest } = this.#options;
+    const { records, jobOf, ...rest } = this.#options;
     const stored = new StoredRecord(records, recordFile(record), record);
     const onMoved = () => this.#moved(recordKey(record));
-    return new Attachment({ ...rest, record: stored, onMoved });
+    return new Attachment({ ...rest, record: stored, onMoved, filterOf: (vm, name) => jobOf?.(vm, name)?.filter });
   }
 
   /** The guest is on another host for good. */
@@ -317,7 +323,8 @@ export class Attachments {
     }
   }
 
-  #find(vm: string, name: string): Attachment {
+  /** Throws `not_found`. */
+  find(vm: string, name: string): Attachment {
     const found = this.#attachments.get(recordKey({ vm, name }));
     if (found !== undefined) return found;
     // People also type the device's name, as at `attach`.

@@ -1,0 +1,349 @@
+/**
+ * The hot-swap of one virtual device of this host (src/device/copy-mark.ts): the new device is filled behind the guest's back, and takes the old one's place in a
+ * pause. A try that comes to nothing is given up at both hosts, and the next one goes on with what was copied.
+ */
+import type { JobProgress } from '../api/jobs.ts';
+import type { AllocateStaging } from '../bus/staging.ts';
+import { NetbusError } from '../device/errors.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { Log } from '../lib/log.ts';
+import { type SwapTry, settle } from '../migration/swap/try.ts';
+import type { Attachment, SessionFilter } from './attachment.ts';
+import type { DeviceHost } from './device-host.ts';
+import type { Job, JobEnd } from './job.ts';
+import type { JobRecord } from './job-record.ts';
+import { Patience } from './patience.ts';
+import type { StoredRecord } from './record.ts';
+import { SwapMirror } from './swap-mirror.ts';
+import { putBack, SwapSwitch, type Switched } from './swap-switch.ts';
+
+/** Between two tries to switch. */
+const SWITCH_RETRY_MS = 1_000;
+
+export interface SwapJobOptions {
+  readonly record: StoredRecord<JobRecord>;
+  /** The virtual device; throws `not_found`. */
+  readonly attachment: () => Attachment;
+  readonly deviceHost: (host: string) => DeviceHost;
+  /** This host's, as a device of `host` is attached under it. */
+  readonly membershipAt: (host: string) => string | undefined;
+  readonly mapPath: string;
+  /** Of this host: a map ends with it, also where the run folder does not. */
+  readonly bootId: string;
+  readonly allocate: AllocateStaging;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+export class SwapJob implements Job {
+  readonly ended: Promise<JobEnd>;
+  readonly #options: SwapJobOptions;
+  readonly #patience: Patience;
+  readonly #tellEnded: (end: JobEnd) => void;
+  #mirror: SwapMirror | undefined;
+  #isBlank = false;
+  /** After a restart no guest gets the old device before its mirror is there. */
+  #known: Promise<void> = Promise.resolve();
+  #tellKnown: () => void = () => {};
+  #phase: 'copying' | 'switching' | 'releasing' = 'copying';
+  /** How it is to end, which is not done. */
+  #stopping: JobEnd | undefined;
+  #isOver = false;
+  #switch: SwapSwitch | undefined;
+  #stallMs: number | undefined;
+  #wake: () => void = () => {};
+
+  constructor(options: SwapJobOptions) {
+    this.#options = options;
+    this.#patience = new Patience(options.clock);
+    let tellEnded: (end: JobEnd) => void = () => {};
+    this.ended = new Promise((resolve) => {
+      tellEnded = resolve;
+    });
+    this.#tellEnded = tellEnded;
+    if (this.record.generation === undefined) return;
+    this.#known = new Promise((resolve) => {
+      this.#tellKnown = resolve;
+    });
+  }
+
+  get record(): JobRecord {
+    return this.#options.record.value;
+  }
+
+  /** What comes between the guest and its device. */
+  readonly filter: SessionFilter = (open) => async (onEnded) => {
+    await this.#known;
+    const { swap } = this.#options.attachment().record;
+    // The new one is what it is a copy of.
+    const isOld = swap === undefined && this.#phase !== 'releasing';
+    return (isOld ? (this.#mirror?.wrap(open) ?? open) : open)(onEnded);
+  };
+
+  // --- Job -------------------------------------------------------------------------------------------------------------
+
+  async start(): Promise<void> {
+    const { vm, name, to, overwrite } = this.record;
+    const { profile, arriving, host, export: exported } = this.#options.attachment().record;
+    if (profile.readOnly)
+      throw new NetbusError('usage', `${vm}/${name} is read-only: there is nothing that a guest could write to a new disk`);
+    if (arriving) throw new NetbusError('in_use', `VM ${vm} has not settled on this host yet: swap its disk when it has`);
+    if (host === to.host && exported === to.export)
+      throw new NetbusError('usage', `${vm}/${name} is at ${host}/${exported} already`);
+    await this.#begin(overwrite);
+    try {
+      this.#makeMirror({ left: false });
+    } catch (thrown) {
+      await this.#settle();
+      throw thrown;
+    }
+    void this.#run(() => this.#course());
+  }
+
+  resumeAfterRestart(): Promise<void> {
+    if (this.record.generation !== undefined) {
+      void this.#run(() => this.#resume());
+      return Promise.resolve();
+    }
+    return this.start().catch((thrown: unknown) => this.#over(failure(thrown)));
+  }
+
+  describe(): JobProgress {
+    const progress = this.#mirror?.progress;
+    const stalled = this.#stallMs === undefined ? {} : { stallMs: this.#stallMs };
+    const reason = this.#patience.reason ?? progress?.targetReason;
+    if (progress === undefined) {
+      const phase = this.#phase === 'copying' ? 'waiting' : this.#phase;
+      return { phase, totalBytes: 0, doneBytes: 0, dirtyBytes: 0, bytesPerSecond: 0, ...(reason && { reason }), ...stalled };
+    }
+    const { totalBytes, doneBytes, dirtyBytes, bytesPerSecond, mode } = progress;
+    const isWaiting = this.#phase === 'copying' && progress.phase === 'waiting';
+    const copying = isWaiting ? 'waiting' : mode === 'blocking' ? 'converging' : 'copying';
+    const why = reason ?? (isWaiting ? 'the VM does not use the disk at the moment' : undefined);
+    return {
+      phase: this.#phase === 'copying' ? copying : this.#phase,
+      ...{ totalBytes, doneBytes, dirtyBytes, bytesPerSecond },
+      ...(bytesPerSecond > 0 && dirtyBytes > 0 && { secondsLeft: Math.ceil(dirtyBytes / bytesPerSecond) }),
+      ...(why && { reason: why }),
+      ...stalled,
+    };
+  }
+
+  pause(): void {
+    this.#mirror?.pause();
+  }
+
+  resume(): void {
+    this.#mirror?.resume();
+  }
+
+  setSpeed(bytesPerSecondMax: number | undefined): void {
+    if (this.#mirror !== undefined) this.#mirror.speed = bytesPerSecondMax;
+  }
+
+  async cancel(): Promise<void> {
+    if (this.#phase === 'releasing' || this.#isOver) throw tooLate();
+    this.#stop({ state: 'cancelled' });
+    const { state } = await this.ended;
+    if (state === 'done') throw tooLate();
+  }
+
+  /** The daemon ends; what it puts between the guest and its device stays until `close`. */
+  endWaiting(): void {
+    this.#patience.end();
+    this.#tellKnown();
+    this.#wake();
+  }
+
+  async close(): Promise<void> {
+    this.endWaiting();
+    await this.#mirror?.close();
+  }
+
+  // --- the course of it ------------------------------------------------------------------------------------------------
+
+  /** What is not expected ends it where it is: the guest goes on with what it has. */
+  async #run(course: () => Promise<JobEnd>): Promise<void> {
+    try {
+      this.#over(await course().catch((thrown: unknown) => this.#undo(this.#stopping ?? failure(thrown))));
+    } catch (thrown) {
+      // Whoever is not let in by a device's host can undo nothing there.
+      if (!this.#patience.ending.aborted) this.#over(failure(thrown));
+    }
+  }
+
+  #over(end: JobEnd): void {
+    this.#isOver = true;
+    this.#tellKnown();
+    this.#tellEnded(end);
+  }
+
+  /** From the moment in which both devices are marked. */
+  async #course(): Promise<JobEnd> {
+    const { attachment } = this.#options;
+    await this.#mirrorGuest();
+    const { host, attachment: id } = attachment().record;
+    await this.#mirror!.begin(this.#options.deviceHost(host).copies, id);
+    for (;;) {
+      await this.#converged();
+      const outcome = this.#stopping === undefined ? await this.#trySwitch() : 'stays';
+      if (outcome === 'decided') return this.#finish();
+      if (outcome === 'lost') await this.#settle();
+      if (this.#stopping !== undefined) return this.#undo(this.#stopping);
+      if (outcome === 'lost') await this.#beginAgain();
+      await this.#patience.pause(SWITCH_RETRY_MS);
+    }
+  }
+
+  /** A daemon before this one ended meanwhile. */
+  async #resume(): Promise<JobEnd> {
+    if (this.record.state === 'finishing') return this.#finish();
+    const { old, next } = this.#try();
+    const isWhole =
+      this.#options.attachment().record.swap === undefined &&
+      (await this.#patience.persist(() => old.host.mark(old.attachment)))?.state === 'copied' &&
+      (await this.#patience.persist(() => next.host.mark(next.attachment)))?.state === 'filling';
+    if (!isWhole && (await this.#settle()) === 'decided') return this.#finish();
+    await putBack(this.#options.attachment(), this.#patience);
+    if (!isWhole) await this.#beginAgain();
+    if (this.#stopping !== undefined) return this.#undo(this.#stopping);
+    this.#makeMirror({ left: true });
+    return this.#course();
+  }
+
+  /** Marks both devices. Rejects where that is refused; nothing is marked then, as far as the hosts answer. */
+  async #begin(overwrite: boolean): Promise<void> {
+    const { record, attachment, deviceHost } = this.#options;
+    const { to } = record.value;
+    const { host, export: exported, attachment: id, vm, name, profile, writeCache, holdMs } = attachment().record;
+    const old = deviceHost(host).copies;
+    const from = { host, export: exported, attachment: id };
+    const { generation, fenceAfterMs } = await old.begin(id, to);
+    try {
+      const asked = { export: to.export, from, generation, vm, name, profile, writeCache, holdMs, fenceAfterMs, overwrite };
+      const { attachment: filled, isBlank } = await deviceHost(to.host).copies.fill(asked);
+      this.#isBlank ||= isBlank;
+      await record.change((value) => ({ ...value, state: 'copying', from, generation, attachment: filled }));
+    } catch (thrown) {
+      await old.abort(id, generation).catch(() => undefined);
+      throw thrown;
+    }
+  }
+
+  /** Another try, onto what is its own already. */
+  #beginAgain(): Promise<void> {
+    return this.#patience.persist(async () => {
+      if (this.#stopping === undefined) await this.#begin(true);
+    });
+  }
+
+  #makeMirror({ left }: { left: boolean }): void {
+    const { record, attachment, deviceHost, bootId, mapPath, allocate, clock, log } = this.#options;
+    const { id, to, bytesPerSecondMax, paused = false } = record.value;
+    const { capacityBytes } = attachment().record.profile;
+    this.#mirror = new SwapMirror(
+      {
+        ...{ path: mapPath, owner: `${id}\n${bootId}`, capacityBytes, isBlank: this.#isBlank, bytesPerSecondMax, paused },
+        openTarget: (onEnded) => deviceHost(to.host).openSession(record.value.attachment!, this.#patience.ending)(onEnded),
+        generation: () => record.value.generation!,
+        ...{ allocate, clock, log },
+        onConverged: () => this.#wake(),
+        onFailed: (cause) => this.#stop(failure(cause)),
+      },
+      { left },
+    );
+    this.#tellKnown();
+  }
+
+  /** The guest's next session is mirrored, and it begins now. */
+  async #mirrorGuest(): Promise<void> {
+    const target = this.#options.attachment();
+    if (target.connected) await this.#patience.warm(target.behind);
+    await target.renew(async () => {});
+  }
+
+  async #trySwitch(): Promise<Switched['outcome']> {
+    const { attachment, membershipAt } = this.#options;
+    const tried = this.#try();
+    const { to } = this.record;
+    const place = { ...to, attachment: tried.next.attachment, generation: tried.generation, membership: membershipAt(to.host) };
+    this.#phase = 'switching';
+    this.#switch = new SwapSwitch({
+      ...{ target: attachment(), tried, place, mirror: this.#mirror!, patience: this.#patience },
+      isStopping: () => this.#stopping !== undefined,
+    });
+    const switched = await this.#switch.run();
+    this.#switch = undefined;
+    this.#phase = 'copying';
+    if (switched.outcome === 'decided') this.#stallMs = switched.stallMs;
+    return switched.outcome;
+  }
+
+  /** The new device is the guest's. */
+  async #finish(): Promise<JobEnd> {
+    const { record, attachment } = this.#options;
+    const { old, generation } = this.#try();
+    this.#phase = 'releasing';
+    this.#tellKnown();
+    await this.#patience.persist(() => record.change((value) => ({ ...value, state: 'finishing' })));
+    await this.#patience.persist(() => attachment().decided());
+    await this.#dropMirror();
+    await this.#patience.persist(() => old.host.supersede(old.attachment, generation));
+    return { state: 'done' };
+  }
+
+  /** The guest keeps the old device. */
+  async #undo(end: JobEnd): Promise<JobEnd> {
+    await this.#dropMirror();
+    return (await this.#settle()) === 'decided' ? this.#finish() : end;
+  }
+
+  async #dropMirror(): Promise<void> {
+    await this.#mirror?.close();
+    this.#mirror?.remove();
+    this.#mirror = undefined;
+  }
+
+  #stop(end: JobEnd): void {
+    this.#stopping ??= end;
+    this.#wake();
+    // It may wait for a new device that does not answer.
+    this.#switch?.withdraw().catch(() => undefined);
+  }
+
+  // --- waiting ---------------------------------------------------------------------------------------------------------
+
+  #try(): SwapTry {
+    const { deviceHost } = this.#options;
+    const { from, to, attachment, generation } = this.record;
+    return {
+      generation: generation!,
+      old: { host: deviceHost(from!.host).copies, attachment: from!.attachment },
+      next: { host: deviceHost(to.host).copies, attachment: attachment! },
+    };
+  }
+
+  #settle(): Promise<'decided' | 'given up'> {
+    return settle(this.#try(), this.#patience);
+  }
+
+  /** Until the switch may be made, or the job is to end. */
+  async #converged(): Promise<void> {
+    while (!this.#mirror!.converged && this.#stopping === undefined) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+      this.#patience.check();
+    }
+    this.#patience.reason = undefined;
+  }
+}
+
+function failure(thrown: unknown): JobEnd {
+  const { code, message } = NetbusError.from(thrown);
+  return { state: 'failed', code, reason: message };
+}
+
+function tooLate(): NetbusError {
+  return new NetbusError('ended', 'it is too late to cancel: the guest uses the new device already');
+}
