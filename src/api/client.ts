@@ -3,7 +3,10 @@ import { statSync } from 'node:fs';
 import { type IncomingMessage, request } from 'node:http';
 import { isErrorCode, NetbusError } from '../device/errors.ts';
 import type { EventEntry, EventHistory } from './events.ts';
+import type { JobChange, JobEntry, JobList, SwapRequest } from './jobs.ts';
 import type {
+  FollowRequest,
+  FollowResult,
   MigrationPhase,
   MigrationPreparation,
   MigrationProgressEntry,
@@ -170,6 +173,28 @@ export class ControlClient {
     return this.#call('POST', `${attachmentPath(vm, name)}/grow`);
   }
 
+  /** Resolves when the job has begun; it goes on by itself. */
+  swap(vm: string, name: string, body: SwapRequest): Promise<JobEntry> {
+    return this.#call('POST', `${attachmentPath(vm, name)}/swap`, body);
+  }
+
+  jobs(): Promise<JobList> {
+    return this.#call('GET', '/v1/jobs');
+  }
+
+  job(id: string): Promise<JobEntry> {
+    return this.#call('GET', jobPath(id));
+  }
+
+  changeJob(id: string, change: JobChange): Promise<JobEntry> {
+    return this.#call('PATCH', jobPath(id), change);
+  }
+
+  /** Resolves when everything is undone; where that takes long, while it is. */
+  cancelJob(id: string): Promise<JobEntry> {
+    return this.#call('POST', `${jobPath(id)}/cancellation`);
+  }
+
   /** Checks whether a VM's devices can go to another host, and unless `check` is set has them made ready there. */
   beginMigration(vm: string, body: MigrationRequest): Promise<MigrationPreparation> {
     return this.#call('POST', migrationPath(vm), body);
@@ -182,6 +207,11 @@ export class ControlClient {
 
   migrationReport(vm: string, to: string): Promise<MigrationReport> {
     return this.#call('GET', `${migrationPath(vm)}?${new URLSearchParams({ to })}`);
+  }
+
+  /** After the migration: has the VM's new host start the jobs with which devices follow it. */
+  followMigration(vm: string, body: FollowRequest): Promise<FollowResult> {
+    return this.#call('POST', `${migrationPath(vm)}/follow`, body);
   }
 
   /** Where a migration is; rejects with `not_found` where no command is at one. */
@@ -369,6 +399,10 @@ function isSocket(path: string): boolean {
 
 function attachmentPath(vm: string, name: string): string {
   return `/v1/attachments/${encodeURIComponent(vm)}/${encodeURIComponent(name)}`;
+}
+
+function jobPath(id: string): string {
+  return `/v1/jobs/${encodeURIComponent(id)}`;
 }
 
 function migrationPath(vm: string): string {

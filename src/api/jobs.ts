@@ -93,7 +93,7 @@ export interface JobEntry {
 }
 
 /** All that run, and the last ones that are over; the oldest first. */
-export interface Jobs {
+export interface JobList {
   jobs: JobEntry[];
 }
 

@@ -1,5 +1,6 @@
 /** What the control API says about a live migration of a VM whose devices go along; its paths are in the table of types.ts. */
 import { z } from 'zod';
+import { FOLLOWS_MAX, type Followed, followSchema } from './jobs.ts';
 import { nameSchema, type RingsStopped } from './types.ts';
 
 export const migrationRequestSchema = z.strictObject({
@@ -7,8 +8,21 @@ export const migrationRequestSchema = z.strictObject({
   to: nameSchema,
   /** Checks alone: nothing is changed at either host. */
   check: z.boolean().default(false),
+  /** Devices that are to follow it: it is refused where one cannot, as far as that can be known before. */
+  follow: z.array(followSchema).max(FOLLOWS_MAX).default([]),
 });
 export type MigrationRequest = z.input<typeof migrationRequestSchema>;
+
+export const followRequestSchema = z.strictObject({
+  /** Where the VM is now. */
+  to: nameSchema,
+  follow: z.array(followSchema).min(1).max(FOLLOWS_MAX),
+});
+export type FollowRequest = z.input<typeof followRequestSchema>;
+
+export interface FollowResult {
+  follows: Followed[];
+}
 
 /** What is ready for the VM at its destination, or would be. */
 export interface MigrationPreparation {

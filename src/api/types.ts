@@ -13,11 +13,17 @@
  * | POST /v1/attachments | AttachRequest | AttachmentEntry |
  * | DELETE /v1/attachments/:vm/:name?force=true | - | {} |
  * | POST /v1/attachments/:vm/:name/grow | - | GrowResult |
+ * | POST /v1/attachments/:vm/:name/swap | SwapRequest | JobEntry (src/api/jobs.ts) |
+ * | GET /v1/jobs | - | JobList |
+ * | GET /v1/jobs/:id | - | JobEntry |
+ * | PATCH /v1/jobs/:id | JobChange | JobEntry |
+ * | POST /v1/jobs/:id/cancellation | - | JobEntry |
  * | POST /v1/vms/:vm/preparation | PreparationRequest | { attachments: AttachmentEntry[] } |
  * | DELETE /v1/vms/:vm/preparation | - | {} |
  * | POST /v1/vms/:vm/migration | MigrationRequest | MigrationPreparation (src/api/migration.ts) |
  * | GET /v1/vms/:vm/migration?to=HOST | - | MigrationReport |
  * | DELETE /v1/vms/:vm/migration?to=HOST&undo=true | - | {} |
+ * | POST /v1/vms/:vm/migration/follow | FollowRequest | FollowResult |
  * | GET /v1/vms/:vm/migration/progress | - | MigrationProgressEntry |
  * | PUT /v1/vms/:vm/migration/progress | { phase } | MigrationProgressEntry |
  * | POST /v1/vms/:vm/migration/cancellation | - | MigrationProgressEntry |
@@ -36,6 +42,7 @@
  */
 import { z } from 'zod';
 import type { ErrorCode } from '../device/errors.ts';
+import type { JobEntry } from './jobs.ts';
 
 export const NAME_LENGTH_MAX = 63;
 
@@ -343,8 +350,8 @@ export interface SessionEntry {
 
 /** Something that cannot go on before something else happens. */
 export interface WaitEntry {
-  about: 'attachment' | 'export' | 'host';
-  /** `vm/name`, the export, the host. */
+  about: 'attachment' | 'export' | 'host' | 'job';
+  /** `vm/name`, the export, the host, the job's id. */
   subject: string;
   /** What it waits for, in words. */
   waitsFor: string;
@@ -371,6 +378,8 @@ export interface Status {
   exports: ExportEntry[];
   attachments: AttachmentEntry[];
   sessions: SessionEntry[];
+  /** Those that run, paused or not. */
+  jobs: JobEntry[];
   /** What waits for what; the longest wait first. */
   waits: WaitEntry[];
   /** Hosts that could not be asked, with the reason (in `ls`, too, on stderr). */

@@ -42,6 +42,8 @@ function waitLine({ about, subject, waitsFor, since, reason, otherwise, otherwis
       return `export ${subject} waits for ${waitsFor} ${when}`;
     case 'host':
       return `${subject} is down ${when}`;
+    case 'job':
+      return `job ${subject} waits for ${waitsFor} ${when}`;
   }
 }
 

@@ -29,11 +29,14 @@ import { openDirectory } from './directory.ts';
 import { Events } from './events.ts';
 import { Exports } from './exports.ts';
 import { checkFence, fenceHost } from './fence.ts';
+import { Follows, startFollow } from './follow.ts';
 import { deviceGroup } from './group.ts';
 import { handOverHandlers, handOverPeers } from './hand-over-calls.ts';
 import { IdentityKeeper } from './identity-keeper.ts';
 import { IssuingDesk } from './issuing-desk.ts';
 import { openIssuingHost } from './issuing-host.ts';
+import { jobRecordSchema } from './job-record.ts';
+import { Jobs } from './jobs.ts';
 import { askKeptPage, keptLogHandlers } from './kept-log.ts';
 import { Membership } from './membership.ts';
 import { Metrics } from './metrics.ts';
@@ -109,6 +112,8 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
   const exportRecords = new RecordStore(join(stateDir, 'exports'), exportRecordSchema);
   const attachmentRecords = new RecordStore(join(stateDir, 'attachments'), attachmentRecordSchema);
   const virtualDeviceRecords = new RecordStore(join(stateDir, 'virtual-devices'), virtualDeviceRecordSchema);
+  const jobRecords = new RecordStore(join(stateDir, 'jobs'), jobRecordSchema);
+  const jobsBefore = await load(jobRecords, options, events);
   const actions = planStart({
     exports: await load(exportRecords, options, events),
     attachments: await load(attachmentRecords, options, events),
@@ -163,11 +168,14 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
         ...vmDeviceHandlers(() => attachments),
         ...keptLogHandlers(() => attachments),
         ...handOverHandlers(() => attachments),
-        ...createMigrationHandlers({
-          entries: () => attachments.entries(),
-          prepare: (...given) => preparation.prepare(...given),
-          unprepare: (vm) => preparation.unprepare(vm),
-        }),
+        ...createMigrationHandlers(
+          {
+            entries: () => attachments.entries(),
+            prepare: (...given) => preparation.prepare(...given),
+            unprepare: (vm) => preparation.unprepare(vm),
+          },
+          (request) => startFollow({ host, jobs: () => jobs, isMember, deviceHost: (name) => deviceHosts.get(name) }, request),
+        ),
         'host.describe': describeHost(release, clock),
         ...membership.handlers,
       },
@@ -206,6 +214,16 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     events,
   });
   closers.add('the attachments', () => attachments.close());
+  const jobs: Jobs = new Jobs({
+    records: jobRecords,
+    makeJob: () => {
+      throw new NetbusError('protocol', 'this release cannot swap devices yet');
+    },
+    clock,
+    log,
+    events,
+  });
+  closers.add('the jobs', () => jobs.close());
   const preparation: Preparation = new Preparation({
     host,
     hosts: () => deviceHosts.names,
@@ -223,10 +241,13 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     rates,
     sessions: () => bus.exporter.sessions,
     record: (id) => exports.record(id),
+    jobs: () => jobs.entries(),
     eventsNotStored: () => events.notStored,
   });
-  metrics.watch({ links, attachments: () => attachments.all, exports: () => exports.all });
+  metrics.watch({ jobs: () => jobs.entries(), links, attachments: () => attachments.all, exports: () => exports.all });
 
+  // Before any guest comes: a job stands in the path of its virtual device.
+  jobs.restore(jobsBefore);
   // A VMM may be waiting for its socket, and needs nobody else for it.
   for (const action of actions) {
     if (action.type === 'restore-virtual-device') await attachments.restore(action.record);
@@ -237,6 +258,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
   await membership.start({ bus, exports });
   await bus.listen(config.listen.host, config.listen.port);
   closers.add('the membership', async () => membership.close());
+  void jobs.resumeAll();
   const keeper = new IdentityKeeper({
     files: config.pki,
     identity,
@@ -267,6 +289,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
       warnings: [...keeper.warnings, ...membership.warnings],
     });
   const migrations = new MigrationDesk({ host, entries: () => attachments.entries(), isMember, links: bus.links, clock, log });
+  const follows = new Follows({ host, entries: () => attachments.entries(), isMember, links: bus.links });
   const app = createRoutes({
     exports,
     attachments,
@@ -274,6 +297,8 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     membership,
     desk,
     migrations,
+    jobs,
+    follows,
     metrics,
     status,
     devices: (query) => listDevices({ ...query, hosts: deviceHosts.all, links: links(), clock }),

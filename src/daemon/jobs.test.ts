@@ -101,7 +101,8 @@ class Host {
   async restore(): Promise<void> {
     const { records, damaged } = await this.store.load(0);
     assert.deepEqual(damaged, []);
-    await this.jobs.restore(records);
+    this.jobs.restore(records);
+    await this.jobs.resumeAll();
   }
 
   async restart(): Promise<void> {

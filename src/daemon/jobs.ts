@@ -47,18 +47,19 @@ export class Jobs {
     this.#options = options;
   }
 
-  /**
-   * Takes the jobs of before. Those that ran have their place in the paths of their virtual devices when this returns; it resolves when each has looked at
-   * what became of it, for which other hosts are asked. Never rejects.
-   */
-  async restore(records: ReadonlyMap<string, JobRecord>): Promise<void> {
+  /** Takes the jobs of before, which have their places in the paths of their virtual devices then. */
+  restore(records: ReadonlyMap<string, JobRecord>): void {
     const sorted = [...records.values()].sort((a, b) => jobNumber(a.id) - jobNumber(b.id));
     for (const record of sorted) {
       this.#last = jobNumber(record.id);
       this.#jobs.set(record.id, this.#make(record));
     }
-    const running = [...this.#jobs.values()].filter((job) => !job.isOver);
-    await Promise.all([this.#forgetting.run(() => this.#forgetOldest()), ...running.map((job) => job.resumeAfterRestart())]);
+  }
+
+  /** They go on, once this host's virtual devices are back. Resolves when each has looked at what became of it, for which others are asked. Never rejects. */
+  async resumeAll(): Promise<void> {
+    const resumed = this.#running.map((job) => job.resumeAfterRestart());
+    await Promise.all([this.#forgetting.run(() => this.#forgetOldest()), ...resumed]);
   }
 
   /**

@@ -1,11 +1,13 @@
 /** `/metrics`: what the daemon knows, put into Prometheus' words when somebody asks. Nothing is counted twice. */
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import type { JobEntry, JobProgress } from '../api/jobs.ts';
 import type { LinkEntry, WriteLogEntry } from '../api/types.ts';
 import type { VirtualDeviceState } from '../device/virtual-device.ts';
 import { type DiskStatistics, DURATION_BOUNDS_SECONDS, diskOperations } from '../frontends/vhost-user/disk-statistics.ts';
 import type { ExportState } from './export.ts';
 
 const attachmentStates: VirtualDeviceState['name'][] = ['idle', 'connecting', 'active', 'failed', 'closed'];
+const jobStates: JobEntry['state'][] = ['running', 'paused', 'done', 'failed', 'cancelled'];
 const exportStates: ExportState['name'][] = ['opening', 'waiting', 'ready', 'failed', 'closed'];
 
 /** Each look at the event loop's delay is a wake-up, also of a daemon that has nothing to do. */
@@ -22,6 +24,7 @@ export interface MeasuredAttachment {
 export interface Measured {
   links(): readonly LinkEntry[];
   attachments(): Iterable<MeasuredAttachment>;
+  jobs(): readonly JobEntry[];
   exports(): Iterable<{ readonly name: string; readonly state: ExportState }>;
 }
 
@@ -47,6 +50,7 @@ export class Metrics {
   /** Numbers that are read where they are, when somebody asks. */
   watch(measured: Measured): void {
     this.#watchRequests(measured);
+    this.#watchJobs(measured);
     const registers = [this.#registry];
     new Gauge({
       name: 'netbus_link_up',
@@ -100,6 +104,36 @@ export class Metrics {
         }
       },
     });
+  }
+
+  #watchJobs({ jobs }: Measured): void {
+    const registers = [this.#registry];
+    new Gauge({
+      name: 'netbus_jobs',
+      help: 'Jobs in a state; those that are over as far as they are kept.',
+      labelNames: ['state'],
+      registers,
+      collect() {
+        for (const state of jobStates) this.set({ state }, jobs().filter((job) => job.state === state).length);
+      },
+    });
+    const ofRunning = (name: string, help: string, pick: (progress: JobProgress) => number) =>
+      new Gauge({
+        name,
+        help,
+        labelNames: ['job', 'attachment'],
+        registers,
+        collect() {
+          this.reset();
+          for (const { id: job, vm, name: device, state, progress } of jobs()) {
+            if ((state !== 'running' && state !== 'paused') || progress === undefined) continue;
+            this.set({ job, attachment: `${vm}/${device}` }, pick(progress));
+          }
+        },
+      });
+    ofRunning('netbus_job_total_bytes', 'All that a job is to copy, as far as it is known.', ({ totalBytes }) => totalBytes);
+    ofRunning('netbus_job_copied_bytes', 'What it has copied of that.', ({ doneBytes }) => doneBytes);
+    ofRunning('netbus_job_dirty_bytes', 'What the guest has written behind it.', ({ dirtyBytes }) => dirtyBytes);
   }
 
   text(): Promise<string> {

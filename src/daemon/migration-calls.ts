@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { type AttachmentEntry, nameSchema } from '../api/types.ts';
 import type { ControlHandlers } from '../bus/control-link.ts';
 import { NetbusError } from '../device/errors.ts';
+import { type StartJob, startJobSchema } from './follow.ts';
 
 /** VMs that other hosts have prepared here; beyond it the oldest cannot be asked for any more. */
 export const PREPARATIONS_MAX = 1024;
@@ -29,7 +30,11 @@ interface Preparation {
   readonly made: boolean;
 }
 
-export function createMigrationHandlers(attachments: PreparedAttachments): ControlHandlers {
+/** `startJob` is startFollow of src/daemon/follow.ts. */
+export function createMigrationHandlers(
+  attachments: PreparedAttachments,
+  startJob: (request: StartJob) => Promise<object>,
+): ControlHandlers {
   const preparations = new Map<string, Preparation>();
   const devicesOf = (vm: string) => attachments.entries().filter((entry) => entry.vm === vm);
   const standbyOf = (vm: string) => devicesOf(vm).filter(({ state }) => state === 'standby');
@@ -59,6 +64,12 @@ export function createMigrationHandlers(attachments: PreparedAttachments): Contr
       if (find(vm, peer).made) await attachments.unprepare(vm);
       preparations.delete(vm);
       return {};
+    },
+    'job.start': async (peer, params) => {
+      const request = read(startJobSchema, params);
+      // Before the migration nothing was prepared, and nothing is changed. Afterwards it is for the host that the VM came from.
+      if (!request.check) find(request.vm, peer);
+      return { ...(await startJob(request)) };
     },
     'vm.report': async (peer, params) => {
       const { vm } = read(vmSchema, params);

@@ -56,7 +56,7 @@ beforeEach(() => {
   clock = new ManualClock();
   features = { m2: [HAND_OVER_FEATURE], m3: [HAND_OVER_FEATURE] };
   instead = {};
-  const handlers = createMigrationHandlers(destination);
+  const handlers = createMigrationHandlers(destination, async () => ({}));
   desk = new MigrationDesk({
     host: 'm1',
     entries: () => here,
@@ -263,7 +263,7 @@ describe('the report', () => {
 
 describe('the calls of other hosts', () => {
   test('reach only what the caller had prepared', async () => {
-    const handlers = createMigrationHandlers(destination);
+    const handlers = createMigrationHandlers(destination, async () => ({ job: 'j1' }));
     const call = (method: string, peer: string, params: object) =>
       handlers[method](peer, params as Record<string, unknown>, undefined);
     await call('vm.prepare', 'm1', { vm: 'web' });
@@ -273,6 +273,11 @@ describe('the calls of other hosts', () => {
       await assert.rejects(call(method, 'm1', { vm: '../web' }), { code: 'usage', message: /^vm: / });
     }
     await assert.rejects(call('vm.prepare', 'm1', { vm: 'web', check: 1 }), { code: 'usage' });
+    const job = { vm: 'web', name: 'data', host: 'm1', export: 'new', capacityBytes: 512 };
+    assert.deepEqual(await call('job.start', 'm1', job), { job: 'j1' });
+    await assert.rejects(call('job.start', 'm3', job), { code: 'denied' });
+    assert.deepEqual(await call('job.start', 'm3', { ...job, check: true }), { job: 'j1' });
+    await assert.rejects(call('job.start', 'm1', { ...job, export: '../x' }), { code: 'usage', message: /^export: / });
     for (let i = 0; i < PREPARATIONS_MAX; i++) await call('vm.prepare', 'm3', { vm: `v${i}` });
     await assert.rejects(call('vm.report', 'm1', { vm: 'web' }), { code: 'denied' });
   });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import type { JobEntry } from '../api/jobs.ts';
 import type { AttachmentEntry, ExportEntry, LinkEntry, Status } from '../api/types.ts';
 import { ManualClock } from '../lib/clock.ts';
 import type { Attachment } from './attachment.ts';
@@ -78,6 +79,19 @@ describe('what waits for what', () => {
   });
 });
 
+const progress = { phase: 'waiting', totalBytes: 100, doneBytes: 40, dirtyBytes: 0, bytesPerSecond: 0 } as const;
+const job: JobEntry = {
+  ...{ id: 'j1', kind: 'swap', vm: 'web', name: 'data', from: 'm1/data', to: 'm2/new', overwrite: false, state: 'running' },
+  ...{ createdAt: at(0), progress: { ...progress, reason: 'm2 does not answer', waitingSince: at(5) } },
+};
+const { from: _, ...notBegun } = { ...job, id: 'j2', name: 'log' };
+const JOBS: readonly JobEntry[] = [
+  job,
+  { ...notBegun, progress: { ...progress, reason: 'its guest has just come' } },
+  { ...job, id: 'j3', name: 'paused', state: 'paused' },
+  { ...job, id: 'j4', name: 'over', state: 'failed', endedAt: at(0) },
+];
+
 test('sessions of both roles, rates where there are some, and a word where events are not stored', () => {
   const clock = new ManualClock();
   const entries = [attachment('data', { epoch: 4, inFlight: 2 }), attachment('idle', { state: 'idle' })];
@@ -96,6 +110,7 @@ test('sessions of both roles, rates where there are some, and a word where event
       { peer: 'm3', attachment: 'id-removed', state: 'standby', since: clock.wallTime(), inFlight: 0 },
     ],
     record: (id) => (id === 'id-1' ? ({ export: 'iso', vm: 'db', name: 'cd' } as AttachmentRecord) : undefined),
+    jobs: () => JOBS,
     eventsNotStored: () => 'no space left',
   });
   const status = overview.complete({ host: 'm2', links: [], exports: [], warnings: ['of before'] } as unknown as Status);
@@ -105,6 +120,11 @@ test('sessions of both roles, rates where there are some, and a word where event
   assert.deepEqual(status.sessions, [
     { role: 'vm', peer: 'm1', device: 'm1/data', attachment: 'web/data', state: 'active', since: at(0), epoch: 4, inFlight: 2 },
     { role: 'device', peer: 'm3', device: 'm2/iso', attachment: 'db/cd', state: 'active', since: at(0), epoch: 7, inFlight: 3 },
+  ]);
+  assert.deepEqual(status.jobs, JOBS.slice(0, 3));
+  assert.deepEqual(status.waits, [
+    { about: 'job', subject: 'j2', waitsFor: 'web/log to be ready for it', since: at(0), reason: 'its guest has just come' },
+    { about: 'job', subject: 'j1', waitsFor: 'm1/data or m2/new', since: at(5), reason: 'm2 does not answer' },
   ]);
   assert.deepEqual(status.warnings, ['of before', 'events are not stored and end with this daemon: no space left']);
 });

@@ -1,4 +1,5 @@
 /** What `netbus status` shows beside the lists: sessions, rates, and what waits for what. Put together when somebody asks. */
+import type { JobEntry } from '../api/jobs.ts';
 import type { AttachmentEntry, ExportEntry, LinkEntry, SessionEntry, Status, WaitEntry } from '../api/types.ts';
 import type { ExportedSessionInfo } from '../bus/exporter.ts';
 import type { Clock } from '../lib/clock.ts';
@@ -17,11 +18,13 @@ export interface OverviewOptions {
   readonly sessions: () => readonly ExportedSessionInfo[];
   /** The record of an attachment to an export of this host. */
   readonly record: (attachment: string) => AttachmentRecord | undefined;
+  /** All that there are. */
+  readonly jobs: () => readonly JobEntry[];
   /** Why events are not stored; undefined = they are. */
   readonly eventsNotStored: () => string | undefined;
 }
 
-type Base = Omit<Status, 'time' | 'sessions' | 'waits' | 'attachments'>;
+type Base = Omit<Status, 'time' | 'sessions' | 'jobs' | 'waits' | 'attachments'>;
 
 export class Overview {
   readonly #options: OverviewOptions;
@@ -34,6 +37,7 @@ export class Overview {
   complete(base: Base): Status {
     const { clock, eventsNotStored } = this.#options;
     const attachments = this.#attachments();
+    const jobs = this.#options.jobs().filter(({ state }) => state === 'running' || state === 'paused');
     const reason = eventsNotStored();
     const warnings = reason === undefined ? [] : [`events are not stored and end with this daemon: ${reason}`];
     return {
@@ -41,7 +45,8 @@ export class Overview {
       time: new Date(clock.wallTime()).toISOString(),
       attachments,
       sessions: this.#sessions(attachments),
-      waits: findWaits(base.host, base.links, base.exports, attachments),
+      jobs,
+      waits: findWaits(base.host, base.links, base.exports, attachments, jobs),
       warnings: [...base.warnings, ...warnings],
     };
   }
@@ -81,6 +86,7 @@ export function findWaits(
   links: readonly LinkEntry[],
   exports: readonly ExportEntry[],
   attachments: readonly AttachmentEntry[],
+  jobs: readonly JobEntry[] = [],
 ): WaitEntry[] {
   const waits: WaitEntry[] = [];
   const add = (
@@ -121,6 +127,12 @@ export function findWaits(
   }
   for (const { host: peer, state, since, reason } of links) {
     if (state === 'down') add('host', `the link with ${peer}`, peer, since, reason);
+  }
+  for (const { id, state, vm, name, from, to, createdAt, progress } of jobs) {
+    if (state !== 'running' || progress?.reason === undefined) continue;
+    const { phase, reason, waitingSince = createdAt } = progress;
+    const what = from === undefined ? `${vm}/${name} to be ready for it` : phase === 'releasing' ? from : `${from} or ${to}`;
+    add('job', id, what, waitingSince, reason);
   }
   return waits.sort((a, b) => Date.parse(a.since) - Date.parse(b.since));
 }

@@ -6,7 +6,9 @@ import { silentLog } from '../lib/log.ts';
 import type { Attachments } from './attachments.ts';
 import type { Events } from './events.ts';
 import type { Exports } from './exports.ts';
+import type { Follows } from './follow.ts';
 import type { IssuingDesk } from './issuing-desk.ts';
+import type { Jobs } from './jobs.ts';
 import type { Membership } from './membership.ts';
 import { Metrics } from './metrics.ts';
 import type { MigrationDesk } from './migration-desk.ts';
@@ -46,6 +48,24 @@ const migrations = {
   switchover: (vm: string) => ({ vm, stopped: true }),
 } as unknown as MigrationDesk;
 const ended: unknown[] = [];
+const jobs = {
+  start: async (request: object) => request,
+  entries: () => [{ id: 'j1' }],
+  find: (id: string) => {
+    if (id !== 'j1') throw new NetbusError('not_found', `no ${id}`);
+    return { id };
+  },
+  pause: async (id: string) => void changed.push(`pause ${id}`),
+  resume: async (id: string) => void changed.push(`resume ${id}`),
+  setSpeed: async (id: string, bytes?: number) => void changed.push(`speed ${id} ${bytes}`),
+  cancel: async (id: string) => ({ id, state: 'cancelled' }),
+} as unknown as Jobs;
+const changed: string[] = [];
+const follows = {
+  check: async (...args: unknown[]) => void checked.push(args),
+  start: async (vm: string, to: string, follow: object[]) => follow.map((each) => ({ ...each, job: `${vm} ${to}` })),
+} as unknown as Follows;
+const checked: unknown[] = [];
 const app = createRoutes({
   exports,
   attachments,
@@ -53,6 +73,8 @@ const app = createRoutes({
   membership,
   desk,
   migrations,
+  jobs,
+  follows,
   metrics: new Metrics('1.2.3'),
   status: async () => ({ host: 'm1' }) as Status,
   devices: async () => ({}) as Devices,
@@ -120,6 +142,42 @@ test('members: listed, invited and evicted', async () => {
   await refused(await app.request('/v1/members/m5/eviction'), 404, 'not_found', /no m5/);
   const evicted = await app.request('/v1/members/m4', { method: 'DELETE' });
   assert.deepEqual(await evicted.json(), { host: 'm4', told: [], untold: [] });
+});
+
+test('jobs: started, listed, changed and cancelled', async () => {
+  const ask = (method: string, path: string, body?: object) =>
+    app.request(`/v1/${path}`, { method, ...(body !== undefined && { body: JSON.stringify(body) }) });
+  const answer = async (...given: Parameters<typeof ask>) => (await ask(...given)).json();
+  const at = 'attachments/web/data/swap';
+  const request = { vm: 'web', name: 'data', to: { host: 'm2', export: 'new' } };
+  assert.deepEqual(await answer('POST', at, { to: 'm2/new' }), { ...request, overwrite: false });
+  const more = { overwrite: true, bytesPerSecondMax: 1 << 20 };
+  assert.deepEqual(await answer('POST', at, { to: 'm2/new', ...more }), { ...request, ...more });
+  for (const to of ['m2', 'm2/a/b', '/new', 'm2/', 'm 2/x'])
+    await refused(await ask('POST', at, { to }), 400, 'usage', /^to: /);
+  await refused(await ask('POST', at, { to: 'm2/new', bytesPerSecondMax: 1 }), 400, 'usage', /^bytesPerSecondMax: /);
+  assert.deepEqual(await answer('GET', 'jobs'), { jobs: [{ id: 'j1' }] });
+  assert.deepEqual(await answer('GET', 'jobs/j1'), { id: 'j1' });
+  await refused(await ask('GET', 'jobs/j2'), 404, 'not_found', /no j2/);
+  assert.deepEqual(await answer('PATCH', 'jobs/j1', { paused: true }), { id: 'j1' });
+  await answer('PATCH', 'jobs/j1', { paused: false, bytesPerSecondMax: null });
+  await answer('PATCH', 'jobs/j1', { bytesPerSecondMax: 65_536 });
+  assert.deepEqual(changed, ['pause j1', 'speed j1 undefined', 'resume j1', 'speed j1 65536']);
+  await refused(await ask('PATCH', 'jobs/j1', {}), 400, 'usage', /say what is to be changed/);
+  assert.deepEqual(await answer('POST', 'jobs/j1/cancellation'), { id: 'j1', state: 'cancelled' });
+});
+
+test('devices that follow their VM: checked before it goes, started after it', async () => {
+  const ask = (path: string, body: object) =>
+    app.request(`/v1/vms/web/migration${path}`, { method: 'POST', body: JSON.stringify(body) });
+  const follow = [{ name: 'data', to: 'm3/new' }];
+  const begun = await ask('', { to: 'm3', check: true, follow });
+  assert.deepEqual(await begun.json(), { vm: 'web', to: 'm3', check: true });
+  assert.deepEqual(checked, [['web', 'm3', follow]]);
+  const started = await ask('/follow', { to: 'm3', follow });
+  assert.deepEqual(await started.json(), { follows: [{ ...follow[0], job: 'web m3' }] });
+  await refused(await ask('/follow', { to: 'm3', follow: [] }), 400, 'usage', /^follow: /);
+  await refused(await ask('', { to: 'm3', follow: [{ name: 'data', to: 'new' }] }), 400, 'usage', /^follow\.0\.to: /);
 });
 
 test('health, readiness and metrics', async () => {

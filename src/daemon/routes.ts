@@ -20,7 +20,10 @@ import type { Attachments } from './attachments.ts';
 import { answerEvents } from './event-routes.ts';
 import type { Events } from './events.ts';
 import type { Exports } from './exports.ts';
+import type { Follows } from './follow.ts';
 import type { IssuingDesk } from './issuing-desk.ts';
+import { addJobRoutes } from './job-routes.ts';
+import type { Jobs } from './jobs.ts';
 import { addMemberRoutes } from './members-api.ts';
 import type { Membership } from './membership.ts';
 import type { Metrics } from './metrics.ts';
@@ -38,6 +41,8 @@ export interface RoutesOptions {
   readonly membership: Membership;
   readonly desk: IssuingDesk;
   readonly migrations: MigrationDesk;
+  readonly jobs: Jobs;
+  readonly follows: Follows;
   readonly metrics: Metrics;
   readonly status: () => Promise<Status>;
   readonly devices: (query: { details: boolean; withinMs?: number }) => Promise<Devices>;
@@ -99,7 +104,8 @@ export function createRoutes(options: RoutesOptions): Hono {
   app.get('/v1/hosts/:host/fence', (context) => context.json(options.checkFence(context.req.param('host'))));
   app.post('/v1/hosts/:host/fence', async (context) => context.json(await options.fence(context.req.param('host'))));
 
-  addMigrationRoutes(app, options.migrations);
+  addJobRoutes(app, options.jobs);
+  addMigrationRoutes(app, options.migrations, options.follows);
   addMemberRoutes(app, options.membership, options.desk);
 
   app.get('/metrics', async (context) => context.text(await metrics.text(), 200, { 'content-type': metrics.contentType }));

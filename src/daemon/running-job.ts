@@ -168,13 +168,14 @@ export class RunningJob {
   async #tryToBegin(): Promise<void> {
     const { record, makeJob, clock } = this.#options;
     if (this.#closed || this.isOver || record.value.cancelling) return;
-    const job = makeJob({ record });
-    this.#job = job;
-    this.#beginning = job.start();
+    let job: Job | undefined;
     try {
+      job = makeJob({ record });
+      this.#job = job;
+      this.#beginning = job.start();
       await this.#beginning;
     } catch (thrown) {
-      await job.close();
+      await job?.close();
       this.#job = undefined;
       const { code, message } = NetbusError.from(thrown);
       if (this.#closed) return;

@@ -156,11 +156,16 @@ export class SimDaemon {
         ...createCallHandlers(this.exports),
         ...vmDeviceHandlers(() => this.attachments),
         ...keptLogHandlers(() => this.attachments),
-        ...createMigrationHandlers({
-          entries: () => this.attachments.entries(),
-          prepare: (...given) => this.preparation.prepare(...given),
-          unprepare: (vm) => this.preparation.unprepare(vm),
-        }),
+        ...createMigrationHandlers(
+          {
+            entries: () => this.attachments.entries(),
+            prepare: (...given) => this.preparation.prepare(...given),
+            unprepare: (vm) => this.preparation.unprepare(vm),
+          },
+          async () => {
+            throw new NetbusError('not_found', 'the simulation has no jobs');
+          },
+        ),
       },
       allocate: this.#allocate,
       busyPollUs: 0,

@@ -67,6 +67,7 @@ export const STATUS: Status = {
       inFlight: 4,
     },
   ],
+  jobs: [],
   waits: [
     {
       about: 'attachment',

@@ -41,6 +41,7 @@ const STATUS: Status = {
   exports: [],
   attachments: [],
   sessions: [],
+  jobs: [],
   waits: [],
   warnings: [],
 };
