@@ -54,6 +54,7 @@ import { attachmentRecordSchema, exportRecordSchema, virtualDeviceRecordSchema }
 import { createRoutes } from './routes.ts';
 import { serveControl } from './server.ts';
 import { RecordStore } from './store.ts';
+import { Swaps } from './swaps.ts';
 import { askVmDevices, vmDeviceHandlers } from './vm-devices.ts';
 
 export interface DaemonOptions {
@@ -209,21 +210,26 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
       allocate: (bytes) => NativeRegion.allocate(bytes),
     },
     handOverPeers: handOverPeers(bus.links, () => presentIdentity),
+    jobOf: (vm, name) => swaps.of(vm, name),
     clock,
     log,
     events,
   });
-  closers.add('the attachments', () => attachments.close());
-  const jobs: Jobs = new Jobs({
-    records: jobRecords,
-    makeJob: () => {
-      throw new NetbusError('protocol', 'this release cannot swap devices yet');
-    },
+  const swaps: Swaps = new Swaps({
+    runDir,
+    bootId,
+    attachments: () => attachments,
+    deviceHost: (name) => deviceHosts.get(name),
+    membershipAt: (name) => (name === host ? undefined : membership.numberOf(host)),
+    allocate: (bytes) => NativeRegion.allocate(bytes),
     clock,
     log,
-    events,
   });
+  const jobs: Jobs = new Jobs({ records: jobRecords, makeJob: swaps.makeJob, clock, log, events });
   closers.add('the jobs', () => jobs.close());
+  // Their mirrors note what a guest writes as long as it has its device.
+  closers.add('the attachments', () => attachments.close());
+  closers.add('what jobs wait for', async () => swaps.end());
   const preparation: Preparation = new Preparation({
     host,
     hosts: () => deviceHosts.names,
