@@ -250,6 +250,6 @@ export class WriteLog {
 }
 
 /** The two ids as one number that can be stored at once; never 0. */
-function deviceNumber({ bootId, instance }: DeviceIds): number {
+export function deviceNumber({ bootId, instance }: DeviceIds): number {
   return createHash('sha256').update(`${bootId}\n${instance}`).digest().readUIntBE(0, 6) + 1;
 }

@@ -1,0 +1,360 @@
+/**
+ * The mirror of one job: brings a new disk to the state of the old one while the guest works on, and keeps it there until the switch. It outlives the
+ * guest's sessions, each of which gets a device of its own (`wrap`), and the new disk's, which it opens again when one is lost.
+ *
+ * It is in step when the new disk has everything, flushed. Two modes lead there, as QEMU's mirror has them: the first pass copies in the background;
+ * behind it the guest's writes go to both.
+ */
+import type { AllocateStaging, StagingRegion } from '../../bus/staging.ts';
+import type { Device } from '../../device/device.ts';
+import { DiskStatus } from '../../device/disk.ts';
+import { NetbusError } from '../../device/errors.ts';
+import { deviceNumber } from '../../filters/write-log/write-log.ts';
+import type { Clock } from '../../lib/clock.ts';
+import { COPY_BYTES, Copier, type CopierOwner } from './copier.ts';
+import { COPY_SLOTS } from './copy-slots.ts';
+import type { DirtyMap } from './dirty-map.ts';
+import { GUEST_ROWS, MirrorDevice } from './mirror-device.ts';
+import { Rate } from './rate.ts';
+import { type OpenedTarget, type OpenTarget, Target, type TargetOwner, writeFailed } from './target.ts';
+
+/** The new disk is flushed when so much is unflushed, or so long after the first of it. */
+const FLUSH_BYTES = 64 * 1024 * 1024;
+const FLUSH_MS = 1_000;
+/** What a guest waits for the new disk alone, before that is cut loose. */
+const GUEST_WAIT_MS = 100;
+
+export interface MirrorOptions {
+  /** What is to be copied. The caller closes it, behind the mirror. */
+  readonly map: DirtyMap;
+  readonly clock: Clock;
+  readonly allocate: AllocateStaging;
+  readonly openTarget: OpenTarget;
+  /** The new disk is zeroes wherever the mirror wrote nothing: zeroes are not written there. */
+  readonly blankTarget?: boolean;
+  /** Bytes per second; left out: no bound. */
+  readonly speed?: number;
+  readonly guestWaitMs?: number;
+  /** Nothing is dirty and the new disk was just flushed: the switch may be made now. Told each time that it becomes so. */
+  readonly onConverged: () => void;
+  /** The job cannot go on. The guest does, with the old disk. Told once. */
+  readonly onFailed: (cause: NetbusError) => void;
+  /** The new disk is not to be had, and why; undefined: it is, again. */
+  readonly onTarget?: (cause: NetbusError | undefined) => void;
+}
+
+export interface MirrorProgress {
+  readonly mode: 'background' | 'blocking';
+  readonly phase: 'waiting' | 'copying' | 'paused' | 'converged' | 'failed';
+  readonly totalBytes: number;
+  readonly doneBytes: number;
+  readonly dirtyBytes: number;
+  readonly bytesPerSecond: number;
+  /** Why the new disk is not there. */
+  readonly targetReason?: string;
+}
+
+export class Mirror implements CopierOwner, TargetOwner {
+  readonly map: DirtyMap;
+  readonly clock: Clock;
+  readonly rate: Rate;
+  readonly target: Target;
+  readonly copier: Copier;
+  readonly blankTarget: boolean;
+  readonly guestWaitMs: number;
+  /** The next quiesce is the switch's: it copies and flushes what is left. */
+  finish = false;
+  readonly #options: MirrorOptions;
+  readonly #memory: StagingRegion;
+  #session: MirrorDevice | undefined;
+  #isPaused = false;
+  #failure: NetbusError | undefined;
+  #isClosed = false;
+  /** Bytes that left for the new disk since its last flush began. */
+  #unflushedBytes = 0;
+  #isFlushing = false;
+  #isFlushDue = false;
+  #cancelFlush: (() => void) | undefined;
+  /** The flush under way began when nothing was dirty; and one such was answered, and nothing is dirty since. */
+  #isFlushCalm = false;
+  #isCalm = false;
+  #wasConverged = false;
+  #isInStep = false;
+  #tellDrained: ((isInStep: boolean) => void) | undefined;
+
+  /** Opens the new disk at once; copies as soon as there is a session. */
+  constructor(options: MirrorOptions) {
+    this.#options = options;
+    this.map = options.map;
+    this.clock = options.clock;
+    this.blankTarget = options.blankTarget ?? false;
+    this.guestWaitMs = options.guestWaitMs ?? GUEST_WAIT_MS;
+    this.rate = new Rate(options.clock, options.speed);
+    this.#memory = options.allocate(COPY_BYTES);
+    this.copier = new Copier(this, this.#memory, GUEST_ROWS);
+    this.target = new Target({ open: options.openTarget, clock: options.clock, rows: GUEST_ROWS + COPY_SLOTS, owner: this });
+    this.target.begin();
+  }
+
+  /** A device for one session of the guest, which takes `old` over. The one before it is closed. */
+  wrap(old: Device): MirrorDevice {
+    this.#isInStep = false;
+    return new MirrorDevice(old, this);
+  }
+
+  /** The new disk has everything, flushed, and the session that brought that about takes nothing more. */
+  get inStep(): boolean {
+    return this.#isInStep && !this.map.faulty;
+  }
+
+  /** The switch may be made now. */
+  get converged(): boolean {
+    return this.isMirroring && this.map.dirty === 0 && this.#isCalm;
+  }
+
+  /** Bytes per second of the copies; undefined: no bound. */
+  get speed(): number | undefined {
+    return this.rate.limit;
+  }
+
+  set speed(speed: number | undefined) {
+    this.rate.limit = speed;
+    this.copier.stopWaiting();
+    this.tend();
+  }
+
+  /** Nothing is sent to the new disk any more: the guest's writes go to the old one alone. */
+  pause(): void {
+    this.#isPaused = true;
+    this.copier.stop();
+    this.#drained(false);
+    this.#session?.deliver();
+    this.tend();
+  }
+
+  resume(): void {
+    this.#isPaused = false;
+    this.tend();
+  }
+
+  get progress(): MirrorProgress {
+    const { map, target } = this;
+    const { reason } = target;
+    return {
+      mode: map.blocking ? 'blocking' : 'background',
+      phase: this.#phase,
+      totalBytes: map.capacityBytes,
+      doneBytes: map.capacityBytes - map.dirtyBytes,
+      dirtyBytes: map.dirtyBytes,
+      bytesPerSecond: this.rate.bytesPerSecond,
+      ...(reason !== undefined && { targetReason: reason.message }),
+    };
+  }
+
+  get #phase(): MirrorProgress['phase'] {
+    if (this.#failure !== undefined) return 'failed';
+    if (this.#isPaused) return 'paused';
+    if (!this.target.isOpen || this.#session === undefined) return 'waiting';
+    return this.converged ? 'converged' : 'copying';
+  }
+
+  /** Ends it at any time, twice is once: what is marked stays so. A session's device goes on as the old disk alone. Resolves when the new disk is free. */
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.copier.stop();
+    await this.target.close(new NetbusError('ended', 'the copy was ended'));
+    this.#memory.release();
+  }
+
+  // --- for the parts of it ---------------------------------------------------------------------------------------------
+
+  get zero(): Copier['zero'] {
+    return this.copier.zero;
+  }
+
+  get isCopying(): boolean {
+    return this.target.isOpen && !this.#isPaused && this.#failure === undefined;
+  }
+
+  get isMirroring(): boolean {
+    return this.isCopying && this.map.blocking;
+  }
+
+  get isDraining(): boolean {
+    return this.#tellDrained !== undefined;
+  }
+
+  /** The disk is not larger than the map: one that grew cannot be copied. */
+  holds(end: number): boolean {
+    if (end <= this.map.capacityBytes) return true;
+    this.fail(new NetbusError('device', 'the old disk grew while it was copied: start the copy again'));
+    return false;
+  }
+
+  passed(): void {
+    this.map.blocking = true;
+  }
+
+  /** Nothing leaves for the new disk before its region is marked. */
+  send(row: number): void {
+    const { table } = this.target;
+    this.map.markUnflushed(table.argument[row], table.extent[row]);
+    this.#unflushedBytes += table.extent[row];
+    this.target.send(row);
+  }
+
+  attach(session: MirrorDevice): void {
+    this.#session = session;
+    this.copier.attach(session);
+    this.tend();
+  }
+
+  /** Returns the slots of copies that its disk may still use. `isLent`: the new disk may use memory of its guest. */
+  detach(session: MirrorDevice, isLent: boolean): number[] {
+    const left = this.copier.detach(session);
+    if (this.#session === session) {
+      this.#session = undefined;
+      this.#drained(false);
+    }
+    if (isLent) this.target.cut(new NetbusError('ended', "the guest's session with the old disk ended"));
+    return left;
+  }
+
+  sessionLost(): void {
+    this.#drained(false);
+  }
+
+  /** Resolves when everything is on the new disk and flushed there; or, at `signal` or when that cannot be, with less. */
+  drain(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const abort = () => this.#drained(false);
+      this.#tellDrained = (isInStep) => {
+        signal.removeEventListener('abort', abort);
+        this.#tellDrained = undefined;
+        this.#isInStep = isInStep;
+        resolve();
+      };
+      signal.addEventListener('abort', abort);
+      if (signal.aborted || !this.isCopying) abort();
+      else this.tend();
+    });
+  }
+
+  /** Whatever may go on now does: copies, flushes, and what is told. */
+  tend(): void {
+    const { map, target, copier } = this;
+    if (map.dirty > 0) this.#isCalm = false;
+    copier.fill();
+    target.push();
+    if (target.isOpen && !this.#isFlushing && map.unflushed > 0) this.#tendFlush();
+    if (map.dirty === 0 && map.unflushed === 0 && copier.busy === 0) {
+      if (map.blocking) this.#isCalm = true;
+      if (target.isOpen) this.#drained(true);
+    }
+    const { converged } = this;
+    if (converged && !this.#wasConverged) queueMicrotask(this.#options.onConverged);
+    this.#wasConverged = converged;
+  }
+
+  fail(cause: NetbusError): void {
+    if (this.#failure !== undefined || this.#isClosed) return;
+    this.#failure = cause;
+    this.copier.stop();
+    // Not from inside the guest's call.
+    queueMicrotask(() => {
+      void this.target.close(cause);
+      this.#options.onFailed(cause);
+    });
+  }
+
+  // --- the new disk ----------------------------------------------------------------------------------------------------
+
+  opened({ device, ids }: OpenedTarget): NetbusError | undefined {
+    const { capacityBytes, readOnly } = device.profile;
+    if (capacityBytes < this.map.capacityBytes || readOnly) {
+      const cause = new NetbusError('device', `the new disk is ${readOnly ? 'read-only' : 'smaller than the old one'}`);
+      this.fail(cause);
+      return cause;
+    }
+    const number = deviceNumber(ids);
+    // In this order: whoever is killed in between copies once more than is needed.
+    if (this.map.target !== number) this.map.forget();
+    this.map.target = number;
+    this.#options.onTarget?.(undefined);
+    this.tend();
+    return undefined;
+  }
+
+  answered(row: number, status: number): void {
+    if (row === this.target.flushRow) {
+      this.#flushAnswered(status);
+      return;
+    }
+    if (row < GUEST_ROWS) this.#session?.targetAnswered(row, status);
+    if (status !== DiskStatus.ok) this.fail(writeFailed(status));
+    else if (row >= GUEST_ROWS) this.copier.wasWritten(row);
+  }
+
+  answeredAll(): void {
+    this.#session?.deliver();
+    this.tend();
+  }
+
+  gone(cause: NetbusError, rows: readonly number[]): void {
+    if (this.#isFlushing) this.map.flushEnded();
+    this.#isFlushing = false;
+    this.#stopFlushTimer();
+    this.#isInStep = false;
+    this.copier.targetGone();
+    this.#session?.targetGone(rows);
+    this.#drained(false);
+    this.#wasConverged = false;
+    this.#options.onTarget?.(cause);
+  }
+
+  #tendFlush(): void {
+    const { map } = this;
+    const isLast = map.dirty === 0 && this.copier.busy === 0 && (this.isDraining || (map.blocking && !this.#isCalm));
+    if (isLast || this.#isFlushDue || this.#unflushedBytes >= FLUSH_BYTES) {
+      this.#flush();
+      return;
+    }
+    this.#cancelFlush ??= this.clock.after(FLUSH_MS, () => {
+      this.#cancelFlush = undefined;
+      this.#isFlushDue = true;
+      this.tend();
+    });
+  }
+
+  #flush(): void {
+    this.#stopFlushTimer();
+    this.#unflushedBytes = 0;
+    this.#isFlushing = true;
+    this.#isFlushCalm = this.map.dirty === 0;
+    this.map.beginFlush();
+    this.target.eachPending((position, length) => this.map.markUnflushed(position, length));
+    this.target.sendFlush();
+  }
+
+  #flushAnswered(status: number): void {
+    this.#isFlushing = false;
+    if (status === DiskStatus.ok) {
+      this.map.flushed();
+      if (this.#isFlushCalm && this.map.dirty === 0) this.#isCalm = true;
+      return;
+    }
+    this.map.forget();
+    this.target.cut(new NetbusError('device', 'the new disk failed a flush, and may have lost what it was sent'));
+  }
+
+  #stopFlushTimer(): void {
+    this.#cancelFlush?.();
+    this.#cancelFlush = undefined;
+    this.#isFlushDue = false;
+  }
+
+  #drained(isInStep: boolean): void {
+    this.#tellDrained?.(isInStep);
+  }
+}
