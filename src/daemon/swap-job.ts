@@ -299,9 +299,12 @@ export class SwapJob implements Job {
   }
 
   async #dropMirror(): Promise<void> {
-    await this.#mirror?.close();
-    this.#mirror?.remove();
+    const mirror = this.#mirror;
     this.#mirror = undefined;
+    await mirror?.close();
+    // The guest may still have a device of it.
+    await this.#options.attachment().renew(async () => {});
+    mirror?.remove();
   }
 
   #stop(end: JobEnd): void {

@@ -44,11 +44,14 @@ export class SwapMirror {
     const { path, owner, capacityBytes, isBlank, openTarget, generation, allocate, clock } = options;
     this.#isPaused = options.paused;
     const place = { path, owner, capacityBytes };
-    const known = left ? DirtyMap.open(place) : undefined;
+    const found = left ? DirtyMap.open(place) : undefined;
+    const known = found?.known ? found : undefined;
+    if (known === undefined) found?.close();
     // On a device of zeroes only what is not zeroes is to be copied, and that is asked for when no write can be missed any more.
     this.#isMapping = known === undefined && isBlank;
     try {
       this.#map = known ?? DirtyMap.create(place, this.#isMapping ? [] : undefined);
+      this.#map.known = !this.#isMapping;
     } catch (thrown) {
       throw new NetbusError('limit', `the map of the copy cannot be made: ${NetbusError.from(thrown).message}`);
     }
@@ -107,8 +110,10 @@ export class SwapMirror {
       log.info({ reason: NetbusError.from(thrown).message }, 'what of the disk is in use is not known: all of it is copied');
       this.#mark(0, capacityBytes);
     }
+    if (this.#isClosed) return;
     this.#isMapping = false;
-    if (!this.#isPaused && !this.#isClosed) this.#mirror.resume();
+    this.#map.known = true;
+    if (!this.#isPaused) this.#mirror.resume();
   }
 
   get progress(): MirrorProgress {
@@ -147,15 +152,15 @@ export class SwapMirror {
     if (!this.#isMapping) this.#mirror.resume();
   }
 
-  /** The guest's device is the old one alone from here on. The map stays for the next daemon. */
+  /** Nothing goes to the new device any more. What a session that is still there writes is noted, for the next daemon. */
   async close(): Promise<void> {
     this.#isClosed = true;
     await this.#mirror.close();
-    this.#map.close();
   }
 
-  /** After `close`, and for good. */
+  /** After `close`, when no session has a device of it any more, and for good. */
   remove(): void {
+    this.#map.close();
     DirtyMap.remove(this.#options.path);
   }
 

@@ -24,7 +24,7 @@ const MAGIC = 'netbus mirror map 1';
 const IDENTITY_BYTES = 32;
 
 /** Places in the header, in bytes. */
-const At = { magic: 0, identity: 128, target: 256, blocking: 264 } as const;
+const At = { magic: 0, identity: 128, target: 256, blocking: 264, epoch: 272, known: 280 } as const;
 
 export interface DirtyMapOptions {
   readonly path: string;
@@ -172,6 +172,24 @@ export class DirtyMap {
 
   set target(target: number) {
     this.#header[At.target / 8] = target;
+  }
+
+  /** Of the lease under which it was kept last; 0: none yet. Under a later one that was granted without it anything may have been written. */
+  get epoch(): number {
+    return this.#header[At.epoch / 8];
+  }
+
+  set epoch(epoch: number) {
+    this.#header[At.epoch / 8] = epoch;
+  }
+
+  /** All that was on the old disk when the copy began is marked. One that is not is of no use to a later daemon. */
+  get known(): boolean {
+    return this.#header[At.known / 8] === 1;
+  }
+
+  set known(known: boolean) {
+    this.#header[At.known / 8] = known ? 1 : 0;
   }
 
   /** The regions of this part are not the same on both, from before its write leaves on. */
