@@ -31,6 +31,8 @@ export interface SwapJobOptions {
   /** Of this host: a map ends with it, also where the run folder does not. */
   readonly bootId: string;
   readonly allocate: AllocateStaging;
+  /** It has nothing between the guest and its device any more. May be told twice. */
+  readonly onOver: () => void;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -51,6 +53,7 @@ export class SwapJob implements Job {
   #isOver = false;
   #switch: SwapSwitch | undefined;
   #stallMs: number | undefined;
+  #copied = { totalBytes: 0, doneBytes: 0, dirtyBytes: 0, bytesPerSecond: 0 };
   #wake: () => void = () => {};
 
   constructor(options: SwapJobOptions) {
@@ -110,22 +113,21 @@ export class SwapJob implements Job {
 
   describe(): JobProgress {
     const progress = this.#mirror?.progress;
-    const stalled = this.#stallMs === undefined ? {} : { stallMs: this.#stallMs };
-    const reason = this.#patience.reason ?? progress?.targetReason;
-    if (progress === undefined) {
-      const phase = this.#phase === 'copying' ? 'waiting' : this.#phase;
-      return { phase, totalBytes: 0, doneBytes: 0, dirtyBytes: 0, bytesPerSecond: 0, ...(reason && { reason }), ...stalled };
+    if (progress !== undefined) {
+      const { totalBytes, doneBytes, dirtyBytes, bytesPerSecond } = progress;
+      this.#copied = { totalBytes, doneBytes, dirtyBytes, bytesPerSecond };
     }
-    const { totalBytes, doneBytes, dirtyBytes, bytesPerSecond, mode } = progress;
-    const isWaiting = this.#phase === 'copying' && progress.phase === 'waiting';
-    const copying = isWaiting ? 'waiting' : mode === 'blocking' ? 'converging' : 'copying';
-    const why = reason ?? (isWaiting ? 'the VM does not use the disk at the moment' : undefined);
+    const { dirtyBytes, bytesPerSecond } = this.#copied;
+    const isWaiting = this.#phase === 'copying' && (progress === undefined || progress.phase === 'waiting');
+    const copying = progress?.mode === 'blocking' ? 'converging' : 'copying';
+    const idle = isWaiting ? 'the VM does not use the disk at the moment' : undefined;
+    const reason = this.#patience.reason ?? progress?.targetReason ?? idle;
     return {
-      phase: this.#phase === 'copying' ? copying : this.#phase,
-      ...{ totalBytes, doneBytes, dirtyBytes, bytesPerSecond },
+      phase: isWaiting ? 'waiting' : this.#phase === 'copying' ? copying : this.#phase,
+      ...this.#copied,
       ...(bytesPerSecond > 0 && dirtyBytes > 0 && { secondsLeft: Math.ceil(dirtyBytes / bytesPerSecond) }),
-      ...(why && { reason: why }),
-      ...stalled,
+      ...(reason !== undefined && { reason }),
+      ...(this.#stallMs !== undefined && { stallMs: this.#stallMs }),
     };
   }
 
@@ -157,6 +159,7 @@ export class SwapJob implements Job {
 
   async close(): Promise<void> {
     this.endWaiting();
+    this.#options.onOver();
     await this.#mirror?.close();
   }
 
@@ -175,6 +178,7 @@ export class SwapJob implements Job {
   #over(end: JobEnd): void {
     this.#isOver = true;
     this.#tellKnown();
+    this.#options.onOver();
     this.#tellEnded(end);
   }
 
@@ -287,23 +291,24 @@ export class SwapJob implements Job {
     this.#tellKnown();
     await this.#patience.persist(() => record.change((value) => ({ ...value, state: 'finishing' })));
     await this.#patience.persist(() => attachment().decided());
-    await this.#dropMirror();
+    await this.#dropMirror({ isInUse: false });
     await this.#patience.persist(() => old.host.supersede(old.attachment, generation));
     return { state: 'done' };
   }
 
   /** The guest keeps the old device. */
   async #undo(end: JobEnd): Promise<JobEnd> {
-    await this.#dropMirror();
+    await this.#dropMirror({ isInUse: true });
     return (await this.#settle()) === 'decided' ? this.#finish() : end;
   }
 
-  async #dropMirror(): Promise<void> {
+  /** `isInUse`: the guest may still have a device of it. */
+  async #dropMirror({ isInUse }: { isInUse: boolean }): Promise<void> {
+    this.describe();
     const mirror = this.#mirror;
     this.#mirror = undefined;
     await mirror?.close();
-    // The guest may still have a device of it.
-    await this.#options.attachment().renew(async () => {});
+    if (isInUse) await this.#options.attachment().renew(async () => {});
     mirror?.remove();
   }
 

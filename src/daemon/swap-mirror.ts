@@ -62,6 +62,8 @@ export class SwapMirror {
       blankTarget: isBlank,
       ...(options.bytesPerSecondMax !== undefined && { speed: options.bytesPerSecondMax }),
       openTarget: async (onEnded) => {
+        // Whoever switches has ended its session on purpose.
+        if (this.#mirror.finish) throw new NetbusError('ended', 'the new disk takes the place of the old one');
         const session = await openTarget(onEnded);
         try {
           const { bootId, instance, device } = await session.activate({ fills: generation() });

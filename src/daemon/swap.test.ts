@@ -14,7 +14,7 @@ const BLOCK_BYTES = 4096;
 const SECTORS_PER_BLOCK = BLOCK_BYTES / 512;
 const SEED = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 31));
 /** Generous: it ends a test that hangs and says nothing about speed. */
-const WAIT_MS_MAX = 60_000;
+const WAIT_MS_MAX = Number(process.env.W ?? 60_000);
 const waitFor = <T>(what: string, probe: () => T | undefined | false | Promise<T | undefined | false>) =>
   waitForWithin(what, probe, WAIT_MS_MAX);
 
@@ -48,10 +48,11 @@ describe(`a hot-swap (SEED=${SEED})`, () => {
   }
 
   async function done(host: ClusterHost, id: string): Promise<JobEntry> {
+    let entry: JobEntry | undefined;
     const job = await waitFor(`job ${id} is over`, async () => {
-      const entry = await host.client.job(id);
+      entry = await host.client.job(id);
       return entry.state !== 'running' && entry;
-    });
+    }).catch((thrown: unknown) => assert.fail(`${thrown}: ${JSON.stringify(entry)}`));
     assert.equal(job.state, 'done', JSON.stringify(job));
     return job;
   }
@@ -64,7 +65,7 @@ describe(`a hot-swap (SEED=${SEED})`, () => {
     test(`${from} → ${to} under a guest of m2`, { timeout: 120_000 }, async () => {
       const guest = await begin(m2, `${from}/data`);
       guest.run();
-      const { id } = await m2.client.swap('web', 'disk', { to: `${to}/data` });
+      const { id } = await m2.client.swap('web', 'disk', { to: `${to}/data`, overwrite: true });
       const job = await done(m2, id);
       assert.ok(job.progress!.stallMs! >= 0);
       const entry = await attachment(m2);
@@ -85,7 +86,7 @@ describe(`a hot-swap (SEED=${SEED})`, () => {
   test('there and back again, and the daemon of the old disk may go', { timeout: 120_000 }, async () => {
     const guest = await begin(m2, 'm1/data');
     guest.run();
-    await done(m2, (await m2.client.swap('web', 'disk', { to: 'm2/data' })).id);
+    await done(m2, (await m2.client.swap('web', 'disk', { to: 'm2/data', overwrite: true })).id);
     await m1.stop();
     await guest.write(20);
     await m1.start();
@@ -101,7 +102,7 @@ describe(`a hot-swap (SEED=${SEED})`, () => {
   test('cancelled: the guest stays where it is, and the next one begins anew', { timeout: 120_000 }, async () => {
     const guest = await begin(m2, 'm1/data');
     guest.run();
-    const { id } = await m2.client.swap('web', 'disk', { to: 'm3/data', bytesPerSecondMax: 64 * 1024 });
+    const { id } = await m2.client.swap('web', 'disk', { to: 'm3/data', overwrite: true, bytesPerSecondMax: 64 * 1024 });
     await assert.rejects(m2.client.swap('web', 'disk', { to: 'm2/data' }), { code: 'in_use' });
     await assert.rejects(m2.client.detach('web', 'disk', { force: true }), { code: 'in_use', message: /--cancel/ });
     await assert.rejects(m3.client.prepare('web', { from: 'm2' }), { message: /m3\/data/ });
@@ -115,10 +116,11 @@ describe(`a hot-swap (SEED=${SEED})`, () => {
 
   test('the VM’s daemon is started anew while it copies: the job goes on', { timeout: 120_000 }, async () => {
     const guest = await begin(m2, 'm1/data');
-    const { id } = await m2.client.swap('web', 'disk', { to: 'm3/data', bytesPerSecondMax: 1024 * 1024 });
+    const { id } = await m2.client.swap('web', 'disk', { to: 'm3/data', overwrite: true, bytesPerSecondMax: 1024 * 1024 });
     await guest.write(50);
     await m2.stop();
     await m2.start();
+    await guest.reconnect();
     await guest.write(50);
     await m2.client.changeJob(id, { bytesPerSecondMax: null });
     await done(m2, id);
@@ -129,7 +131,7 @@ describe(`a hot-swap (SEED=${SEED})`, () => {
 
   test('the new disk’s daemon is started anew while it is filled', { timeout: 120_000 }, async () => {
     const guest = await begin(m2, 'm1/data');
-    const { id } = await m2.client.swap('web', 'disk', { to: 'm3/data', bytesPerSecondMax: 1024 * 1024 });
+    const { id } = await m2.client.swap('web', 'disk', { to: 'm3/data', overwrite: true, bytesPerSecondMax: 1024 * 1024 });
     guest.run();
     await waitFor('some of it is copied', async () => (await m2.client.job(id)).progress!.doneBytes > 0);
     await m3.stop();
@@ -176,6 +178,10 @@ class Writer {
   /** A few more changes are answered. */
   settle(): Promise<void> {
     return this.write(5);
+  }
+
+  reconnect(): Promise<void> {
+    return this.#frontend.reconnect();
   }
 
   async stop(): Promise<void> {

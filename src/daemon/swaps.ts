@@ -23,9 +23,12 @@ export class Swaps {
     const { vm, name } = record.value;
     const { attachments, runDir, ...options } = this.#options;
     const mapPath = dirtyMapPath(runDir, vm, name);
-    const job = new SwapJob({ ...options, record, mapPath, attachment: () => attachments().find(vm, name) });
+    const job: SwapJob = new SwapJob({
+      ...{ ...options, record, mapPath },
+      attachment: () => attachments().find(vm, name),
+      onOver: () => this.#running.delete(job),
+    });
     this.#running.add(job);
-    void job.ended.then(() => this.#running.delete(job));
     return job;
   };
 
