@@ -1,10 +1,11 @@
 /** `swap`, `jobs` and `job`: the program as a process, before a daemon that answers what the test wants. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { JOB } from '../../test/support/answers.ts';
+import { DEVICES, JOB, STATUS } from '../../test/support/answers.ts';
 import { FakeDaemon } from '../../test/support/fake-daemon.ts';
 import { assertFails } from '../../test/support/program.ts';
 import type { JobEntry } from '../api/jobs.ts';
+import { completeNames } from './completion/names.ts';
 import { changeText } from './job.ts';
 
 const ENDED_AT = '2030-01-01T00:01:30Z';
@@ -119,6 +120,15 @@ test('job asks for what is to be changed, one thing at a time', async () => {
   }
   assertFails(await daemon.netbus(['job', 'j3', '--pause', '--cancel']), 2, /one at a time: --pause or --cancel/);
   assertFails(await daemon.netbus(['swap', 'web/data', '--to', 'm2']), 2, /"m2" is not of the form HOST\/NAME/);
+});
+
+test('ids of jobs, and what a disk may follow to, are completed', async () => {
+  const devices = { ...DEVICES, devices: DEVICES.devices.map((device) => ({ ...device, readOnly: false })) };
+  const at: Record<string, object> = { '/v1/jobs': { jobs: [FAILED, { ...JOB, id: 'j4' }] }, '/v1/status': STATUS };
+  await daemon.listen((request, response) => response.end(JSON.stringify(at[request.url!] ?? devices)));
+  const complete = (...argv: string[]) => completeNames(['--socket', `${daemon.folder}/netbus.sock`, ...argv]);
+  assert.equal(await complete('job'), 'j4\tweb/data to m2/new, running\nj3\tweb/data to m2/new, failed\n');
+  assert.equal(await complete('follow', '--', 'data=m'), 'data=m1/t\t512 bytes\n');
 });
 
 test('what was done to a job, in words', () => {
