@@ -37,7 +37,7 @@ export function addMigrate(program: Command): void {
     .option('--keep-source', 'do not end the QEMU that the VM has left')
     .option(
       '--follow <disk=host/name>',
-      'after the migration, swap this disk of the VM to that device, as `netbus swap` does there (for several: repeat)',
+      'after the migration, swap this disk of the VM there to that device, as "netbus swap" does (repeat it for several)',
       follow,
     )
     .option('--cancel', 'cancel the migration that another command is at; with --qmp also where that was killed')
