@@ -202,6 +202,8 @@ export class Copier {
     for (let looks = 0; looks < LOOKS_MAX; looks++) {
       const region = map.nextDirty(this.#cursor);
       if (region === -1) {
+        // The first pass ends with its last copy: until then no write of the guest waits for one.
+        if (!map.blocking && this.#slots.busy > 0) return false;
         if (hasWrapped || map.dirty === 0) break;
         hasWrapped = true;
         this.#cursor = 0;
