@@ -45,7 +45,8 @@ export class MirrorDevice implements Device, CopySource {
   #cancelLook: (() => void) | undefined;
   #left: readonly number[] = [];
   #closing: Promise<void> | undefined;
-  busyAt = Number.NEGATIVE_INFINITY;
+  /** When the guest pushed something last. */
+  #pushedAt = Number.NEGATIVE_INFINITY;
 
   constructor(old: Device, mirror: Mirror) {
     this.#old = old;
@@ -86,7 +87,7 @@ export class MirrorDevice implements Device, CopySource {
     for (let i = 0; i < count; i++) this.#take(batch.table, batch.rows[i]);
     this.#guestWaits = count < batch.count;
     if (count > 0) {
-      this.busyAt = this.#mirror.clock.now();
+      this.#pushedAt = this.#mirror.clock.now();
       this.#pushOld();
       this.#mirror.target.push();
     }
@@ -123,6 +124,10 @@ export class MirrorDevice implements Device, CopySource {
 
   get isStopping(): boolean {
     return this.#isOldQuiet || (this.#state !== 'open' && !this.#mirror.finish);
+  }
+
+  get busyAt(): number {
+    return this.#rows.held > 0 ? this.#mirror.clock.now() : this.#pushedAt;
   }
 
   row(slot: number): number {

@@ -414,10 +414,7 @@ describe('what is asked of the new disk', () => {
     await setup.until('converged', () => isThere);
     assert.deepEqual(
       old.seen.map(({ position, extent }) => [position, extent]),
-      [
-        [0, MIB],
-        [MIB, MIB],
-      ],
+      [0, 1, 2, 3].map((piece) => [(piece * MIB) / 2, MIB / 2]),
     );
     assert.ok(target.memory.subarray(0, 2 * MIB).equals(old.memory.subarray(0, 2 * MIB)));
     await guest.close();
@@ -447,7 +444,7 @@ describe('failures of a copy', () => {
     await using setup = new Setup();
     setup.old.readsFail = true;
     await setup.until('failed', () => setup.failures.length === 1);
-    assert.match(setup.failures[0].message, /the old disk failed a read of 1048576 bytes at 0/);
+    assert.match(setup.failures[0].message, /the old disk failed a read of 524288 bytes at 0/);
     setup.old.readsFail = false;
     setup.write(0, 4 * KIB, 7);
     await setup.guest.answered();
