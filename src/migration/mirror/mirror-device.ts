@@ -8,17 +8,15 @@
 import { Batch, Replies } from '../../device/batch.ts';
 import type { Device, Guest, Quiesced } from '../../device/device.ts';
 import { checkDiskRequest, DiskFlag, DiskKind, DiskStatus } from '../../device/disk.ts';
-import { NetbusError } from '../../device/errors.ts';
+import type { NetbusError } from '../../device/errors.ts';
 import { MessageTable } from '../../device/message-table.ts';
 import type { Profile } from '../../device/profile.ts';
 import type { CopySource } from './copier.ts';
 import { COPY_SLOTS } from './copy-slots.ts';
-import { GuestRows, Place } from './guest-rows.ts';
+import { copyRequest, GUEST_ROWS, GuestRows, Place } from './guest-rows.ts';
+import { GuestWaits } from './guest-waits.ts';
 import type { Mirror } from './mirror.ts';
 import { fillZeroes, ZEROES_BYTES_MAX } from './zeroes.ts';
-
-/** Most requests of the guest. */
-export const GUEST_ROWS = 1024;
 
 type State =
   | 'open'
@@ -42,7 +40,7 @@ export class MirrorDevice implements Device, CopySource {
   #guest: Guest | undefined;
   #guestWaits = false;
   #wake: (() => void) | undefined;
-  #cancelLook: (() => void) | undefined;
+  readonly #waits: GuestWaits;
   #left: readonly number[] = [];
   #closing: Promise<void> | undefined;
   /** When the guest pushed something last. */
@@ -51,6 +49,7 @@ export class MirrorDevice implements Device, CopySource {
   constructor(old: Device, mirror: Mirror) {
     this.#old = old;
     this.#mirror = mirror;
+    this.#waits = new GuestWaits(mirror, this.#rows, () => this.#goOn());
   }
 
   get profile(): Profile {
@@ -249,21 +248,13 @@ export class MirrorDevice implements Device, CopySource {
     this.#mirror.send(row);
   }
 
-  /** Copies the guest's columns and segments; of a change, the piece alone. */
+  /** The guest's request; of a change, the piece alone. */
   #fill(table: MessageTable, row: number): void {
     const { guestRow, isChange, position, extent } = this.#rows;
-    const from = this.#guest!.requests;
-    const source = guestRow[row];
-    table.kind[row] = from.kind[source];
-    table.flags[row] = from.flags[source];
-    table.argument[row] = isChange[row] === 1 ? position[row] : from.argument[source];
-    table.extent[row] = isChange[row] === 1 ? extent[row] : from.extent[source];
-    table.outLength[row] = from.outLength[source];
-    table.inLength[row] = from.inLength[source];
-    const places = from.segments(source);
-    const segments = table.segments(row);
-    segments.clear();
-    for (let i = 0; i < places.count; i++) segments.addSeparately(places.regions[i]!, places.offsets[i], places.lengths[i]);
+    copyRequest(table, row, this.#guest!.requests, guestRow[row]);
+    if (isChange[row] === 0) return;
+    table.argument[row] = position[row];
+    table.extent[row] = extent[row];
   }
 
   #sendOld(row: number): void {
@@ -294,7 +285,7 @@ export class MirrorDevice implements Device, CopySource {
         this.#pieceDone(row);
       } else {
         since[row] = this.#mirror.clock.now();
-        this.#look();
+        this.#waits.look();
       }
     }
     this.#mirror.target.push();
@@ -357,38 +348,10 @@ export class MirrorDevice implements Device, CopySource {
     }
   }
 
-  // --- waits that have a bound -----------------------------------------------------------------------------------------
-
+  /** Until a copy is done, or another write, or the bound comes. */
   #wait(row: number): void {
     this.#rows.wait(row, this.#mirror.clock.now());
-    this.#look();
-  }
-
-  /** Looks again when the oldest of the waits may be over its bound. */
-  #look(delayMs = this.#mirror.guestWaitMs): void {
-    this.#cancelLook ??= this.#mirror.clock.after(delayMs, () => {
-      this.#cancelLook = undefined;
-      this.#endWaits();
-    });
-  }
-
-  #endWaits(): void {
-    const { clock, copier, guestWaitMs, target } = this.#mirror;
-    const { places, position, extent, since } = this.#rows;
-    const now = clock.now();
-    let next = Number.POSITIVE_INFINITY;
-    let isTargetLate = false;
-    for (let row = 0; row < GUEST_ROWS; row++) {
-      if (!this.#rows.isHeld(row) || (places[row] !== Place.target && places[row] !== Place.waiting)) continue;
-      const leftMs = since[row] + guestWaitMs - now;
-      if (leftMs > 0) next = Math.min(next, leftMs);
-      else if (places[row] === Place.target) isTargetLate = true;
-      else isTargetLate = copier.release(position[row], extent[row]) || isTargetLate;
-    }
-    if (isTargetLate) target.cut(new NetbusError('timeout', `the new disk kept the guest waiting for ${guestWaitMs} ms`));
-    this.#goOn();
-    if (this.#rows.waitingCount > 0) next = Math.min(next, guestWaitMs);
-    if (next < Number.POSITIVE_INFINITY) this.#look(next);
+    this.#waits.look();
   }
 
   // --- its end ---------------------------------------------------------------------------------------------------------
@@ -397,6 +360,7 @@ export class MirrorDevice implements Device, CopySource {
     const guest = this.#guest;
     this.#isOldQuiet = true;
     this.#state = 'ended';
+    this.#waits.stop();
     this.#wake?.();
     this.#mirror.sessionLost();
     guest?.lost(cause);
@@ -407,7 +371,7 @@ export class MirrorDevice implements Device, CopySource {
     if (this.#guest === undefined && this.#state === 'ended') return;
     this.#state = 'ended';
     this.#guest = undefined;
-    this.#cancelLook?.();
+    this.#waits.stop();
     this.#wake?.();
     const { places, isChange, position, extent } = this.#rows;
     let isLent = false;
