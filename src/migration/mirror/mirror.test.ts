@@ -14,8 +14,9 @@ import { NetbusError } from '../../device/errors.ts';
 import type { DiskFeature } from '../../device/profile.ts';
 import { ManualClock } from '../../lib/clock.ts';
 import { DirtyMap, type Extent } from './dirty-map.ts';
-import { Mirror, type MirrorOptions } from './mirror.ts';
+import { Mirror } from './mirror.ts';
 import type { MirrorDevice } from './mirror-device.ts';
+import type { MirrorOptions } from './mirror-options.ts';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;

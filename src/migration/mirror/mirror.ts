@@ -5,7 +5,7 @@
  * It is in step when the new disk has everything, flushed. Two modes lead there, as QEMU's mirror has them: the first pass copies in the background;
  * behind it the guest's writes go to both.
  */
-import type { AllocateStaging, StagingRegion } from '../../bus/staging.ts';
+import type { StagingRegion } from '../../bus/staging.ts';
 import type { Device } from '../../device/device.ts';
 import { DiskStatus } from '../../device/disk.ts';
 import { NetbusError } from '../../device/errors.ts';
@@ -16,42 +16,13 @@ import { COPY_SLOTS } from './copy-slots.ts';
 import type { DirtyMap } from './dirty-map.ts';
 import { GUEST_ROWS } from './guest-rows.ts';
 import { MirrorDevice } from './mirror-device.ts';
+import type { MirrorOptions, MirrorProgress } from './mirror-options.ts';
 import { Rate } from './rate.ts';
-import { type OpenedTarget, type OpenTarget, Target, type TargetOwner, writeFailed } from './target.ts';
+import { type OpenedTarget, Target, type TargetOwner, writeFailed } from './target.ts';
 import { TargetFlush } from './target-flush.ts';
 
 /** What a guest waits for the new disk alone, before that is cut loose. */
 const GUEST_WAIT_MS = 100;
-
-export interface MirrorOptions {
-  /** What is to be copied. The caller closes it, behind the mirror. */
-  readonly map: DirtyMap;
-  readonly clock: Clock;
-  readonly allocate: AllocateStaging;
-  readonly openTarget: OpenTarget;
-  /** The new disk is zeroes wherever the mirror wrote nothing: zeroes are not written there. */
-  readonly blankTarget?: boolean;
-  /** Bytes per second; left out: no bound. */
-  readonly speed?: number;
-  readonly guestWaitMs?: number;
-  /** Nothing is dirty and the new disk was just flushed: the switch may be made now. Told when it becomes so, in each session anew. */
-  readonly onConverged: () => void;
-  /** The job cannot go on. The guest does, with the old disk. Told once. */
-  readonly onFailed: (cause: NetbusError) => void;
-  /** The new disk is not to be had, and why; undefined: it is, again. */
-  readonly onTarget?: (cause: NetbusError | undefined) => void;
-}
-
-export interface MirrorProgress {
-  readonly mode: 'background' | 'blocking';
-  readonly phase: 'waiting' | 'copying' | 'paused' | 'converged' | 'failed';
-  readonly totalBytes: number;
-  readonly doneBytes: number;
-  readonly dirtyBytes: number;
-  readonly bytesPerSecond: number;
-  /** Why the new disk is not there. */
-  readonly targetReason?: string;
-}
 
 export class Mirror implements CopierOwner, TargetOwner {
   readonly map: DirtyMap;
@@ -164,10 +135,6 @@ export class Mirror implements CopierOwner, TargetOwner {
   }
 
   // --- for the parts of it ---------------------------------------------------------------------------------------------
-
-  get zero(): Copier['zero'] {
-    return this.copier.zero;
-  }
 
   get isCopying(): boolean {
     return this.target.isOpen && !this.#isPaused && this.#failure === undefined;
