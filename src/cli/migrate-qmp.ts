@@ -1,6 +1,7 @@
 /** `netbus migrate`: a VM and its devices go to another host, or everything stays as it was. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ControlClient } from '../api/client.ts';
+import type { Follow, Followed } from '../api/jobs.ts';
 import type { MigratingDevice, MigrationPhase, MigrationReport } from '../api/migration.ts';
 import { NetbusError } from '../device/errors.ts';
 import { DEFAULT_PORT, formatAddress, parseAddress } from '../lib/address.ts';
@@ -35,6 +36,7 @@ export interface MigrateRequest {
   /** The command that starts the destination's QEMU. */
   readonly start: string | undefined;
   readonly keepSource: boolean;
+  readonly follow: readonly Follow[];
 }
 
 /** All that can be checked is checked before anything is changed; what fails or is interrupted later is undone, and the VM goes on here. */
@@ -58,10 +60,14 @@ export async function migrateVm(context: Context, request: MigrateRequest): Prom
 }
 
 /** Throws the reason where it cannot be done. Returns what the user should know. */
-async function check(client: ControlClient, qmp: QmpConnection, { vm, to }: MigrateRequest): Promise<string[]> {
+async function check(client: ControlClient, qmp: QmpConnection, { vm, to, follow }: MigrateRequest): Promise<string[]> {
   const warnings: string[] = [];
   await checkMigratable(qmp);
-  const { devices } = await client.beginMigration(vm, { to, check: true });
+  const { devices } = await client.beginMigration(vm, {
+    ...{ to, check: true },
+    // A daemon that knows nothing of it need not be told that there is nothing.
+    ...(follow.length > 0 && { follow: [...follow] }),
+  });
   await checkPlugged(qmp, vm, devices);
   const name = await machineName(qmp);
   if (name !== undefined && name !== vm) warnings.push(`the QEMU at ${qmp.path} calls its VM "${name}", not "${vm}"`);
@@ -124,9 +130,10 @@ class Migration {
     const report = await this.#report(devices);
     const sourceEnded = this.#request.keepSource ? false : await this.#quit();
     await this.#client.endMigration(vm, to, { undo: false }).catch(() => undefined);
+    const follows = await this.#follow();
     const { major, minor, micro } = this.#qmp.greeting.version;
     const place = { vm, to, uri, qemu: `${major}.${minor}.${micro}` };
-    return summarize(place, result, report, { sourceEnded, warnings: this.#warnings });
+    return summarize(place, result, report, { sourceEnded, follows, warnings: this.#warnings });
   }
 
   /** The destination's address in the member list, and a port that people use for this. */
@@ -245,6 +252,24 @@ class Migration {
       if (at === undefined && reason !== undefined) this.#warnings.push(`${vm}/${name} is ${state} at host ${to}: ${reason}`);
     }
     return report;
+  }
+
+  /** The VM has moved, whatever becomes of this. */
+  async #follow(): Promise<readonly Followed[]> {
+    const { vm, to, follow } = this.#request;
+    if (follow.length === 0) return [];
+    let follows: readonly Followed[];
+    try {
+      ({ follows } = await this.#client.followMigration(vm, { to, follow: [...follow] }));
+    } catch (thrown) {
+      follows = follow.map((each) => ({ ...each, reason: NetbusError.from(thrown).message }));
+    }
+    for (const { name, to: device, reason } of follows) {
+      if (reason === undefined) continue;
+      const command = `netbus swap ${vm}/${name} --to ${device}`;
+      this.#warnings.push(`${vm}/${name} does not go to ${device} (${reason}): to have it do so, type "${command}" on ${to}`);
+    }
+    return follows;
   }
 
   /** True where QEMU has ended. */

@@ -1,4 +1,5 @@
 /** What `netbus migrate` tells: where it is, and how it went. */
+import type { Followed } from '../api/jobs.ts';
 import type { MigrationArrival, MigrationReport } from '../api/migration.ts';
 import { formatBytes } from '../lib/format.ts';
 import type { MigrationProgress, MigrationResult } from '../vmm/live-migration.ts';
@@ -25,6 +26,8 @@ export interface Migrated extends MigrationResult {
   readonly devices: readonly MigratedDevice[];
   /** The QEMU at this host was ended. */
   readonly sourceEnded: boolean;
+  /** Devices that were to follow it: the jobs at the destination, or why there is none. */
+  readonly follows: readonly Followed[];
   readonly warnings: readonly string[];
 }
 
@@ -33,7 +36,7 @@ export function summarize(
   place: Pick<Migrated, 'vm' | 'to' | 'uri' | 'qemu'>,
   result: MigrationResult,
   report: MigrationReport,
-  rest: Pick<Migrated, 'sourceEnded' | 'warnings'>,
+  rest: Pick<Migrated, 'sourceEnded' | 'follows' | 'warnings'>,
 ): Migrated {
   const devices = report.stop.map(({ name, device, outcome, drainMs, stallMs }): MigratedDevice => {
     const startStallMs = arrival(report, name)?.stallMs;

@@ -16,14 +16,16 @@ import { addGrow } from './grow.ts';
 import { withGuess } from './guess.ts';
 import { addInit } from './init.ts';
 import { addInvite } from './invite.ts';
+import { addJob } from './job.ts';
+import { addJobs } from './jobs.ts';
 import { addJoin } from './join.ts';
-
 import { addLs } from './ls.ts';
 import { addMembers } from './members.ts';
 import { addMigrate } from './migrate.ts';
 import { addPrepare } from './prepare.ts';
 import { addSetAddress } from './set-address.ts';
 import { addStatus } from './status.ts';
+import { addSwap } from './swap.ts';
 import { addUnexport } from './unexport.ts';
 import { checkHelp, usageError } from './usage.ts';
 
@@ -90,6 +92,9 @@ export function makeProgram(at: Place = { command: undefined, ran: undefined }):
   addPrepare(program);
   addGrow(program);
   addMigrate(program);
+  addSwap(program);
+  addJobs(program);
+  addJob(program);
   addLs(program);
   addAttachments(program);
   addStatus(program);

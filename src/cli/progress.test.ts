@@ -32,6 +32,13 @@ test('on a terminal: one line, each second anew, and gone at the end', () => {
   assert.deepEqual(written(true, 0), { meanwhile: [], after: '' });
 });
 
+test('on a terminal a line that is too long for it is cut', () => {
+  const lines: string[] = [];
+  const progress = new Progress({ isTTY: true, columns: 20, write: (text: string) => lines.push(text) }, 'ls');
+  progress.at('a', 'far too long a text', 0);
+  assert.deepEqual(lines, ['\r\x1b[Knetbus: ls: far too']);
+});
+
 test('steps: on a terminal on one line; in a pipe a line for each, and for one that lasts', () => {
   for (const [isTTY, expected] of [
     [true, ['a1', 'a2', 'b1', 'b2', 'b3', 'b4'].map((text) => `\r\x1b[Knetbus: ls: ${text}`)],

@@ -7,6 +7,7 @@ const TERMINAL_FIRST_MS = 1_000;
 
 export interface ProgressStream {
   readonly isTTY?: boolean;
+  readonly columns?: number;
   write(text: string): unknown;
 }
 
@@ -49,8 +50,9 @@ export class Progress {
   #write(what: string): void {
     const text = `netbus: ${this.#verb}: ${what}`;
     if (this.#stream.isTTY) {
-      // To the line's beginning, and away with what was there.
-      this.#stream.write(`\r\x1b[K${text}`);
+      // To the line's beginning, and away with what was there; what goes over into a second line would stay.
+      const { columns } = this.#stream;
+      this.#stream.write(`\r\x1b[K${columns ? text.slice(0, columns - 1) : text}`);
       this.#shown = true;
     } else {
       this.#stream.write(`${text}\n`);

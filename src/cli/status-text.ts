@@ -1,13 +1,14 @@
-/** The text of `netbus status`: first what waits, then the host, its links, exports, attachments, sessions and rates. */
+/** The text of `netbus status`: first what waits, then the host, its links, exports, attachments, jobs, sessions and rates. */
 import type { AttachmentEntry, ExportEntry, LinkEntry, SessionEntry, Status, WaitEntry } from '../api/types.ts';
 import { formatBytes, formatSince, formatTable, type Style } from '../lib/format.ts';
+import { jobTable } from './job-text.ts';
 import { exportState } from './ls.ts';
 import { holdTime, perSecond, quantiles, shortTime, sinceWhen, span } from './words.ts';
 
 /** What a daemon of an earlier release, which runs until it is restarted, may leave out of its answer. */
 function complete(answer: Status): Status {
   const time = new Date().toISOString();
-  return { ...{ time, links: [], exports: [], attachments: [], sessions: [], waits: [], warnings: [] }, ...answer };
+  return { ...{ time, links: [], exports: [], attachments: [], sessions: [], jobs: [], waits: [], warnings: [] }, ...answer };
 }
 
 /** Times are compared with the daemon's own clock, which is the answer's. */
@@ -24,6 +25,7 @@ netbus ${status.release}, pid ${status.pid}, up ${formatSince(status.startedAt, 
     status.links.length > 0 ? linkTable(status.links, nowMs, style) : '',
     status.exports.length > 0 ? exportTable(status.exports, nowMs, style) : '',
     status.attachments.length > 0 ? attachmentTable(status.attachments, nowMs, style) : '',
+    status.jobs.length > 0 ? jobTable(status.jobs, style, nowMs) : '',
     status.sessions.length > 0 ? sessionTable(status.sessions, nowMs, style) : '',
     measured.length > 0 ? rateTable(measured, style) : '',
   ];

@@ -47,6 +47,7 @@ test('status shows what waits, the host, its links, exports, attachments, sessio
   assert.match(stdout, /^web\/data +10 s +1200\/s, 4\.5 MiB\/s +0\.12 \/ 0\.8 ms +2\.5\/s +0\.5\/s$/m);
   assert.match(stdout, /^m1 +10\.0\.0\.1:7443 +down .*refused$/m);
   assert.match(stdout, /^data +\/srv\/data\.img +64 MiB +read-write +ready +00:00:00 +io_uring +m2 +m2:web\/data$/m);
+  assert.match(stdout, /^j3 +web\/data +m1\/data +m2\/new +copying +42 % /m);
   assert.match(stdout, /^web\/data +m1\/data +64 MiB .*failed .*the device host lost its disk$/m);
   assert.deepEqual(JSON.parse((await daemon.netbus(['status', '--json'])).stdout), STATUS);
 });

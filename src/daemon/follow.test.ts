@@ -20,7 +20,7 @@ let listed: Record<string, ExportListing[]>;
 let features: string[];
 let started: JobRequest[];
 let running: JobEntry | undefined;
-let refusal: NetbusError | undefined;
+let refused: string | undefined;
 let follows: Follows;
 
 function listing(more: Partial<ExportListing> = {}): ExportListing {
@@ -35,7 +35,7 @@ const destination = {
   deviceHost: (host: string) => ({ list: async () => listed[host] ?? [] }),
   jobs: () => ({
     start: async (request: JobRequest) => {
-      if (refusal !== undefined) throw refusal;
+      if (request.name === refused) throw new NetbusError('limit', 'too many jobs');
       started.push(request);
       return { id: `j${started.length}` } as JobEntry;
     },
@@ -48,7 +48,7 @@ beforeEach(() => {
   features = [SWAP_FEATURE];
   started = [];
   running = undefined;
-  refusal = undefined;
+  refused = undefined;
   follows = new Follows({
     host: 'm1',
     entries: () => here,
@@ -123,18 +123,17 @@ describe('after it', () => {
 
   test('asked again, it is the same one', async () => {
     running = { id: 'j7', to: 'm3/new' } as JobEntry;
-    const request: StartJob = { vm: 'web', name: 'data', host: 'm3', export: 'new', capacityBytes: GIB, check: false };
+    const request: StartJob = { vm: 'web', name: 'data', host: 'm3', export: 'new' };
     assert.deepEqual(await startFollow(destination, request), { job: 'j7' });
     assert.deepEqual(started, []);
   });
 
   test('why there is none is told, and the others are started', async () => {
-    const gone = { name: 'gone', to: 'm2/x' };
-    assert.deepEqual(await follows.start('web', 'm3', [gone, FOLLOW]), [
-      { ...gone, reason: 'VM web has no device gone on this host: it has data, log, iso' },
+    refused = 'log';
+    const log = { name: 'log', to: 'm2/x' };
+    assert.deepEqual(await follows.start('web', 'm3', [log, FOLLOW]), [
+      { ...log, reason: 'too many jobs' },
       { ...FOLLOW, job: 'j1' },
     ]);
-    refusal = new NetbusError('limit', 'too many');
-    assert.deepEqual(await follows.start('web', 'm3', [FOLLOW]), [{ ...FOLLOW, reason: 'too many' }]);
   });
 });

@@ -23,10 +23,8 @@ export const startJobSchema = z.object({
   name: nameSchema,
   host: nameSchema,
   export: nameSchema,
-  /** Of the device that it has. */
-  capacityBytes: z.number().int().min(0),
-  /** Only says whether it could be done. */
-  check: z.boolean().default(false),
+  /** Only says whether it could be done, for a virtual device of so many bytes. */
+  check: z.object({ capacityBytes: z.number().int().min(0) }).optional(),
 });
 export type StartJob = z.output<typeof startJobSchema>;
 const startedSchema = z.object({ job: z.string().max(64).optional() });
@@ -61,15 +59,15 @@ export class Follows {
     if (!features.includes(SWAP_FEATURE)) {
       throw new NetbusError('protocol', `host ${to} runs netbus ${release}, which does not know hot-swapping: upgrade it`);
     }
-    for (const entry of entries) await this.#ask(to, entry, follows.find(({ name }) => name === entry.name)!, true);
+    for (const [index, { capacityBytes }] of entries.entries()) await this.#ask(vm, to, follows[index], { capacityBytes });
   }
 
-  /** The VM is at host `to` now. Never rejects. */
+  /** The VM is at host `to` now, and nothing of it need be left here. Never rejects. */
   async start(vm: string, to: string, follows: readonly Follow[]): Promise<Followed[]> {
     const followed: Followed[] = [];
     for (const follow of follows) {
       try {
-        followed.push({ ...follow, job: await this.#ask(to, this.#entryOf(vm, follow), follow, false) });
+        followed.push({ ...follow, job: await this.#ask(vm, to, follow) });
       } catch (thrown) {
         followed.push({ ...follow, reason: NetbusError.from(thrown).message });
       }
@@ -77,7 +75,7 @@ export class Follows {
     return followed;
   }
 
-  #entryOf(vm: string, { name, to }: Follow): Pick<AttachmentEntry, 'vm' | 'name' | 'capacityBytes'> {
+  #entryOf(vm: string, { name, to }: Follow): AttachmentEntry {
     const own = this.#options.entries().filter((entry) => entry.vm === vm);
     const entry = own.find((candidate) => candidate.name === name);
     if (entry === undefined) {
@@ -90,13 +88,8 @@ export class Follows {
     return entry;
   }
 
-  async #ask(
-    to: string,
-    { vm, name, capacityBytes }: Pick<AttachmentEntry, 'vm' | 'name' | 'capacityBytes'>,
-    follow: Follow,
-    check: boolean,
-  ): Promise<string | undefined> {
-    const params: StartJob = { vm, name, ...parseDevice(follow.to), capacityBytes, check };
+  async #ask(vm: string, to: string, follow: Follow, check?: StartJob['check']): Promise<string | undefined> {
+    const params: StartJob = { vm, name: follow.name, ...parseDevice(follow.to), ...(check && { check }) };
     const answer = startedSchema.safeParse(
       await this.#options.links.call(to, 'job.start', params, { timeoutMs: CHECK_MS_MAX }),
     );
@@ -122,8 +115,8 @@ export interface StartFollowOptions {
 export async function startFollow(options: StartFollowOptions, request: StartJob): Promise<{ job?: string }> {
   const { vm, name, check } = request;
   const to = { host: request.host, export: request.export };
-  if (check) {
-    await checkTarget(options, request, to);
+  if (check !== undefined) {
+    await checkTarget(options, `${vm}/${name}`, to, check.capacityBytes);
     return {};
   }
   const jobs = options.jobs();
@@ -135,8 +128,9 @@ export async function startFollow(options: StartFollowOptions, request: StartJob
 /** What can be seen of a device without touching it. The rest, such as whether there is data on it, is found when the job begins. */
 async function checkTarget(
   { host, isMember, deviceHost }: StartFollowOptions,
-  { vm, name, capacityBytes }: StartJob,
+  attachment: string,
   to: { host: string; export: string },
+  capacityBytes: number,
 ): Promise<void> {
   const device = deviceName(to);
   if (to.host !== host && !isMember(to.host)) {
@@ -159,7 +153,7 @@ async function checkTarget(
   if (inUseBy.length > 0) throw new NetbusError('in_use', `${device} is in use by ${inUseBy.join(', ')}`);
   if (state !== 'ready') throw new NetbusError('device', `${device} is ${state}: see "netbus status" on ${to.host}`);
   if (target.capacityBytes < capacityBytes) {
-    const sizes = `${formatBytes(target.capacityBytes)}, ${vm}/${name} has ${formatBytes(capacityBytes)}`;
+    const sizes = `${formatBytes(target.capacityBytes)}, ${attachment} has ${formatBytes(capacityBytes)}`;
     throw new NetbusError('usage', `${device} is too small: it has ${sizes}`);
   }
 }

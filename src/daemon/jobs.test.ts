@@ -186,6 +186,23 @@ test('a job that is refused leaves nothing, and one that fails says why', async 
   assert.deepEqual([severity, message], ['error', 'job j2 failed: it stays at m1/old: m2/new is full']);
 });
 
+test('a daemon that stops while a job begins leaves it to the next one', async () => {
+  const host = await Host.open();
+  let give: () => void = () => {};
+  host.script.starts = () =>
+    new Promise((_, reject) => {
+      give = () => reject(new NetbusError('ended', 'the daemon is stopping'));
+    });
+  const started = host.start();
+  await until(() => host.made[0]?.told.length === 1);
+  const closed = host.jobs.close();
+  give();
+  await assert.rejects(started, { code: 'ended' });
+  await closed;
+  await host.restart();
+  assert.deepEqual(host.made[0].told, ['resume at copying']);
+});
+
 test('one for each virtual device, and a bound for all', async () => {
   const host = await Host.open();
   await host.start();

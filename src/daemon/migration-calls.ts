@@ -68,7 +68,7 @@ export function createMigrationHandlers(
     'job.start': async (peer, params) => {
       const request = read(startJobSchema, params);
       // Before the migration nothing was prepared, and nothing is changed. Afterwards it is for the host that the VM came from.
-      if (!request.check) find(request.vm, peer);
+      if (request.check === undefined) find(request.vm, peer);
       return { ...(await startJob(request)) };
     },
     'vm.report': async (peer, params) => {

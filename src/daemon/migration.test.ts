@@ -273,10 +273,10 @@ describe('the calls of other hosts', () => {
       await assert.rejects(call(method, 'm1', { vm: '../web' }), { code: 'usage', message: /^vm: / });
     }
     await assert.rejects(call('vm.prepare', 'm1', { vm: 'web', check: 1 }), { code: 'usage' });
-    const job = { vm: 'web', name: 'data', host: 'm1', export: 'new', capacityBytes: 512 };
+    const job = { vm: 'web', name: 'data', host: 'm1', export: 'new' };
     assert.deepEqual(await call('job.start', 'm1', job), { job: 'j1' });
     await assert.rejects(call('job.start', 'm3', job), { code: 'denied' });
-    assert.deepEqual(await call('job.start', 'm3', { ...job, check: true }), { job: 'j1' });
+    assert.deepEqual(await call('job.start', 'm3', { ...job, check: { capacityBytes: 512 } }), { job: 'j1' });
     await assert.rejects(call('job.start', 'm1', { ...job, export: '../x' }), { code: 'usage', message: /^export: / });
     for (let i = 0; i < PREPARATIONS_MAX; i++) await call('vm.prepare', 'm3', { vm: `v${i}` });
     await assert.rejects(call('vm.report', 'm1', { vm: 'web' }), { code: 'denied' });

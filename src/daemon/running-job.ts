@@ -15,6 +15,7 @@ export const BEGIN_MS_MAX = 24 * 3_600_000;
 export const CANCEL_MS_MAX = 20_000;
 /** Between two tries to store how it ended. */
 export const STORE_RETRY_MS = 10_000;
+const NOT_FORGOTTEN = 'a job that was refused is not forgotten';
 const REASON_CHARACTERS_MAX = 1_000;
 
 export interface RunningJobOptions {
@@ -68,9 +69,8 @@ export class RunningJob {
       await this.#beginning;
     } catch (thrown) {
       await job.close();
-      await record
-        .remove()
-        .catch((error: NetbusError) => log.error({ reason: error.message }, 'a refused job is not forgotten'));
+      // Of a daemon that stops nobody knows how far it came: the next one does, by the record.
+      if (!this.#closed) await record.remove().catch((error: Error) => log.error({ reason: error.message }, NOT_FORGOTTEN));
       throw thrown;
     }
     this.#watch(job);

@@ -116,7 +116,7 @@ describe('migrate', () => {
       {
         ...{ vm: 'web', to: 'm3', uri, qemu: 3, addedStallMs: 3.25, longestDrainMs: 3 },
         devices: [{ name: 'data', device: 'm1/data', outcome: 'clean', drainMs: 3, stopStallMs: 1.25, startStallMs: 2 }],
-        ...{ sourceEnded: true, warnings: [] },
+        ...{ sourceEnded: true, follows: [], warnings: [] },
       },
     );
     assert.deepEqual(requests, [CHECK, PREPARE, SWITCHOVER, 'GET /v1/vms/web/migration?to=m3', DONE]);
@@ -126,16 +126,32 @@ describe('migrate', () => {
     assert.equal((await runState(arrived)).word, 'running');
   });
 
-  test('in words, with a destination that waits, and --keep-source', async () => {
+  test('in words, with a destination that waits, --keep-source, and devices that are to follow', async () => {
     const destination = await startIdleQemu(`${incoming}-qmp`, cleanup, '-incoming', uri);
-    const { status, stdout, stderr } = await daemon.netbus(migrate('--keep-source'));
+    const follow = [
+      { name: 'data', to: 'm3/new' },
+      { name: 'log', to: 'm1/log' },
+    ];
+    const follows = [
+      { ...follow[0], job: 'j1' },
+      { ...follow[1], reason: 'm1 is away' },
+    ];
+    answers['POST /v1/vms/web/migration/follow'] = () => ({ follows });
+    const argv = follow.flatMap(({ name, to }) => ['--follow', `${name}=${to}`]);
+    const { status, stdout, stderr } = await daemon.netbus(migrate('--keep-source', ...argv));
     assert.equal(status, 0, stderr);
     assert.match(
       stdout,
       /^web runs on m3: moved in [\d.]+ m?s with .*B\nits guest stood still for [\d.]+ ms; its devices added 3\.3 ms\n/,
     );
     assert.match(stdout, /^web\/data +m1\/data +clean +3 ms +1\.3 ms +2 ms$/m);
-    assert.match(stdout, /the QEMU at \S+ is still there, stopped: end it, and never let it go on\n$/);
+    assert.match(stdout, /the QEMU at \S+ is still there, stopped: end it, and never let it go on$/m);
+    assert.match(stdout, /^web\/data goes to m3\/new: on m3, "netbus job j1 --watch" shows how far it is$/m);
+    const refused =
+      /^netbus: warning: web\/log does not go to m1\/log \(m1 is away\): .* "netbus swap web\/log --to m1\/log" on m3$/m;
+    assert.match(stderr, refused);
+    assert.equal(requests[0], `POST /v1/vms/web/migration ${JSON.stringify({ to: 'm3', check: true, follow })}`);
+    assert.equal(requests.at(-1), `POST /v1/vms/web/migration/follow ${JSON.stringify({ to: 'm3', follow })}`);
     assert.match(stderr, /^netbus: migrate: handing over to m3$/m);
     assert.equal(await word(), 'postmigrate');
     destination.qmp.close();
@@ -199,8 +215,10 @@ describe('migrate', () => {
 
   test('cancelled by another command', async () => {
     answers['PUT /v1/vms/web/migration/progress'] = () => ({ vm: 'web', to: 'm3', phase: 'copying', since: '', cancel: true });
-    const result = await daemon.netbus(migrate());
-    assertFails(result, 1, /cancelled by another command; the migration was cancelled.*/);
+    const { status, stdout, stderr } = await daemon.netbus(migrate());
+    assert.deepEqual([status, stdout], [1, '']);
+    // Before it is a line for each step that it came to.
+    assert.match(stderr, /^netbus: cancelled by another command; the migration was cancelled.*\n$/m);
     await assertStays([CHECK, PREPARE, UNDO]);
   });
 
@@ -282,6 +300,9 @@ test('what is typed wrong', async () => {
     2,
     /--cancel goes with --qmp and --to alone/,
   );
+  for (const follow of ['data', 'data=m3', 'data=m3/a/b', '=m3/new', 'a b=m3/new']) {
+    assertFails(await daemon.netbus(migrate('--follow', follow)), 2, /It is DISK=HOST\/NAME/);
+  }
   assertFails(await daemon.netbus(migrate('--uri', 'exec:cat')), 2, /It is tcp:HOST:PORT, or unix:PATH/);
 });
 

@@ -9,7 +9,7 @@ import { joinCluster } from '../../src/daemon/join.ts';
 import { encodeToken } from '../../src/directory/token.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { shellQuote } from '../../src/lib/format.ts';
-import { DEVICES, STATUS } from '../support/answers.ts';
+import { DEVICES, JOB, STATUS } from '../support/answers.ts';
 import { Cleanup } from '../support/cleanup.ts';
 import { FakeDaemon } from '../support/fake-daemon.ts';
 import { GrowingCluster } from '../support/growing-cluster.ts';
@@ -145,6 +145,16 @@ describe('a watch', () => {
     await typed.waitFor(/it is down/);
     typed.type(CTRL_C);
     await typed.ends(130);
+  });
+});
+
+describe('a job', () => {
+  test('has a bar on one line; Ctrl-C leaves it running, and says so on a line of its own', async () => {
+    await daemon.answerWith(JOB);
+    const typed = new Typed(['swap', 'web/data', '--to', 'm2/new']);
+    await typed.waitFor(new RegExp(`${CLEARED}netbus: swap: copying \\[=+> *\\] 42 %`));
+    typed.type(CTRL_C);
+    assert.match(await typed.ends(130), new RegExp(`${CLEARED}netbus: job j3 goes on: .*--cancel" ends it\r\n$`));
   });
 });
 

@@ -1,4 +1,5 @@
 /** What a daemon of host m2 may answer. */
+import type { JobEntry } from '../../src/api/jobs.ts';
 import type { AttachmentEntry, Devices, ExportEntry, Status } from '../../src/api/types.ts';
 
 export const EXPORT: ExportEntry = {
@@ -30,6 +31,15 @@ export const ATTACHMENT: AttachmentEntry = {
   reason: 'the device host lost its disk',
   connected: true,
   inFlight: 2,
+};
+
+export const JOB: JobEntry = {
+  ...{ id: 'j3', kind: 'swap', vm: 'web', name: 'data', from: 'm1/data', to: 'm2/new', overwrite: false, state: 'running' },
+  createdAt: '2030-01-01T00:00:00Z',
+  progress: {
+    ...{ phase: 'copying', totalBytes: 100 * 1024 ** 2, doneBytes: 42 * 1024 ** 2, dirtyBytes: 2 * 1024 ** 2 },
+    ...{ bytesPerSecond: 10 * 1024 ** 2, secondsLeft: 5.8 },
+  },
 };
 
 export const STATUS: Status = {
@@ -67,7 +77,7 @@ export const STATUS: Status = {
       inFlight: 4,
     },
   ],
-  jobs: [],
+  jobs: [JOB],
   waits: [
     {
       about: 'attachment',

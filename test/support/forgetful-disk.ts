@@ -21,6 +21,8 @@ export class ForgetfulDisk {
   flushFails = false;
   /** Every write fails: a full filesystem. */
   writesFail = false;
+  /** Every read fails. */
+  readsFail = false;
   flushes = 0;
   /** What was pushed, in order: kind and position. */
   readonly seen: { kind: number; position: number; extent: number; flags: number }[] = [];
@@ -153,6 +155,7 @@ export class ForgetfulDevice implements Device {
     const [position, extent] = [table.argument[row], table.extent[row]];
     const isWrite = table.kind[row] === DiskKind.write || table.kind[row] === DiskKind.writeZeroes;
     if (isWrite && disk.writesFail) return DiskStatus.ioError;
+    if (table.kind[row] === DiskKind.read && disk.readsFail) return DiskStatus.ioError;
     switch (table.kind[row]) {
       case DiskKind.read:
         if (table.inLength[row] > 0) clearBytes(table.segments(row), 0, table.inLength[row]);

@@ -1,7 +1,7 @@
 /** What a word on the command line is, by the placeholder that the verb's own definition gives it: `<vm/name>` is an attachment everywhere. */
 
 /** Names that the daemon knows, as `netbus __complete` is asked for them. */
-export type NameKind = 'device' | 'host' | 'hosts' | 'export' | 'attachment' | 'vm';
+export type NameKind = 'device' | 'host' | 'hosts' | 'export' | 'attachment' | 'vm' | 'job' | 'follow';
 
 /** What a shell completes a word with. */
 export type Value =
@@ -23,6 +23,9 @@ const PLACEHOLDERS: Readonly<Record<string, Value>> = {
   host: { type: 'names', kind: 'host' },
   hosts: { type: 'names', kind: 'hosts' },
   vm: { type: 'names', kind: 'vm' },
+  job: { type: 'names', kind: 'job' },
+  'disk=host/name': { type: 'names', kind: 'follow' },
+  rate: { type: 'choices', choices: ['unlimited', '1G', '100M'] },
   export: { type: 'names', kind: 'export' },
   path: FILES,
   file: FILES,

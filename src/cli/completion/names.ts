@@ -4,6 +4,7 @@
  */
 import { parseArgs } from 'node:util';
 import { ControlClient, controlSocket, RUN_DIR_DEFAULT } from '../../api/client.ts';
+import type { JobEntry } from '../../api/jobs.ts';
 import type { DeviceEntry, Status } from '../../api/types.ts';
 import { formatBytes } from '../../lib/format.ts';
 import type { NameKind } from './kinds.ts';
@@ -16,7 +17,7 @@ const HOSTS_MS_MAX = 500;
 const CANDIDATES_MAX = 1_000;
 
 /** What our names are made of. The text goes into a shell: anything else is not shown to it. */
-const PLAIN = /^[A-Za-z0-9._/:,-]+$/;
+const PLAIN = /^[A-Za-z0-9._/:,=-]+$/;
 
 interface Candidate {
   readonly name: string;
@@ -75,6 +76,10 @@ async function candidates(client: ControlClient, kind: NameKind, prefix: string)
       }));
     case 'vm':
       return vms(await client.status());
+    case 'job':
+      return (await client.jobs()).jobs.map(describeJob).reverse();
+    case 'follow':
+      return followers(await client.status(), await devices(client));
     default:
       return [];
   }
@@ -106,6 +111,18 @@ function vms({ attachments }: Status): Candidate[] {
   const names = new Map<string, string[]>();
   for (const { vm, name } of attachments) names.set(vm, [...(names.get(vm) ?? []), name]);
   return [...names].map(([name, has]) => ({ name, description: `has ${has.join(', ')}` }));
+}
+
+/** The newest are meant most often. */
+function describeJob({ id, vm, name, to, state }: JobEntry): Candidate {
+  return { name: id, description: `${vm}/${name} to ${to}, ${state}` };
+}
+
+/** `DISK=HOST/EXPORT`: each disk of a VM with each device that is free. */
+function followers({ attachments }: Status, all: readonly DeviceEntry[]): Candidate[] {
+  const disks = [...new Set(attachments.map(({ name }) => name))];
+  const free = all.filter(({ readOnly, usedBy }) => !readOnly && usedBy.length === 0).map(describeDevice);
+  return disks.flatMap((disk) => free.map(({ name, description }) => ({ name: `${disk}=${name}`, description })));
 }
 
 function textOf(all: readonly Candidate[], prefix: string): string {

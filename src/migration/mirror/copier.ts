@@ -18,10 +18,10 @@ import { fillZeroes, ZERO_BYTES } from './zeroes.ts';
 
 /** Memory that the copies use. */
 export const COPY_BYTES = COPY_SLOTS * PIECE_BYTES + ZERO_BYTES;
-/** While the guest is busy: fewer and smaller ones, so that its own requests do not wait long behind them. */
+/** While the guest is busy: fewer and smaller ones. What is done in one turn of the loop is what its own requests wait for. */
 const BUSY_SLOTS = 2;
-const BUSY_PIECE_BYTES = 256 * 1024;
-const BUSY_MS = 20;
+const BUSY_PIECE_BYTES = 64 * 1024;
+const BUSY_MS = 100;
 /** Dirty regions that are looked at before it waits for the guest. */
 const LOOKS_MAX = 256;
 
@@ -202,6 +202,8 @@ export class Copier {
     for (let looks = 0; looks < LOOKS_MAX; looks++) {
       const region = map.nextDirty(this.#cursor);
       if (region === -1) {
+        // The first pass ends with its last copy: until then no write of the guest waits for one.
+        if (!map.blocking && this.#slots.busy > 0) return false;
         if (hasWrapped || map.dirty === 0) break;
         hasWrapped = true;
         this.#cursor = 0;

@@ -6,7 +6,7 @@
 /** Copies at a time. */
 export const COPY_SLOTS = 8;
 /** Most bytes of one piece. */
-export const PIECE_BYTES = 1024 * 1024;
+export const PIECE_BYTES = 512 * 1024;
 
 export const SlotState = {
   free: 0,

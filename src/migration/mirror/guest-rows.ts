@@ -1,6 +1,9 @@
 /** The guest's requests that a mirror holds, as columns: what each is, where it is on its way to, and since when it waits. */
-import { FreeRows } from '../../device/message-table.ts';
+import { FreeRows, type MessageTable } from '../../device/message-table.ts';
 import { InFlightWrites } from '../../filters/write-log/in-flight-writes.ts';
+
+/** Most requests of the guest. */
+export const GUEST_ROWS = 1024;
 
 /** Where a request is on its way to, or that it waits for a copy or for another write. */
 export const Place = { old: 1, target: 2, waiting: 4 } as const;
@@ -81,4 +84,18 @@ export class GuestRows {
     for (let row = 0; row < this.#order.length && rows.length < this.held; row++) if (this.isHeld(row)) rows.push(row);
     return rows.sort((a, b) => this.#order[a] - this.#order[b]).map((row) => this.guestRow[row]);
   }
+}
+
+/** Makes a row the same request as one of another table, with the same payload. */
+export function copyRequest(to: MessageTable, row: number, from: MessageTable, source: number): void {
+  to.kind[row] = from.kind[source];
+  to.flags[row] = from.flags[source];
+  to.argument[row] = from.argument[source];
+  to.extent[row] = from.extent[source];
+  to.outLength[row] = from.outLength[source];
+  to.inLength[row] = from.inLength[source];
+  const places = from.segments(source);
+  const segments = to.segments(row);
+  segments.clear();
+  for (let i = 0; i < places.count; i++) segments.addSeparately(places.regions[i]!, places.offsets[i], places.lengths[i]);
 }

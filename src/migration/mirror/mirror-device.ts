@@ -7,18 +7,16 @@
  */
 import { Batch, Replies } from '../../device/batch.ts';
 import type { Device, Guest, Quiesced } from '../../device/device.ts';
-import { checkDiskRequest, DiskFlag, DiskKind, DiskStatus } from '../../device/disk.ts';
-import { NetbusError } from '../../device/errors.ts';
+import { checkDiskRequest, DiskKind, DiskStatus } from '../../device/disk.ts';
+import type { NetbusError } from '../../device/errors.ts';
 import { MessageTable } from '../../device/message-table.ts';
 import type { Profile } from '../../device/profile.ts';
 import type { CopySource } from './copier.ts';
 import { COPY_SLOTS } from './copy-slots.ts';
-import { GuestRows, Place } from './guest-rows.ts';
+import { GuestChanges } from './guest-changes.ts';
+import { copyRequest, GUEST_ROWS, GuestRows, Place } from './guest-rows.ts';
+import { GuestWaits } from './guest-waits.ts';
 import type { Mirror } from './mirror.ts';
-import { fillZeroes, ZEROES_BYTES_MAX } from './zeroes.ts';
-
-/** Most requests of the guest. */
-export const GUEST_ROWS = 1024;
 
 type State =
   | 'open'
@@ -42,14 +40,17 @@ export class MirrorDevice implements Device, CopySource {
   #guest: Guest | undefined;
   #guestWaits = false;
   #wake: (() => void) | undefined;
-  #cancelLook: (() => void) | undefined;
+  readonly #waits: GuestWaits;
+  #changes!: GuestChanges;
   #left: readonly number[] = [];
   #closing: Promise<void> | undefined;
-  busyAt = Number.NEGATIVE_INFINITY;
+  /** When the guest pushed something last. */
+  #pushedAt = Number.NEGATIVE_INFINITY;
 
   constructor(old: Device, mirror: Mirror) {
     this.#old = old;
     this.#mirror = mirror;
+    this.#waits = new GuestWaits(mirror, this.#rows, () => this.#goOn());
   }
 
   get profile(): Profile {
@@ -63,6 +64,14 @@ export class MirrorDevice implements Device, CopySource {
 
   start(guest: Guest): void {
     this.#guest = guest;
+    this.#changes = new GuestChanges({
+      mirror: this.#mirror,
+      rows: this.#rows,
+      requests: guest.requests,
+      table: this.table,
+      queue: this.#queue,
+      canZero: this.profile.features.includes('write-zeroes'),
+    });
     this.#old.start({
       requests: this.table,
       reply: (replies) => this.#reply(replies),
@@ -86,7 +95,7 @@ export class MirrorDevice implements Device, CopySource {
     for (let i = 0; i < count; i++) this.#take(batch.table, batch.rows[i]);
     this.#guestWaits = count < batch.count;
     if (count > 0) {
-      this.busyAt = this.#mirror.clock.now();
+      this.#pushedAt = this.#mirror.clock.now();
       this.#pushOld();
       this.#mirror.target.push();
     }
@@ -123,6 +132,10 @@ export class MirrorDevice implements Device, CopySource {
 
   get isStopping(): boolean {
     return this.#isOldQuiet || (this.#state !== 'open' && !this.#mirror.finish);
+  }
+
+  get busyAt(): number {
+    return this.#rows.held > 0 ? this.#mirror.clock.now() : this.#pushedAt;
   }
 
   row(slot: number): number {
@@ -180,89 +193,18 @@ export class MirrorDevice implements Device, CopySource {
     const row = rows.take(guestRow);
     const kind = from.kind[guestRow];
     const isChange = kind === DiskKind.write || kind === DiskKind.writeZeroes || kind === DiskKind.discard;
+    // What is no right request the old disk refuses.
     if (isChange && checkDiskRequest(from, guestRow, this.profile) === DiskStatus.ok) {
       rows.isChange[row] = 1;
       rows.position[row] = from.argument[guestRow];
       rows.extent[row] = from.extent[guestRow];
-      if (!this.#mirror.holds(rows.position[row] + rows.extent[row])) this.#sendOld(row);
-      else if (!this.#begin(row)) this.#wait(row);
-    } else {
-      this.#sendOld(row);
     }
-  }
-
-  /** Sends a change where it has to go; false where it has to wait for a copy or for another change. */
-  #begin(row: number): boolean {
-    const mirror = this.#mirror;
-    const rows = this.#rows;
-    const position = rows.position[row];
-    const extent = rows.extent[row];
-    if (!mirror.isMirroring) return this.#beginOld(row);
-    if (mirror.copier.covers(position, extent)) return false;
-    if (mirror.map.isDirty(position, extent) || !this.#canMirror(row)) return this.#beginOld(row);
-    // Nobody would know which of two that overlap either disk did last.
-    if (rows.writes.overlaps(position, extent)) return false;
-    rows.writes.add(row, position, extent, 0);
-    mirror.copier.spoil(position, extent);
-    this.#sendPiece(row);
-    return true;
-  }
-
-  #beginOld(row: number): true {
-    const { position, extent, writes } = this.#rows;
-    this.#mirror.map.markDirty(position[row], extent[row]);
-    this.#mirror.copier.spoil(position[row], extent[row]);
-    writes.add(row, position[row], extent[row], 0);
-    this.#sendOld(row);
-    return true;
-  }
-
-  /** What is read behind a discard is up to each disk, so both are asked for zeroes, if the old one can make them. */
-  #canMirror(row: number): boolean {
-    const kind = this.#guest!.requests.kind[this.#rows.guestRow[row]];
-    return kind !== DiskKind.discard || this.profile.features.includes('write-zeroes');
-  }
-
-  /** The next piece, to both disks. */
-  #sendPiece(row: number): void {
-    const { target, zero } = this.#mirror;
-    const { places, position, extent, guestRow } = this.#rows;
-    const guest = this.#guest!.requests;
-    if (guest.kind[guestRow[row]] === DiskKind.write) {
-      this.#fill(target.table, row);
-      target.table.flags[row] = 0;
-    } else {
-      extent[row] = Math.min(extent[row], ZEROES_BYTES_MAX);
-      fillZeroes(target.table, row, { position: position[row], extent: extent[row] }, target.canZero, zero);
-    }
-    this.#sendOld(row);
-    if (guest.kind[guestRow[row]] === DiskKind.discard) {
-      this.table.kind[row] = DiskKind.writeZeroes;
-      this.table.flags[row] |= DiskFlag.unmap;
-    }
-    places[row] |= Place.target;
-    this.#mirror.send(row);
-  }
-
-  /** Copies the guest's columns and segments; of a change, the piece alone. */
-  #fill(table: MessageTable, row: number): void {
-    const { guestRow, isChange, position, extent } = this.#rows;
-    const from = this.#guest!.requests;
-    const source = guestRow[row];
-    table.kind[row] = from.kind[source];
-    table.flags[row] = from.flags[source];
-    table.argument[row] = isChange[row] === 1 ? position[row] : from.argument[source];
-    table.extent[row] = isChange[row] === 1 ? extent[row] : from.extent[source];
-    table.outLength[row] = from.outLength[source];
-    table.inLength[row] = from.inLength[source];
-    const places = from.segments(source);
-    const segments = table.segments(row);
-    segments.clear();
-    for (let i = 0; i < places.count; i++) segments.addSeparately(places.regions[i]!, places.offsets[i], places.lengths[i]);
+    if (rows.isChange[row] === 0 || !this.#mirror.holds(rows.position[row] + rows.extent[row])) this.#sendOld(row);
+    else if (!this.#changes.begin(row)) this.#wait(row);
   }
 
   #sendOld(row: number): void {
-    this.#fill(this.table, row);
+    copyRequest(this.table, row, this.#guest!.requests, this.#rows.guestRow[row]);
     this.#rows.places[row] = Place.old;
     this.#queue.add(row);
   }
@@ -289,7 +231,7 @@ export class MirrorDevice implements Device, CopySource {
         this.#pieceDone(row);
       } else {
         since[row] = this.#mirror.clock.now();
-        this.#look();
+        this.#waits.look();
       }
     }
     this.#mirror.target.push();
@@ -299,33 +241,11 @@ export class MirrorDevice implements Device, CopySource {
 
   /** Both disks are done with a row, as far as they had it. */
   #pieceDone(row: number): void {
-    const { isChange, position, extent, status, guestRow, writes } = this.#rows;
-    if (isChange[row] === 1 && this.#mirror.holds(position[row] + extent[row])) {
-      const from = this.#guest!.requests;
-      const end = from.argument[guestRow[row]] + from.extent[guestRow[row]];
-      // What it did to the disk nobody knows.
-      if (status[row] !== DiskStatus.ok) this.#mirror.map.markDirty(position[row], extent[row]);
-      else if (position[row] + extent[row] < end) {
-        this.#nextPiece(row, end);
-        return;
-      }
-      writes.remove(row);
-    }
-    this.#given.add(guestRow[row], status[row], this.#rows.length[row]);
+    const { isChange, position, extent, status, length, guestRow } = this.#rows;
+    if (isChange[row] === 1 && this.#mirror.holds(position[row] + extent[row]) && !this.#changes.end(row)) return;
+    this.#given.add(guestRow[row], status[row], length[row]);
     this.table.segments(row).clear();
     this.#rows.give(row);
-  }
-
-  #nextPiece(row: number, end: number): void {
-    const { position, extent, writes } = this.#rows;
-    position[row] += extent[row];
-    extent[row] = end - position[row];
-    if (this.#mirror.isMirroring) {
-      this.#sendPiece(row);
-    } else {
-      writes.remove(row);
-      this.#beginOld(row);
-    }
   }
 
   /** Whatever may go on now does. */
@@ -348,42 +268,14 @@ export class MirrorDevice implements Device, CopySource {
     rows.waitingCount = 0;
     for (let i = 0; i < count; i++) {
       const row = rows.waiting[i];
-      if (!this.#begin(row)) rows.waiting[rows.waitingCount++] = row;
+      if (!this.#changes.begin(row)) rows.waiting[rows.waitingCount++] = row;
     }
   }
 
-  // --- waits that have a bound -----------------------------------------------------------------------------------------
-
+  /** Until a copy is done, or another write, or the bound comes. */
   #wait(row: number): void {
     this.#rows.wait(row, this.#mirror.clock.now());
-    this.#look();
-  }
-
-  /** Looks again when the oldest of the waits may be over its bound. */
-  #look(delayMs = this.#mirror.guestWaitMs): void {
-    this.#cancelLook ??= this.#mirror.clock.after(delayMs, () => {
-      this.#cancelLook = undefined;
-      this.#endWaits();
-    });
-  }
-
-  #endWaits(): void {
-    const { clock, copier, guestWaitMs, target } = this.#mirror;
-    const { places, position, extent, since } = this.#rows;
-    const now = clock.now();
-    let next = Number.POSITIVE_INFINITY;
-    let isTargetLate = false;
-    for (let row = 0; row < GUEST_ROWS; row++) {
-      if (!this.#rows.isHeld(row) || (places[row] !== Place.target && places[row] !== Place.waiting)) continue;
-      const leftMs = since[row] + guestWaitMs - now;
-      if (leftMs > 0) next = Math.min(next, leftMs);
-      else if (places[row] === Place.target) isTargetLate = true;
-      else isTargetLate = copier.release(position[row], extent[row]) || isTargetLate;
-    }
-    if (isTargetLate) target.cut(new NetbusError('timeout', `the new disk kept the guest waiting for ${guestWaitMs} ms`));
-    this.#goOn();
-    if (this.#rows.waitingCount > 0) next = Math.min(next, guestWaitMs);
-    if (next < Number.POSITIVE_INFINITY) this.#look(next);
+    this.#waits.look();
   }
 
   // --- its end ---------------------------------------------------------------------------------------------------------
@@ -392,6 +284,7 @@ export class MirrorDevice implements Device, CopySource {
     const guest = this.#guest;
     this.#isOldQuiet = true;
     this.#state = 'ended';
+    this.#waits.stop();
     this.#wake?.();
     this.#mirror.sessionLost();
     guest?.lost(cause);
@@ -402,7 +295,7 @@ export class MirrorDevice implements Device, CopySource {
     if (this.#guest === undefined && this.#state === 'ended') return;
     this.#state = 'ended';
     this.#guest = undefined;
-    this.#cancelLook?.();
+    this.#waits.stop();
     this.#wake?.();
     const { places, isChange, position, extent } = this.#rows;
     let isLent = false;

@@ -8,7 +8,7 @@ import { DirtyMap } from './dirty-map.ts';
 import { Target } from './target.ts';
 
 const FIRST_SEED = Number(process.env.NETBUS_SEED ?? 1);
-const RUNS = process.env.NETBUS_SEED === undefined ? Number(process.env.NETBUS_RUNS ?? 60) : 1;
+const RUNS = process.env.NETBUS_SEED === undefined ? Number(process.env.NETBUS_RUNS ?? 30) : 1;
 const STEPS = 400;
 /** Runs within which each mistake that is built in must be found. */
 const BROKEN_RUNS_MAX = 300;

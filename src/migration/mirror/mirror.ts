@@ -5,7 +5,7 @@
  * It is in step when the new disk has everything, flushed. Two modes lead there, as QEMU's mirror has them: the first pass copies in the background;
  * behind it the guest's writes go to both.
  */
-import type { AllocateStaging, StagingRegion } from '../../bus/staging.ts';
+import type { StagingRegion } from '../../bus/staging.ts';
 import type { Device } from '../../device/device.ts';
 import { DiskStatus } from '../../device/disk.ts';
 import { NetbusError } from '../../device/errors.ts';
@@ -14,45 +14,15 @@ import type { Clock } from '../../lib/clock.ts';
 import { COPY_BYTES, Copier, type CopierOwner } from './copier.ts';
 import { COPY_SLOTS } from './copy-slots.ts';
 import type { DirtyMap } from './dirty-map.ts';
-import { GUEST_ROWS, MirrorDevice } from './mirror-device.ts';
+import { GUEST_ROWS } from './guest-rows.ts';
+import { MirrorDevice } from './mirror-device.ts';
+import type { MirrorOptions, MirrorProgress } from './mirror-options.ts';
 import { Rate } from './rate.ts';
-import { type OpenedTarget, type OpenTarget, Target, type TargetOwner, writeFailed } from './target.ts';
+import { type OpenedTarget, Target, type TargetOwner, writeFailed } from './target.ts';
+import { TargetFlush } from './target-flush.ts';
 
-/** The new disk is flushed when so much is unflushed, or so long after the first of it. */
-const FLUSH_BYTES = 64 * 1024 * 1024;
-const FLUSH_MS = 1_000;
 /** What a guest waits for the new disk alone, before that is cut loose. */
 const GUEST_WAIT_MS = 100;
-
-export interface MirrorOptions {
-  /** What is to be copied. The caller closes it, behind the mirror. */
-  readonly map: DirtyMap;
-  readonly clock: Clock;
-  readonly allocate: AllocateStaging;
-  readonly openTarget: OpenTarget;
-  /** The new disk is zeroes wherever the mirror wrote nothing: zeroes are not written there. */
-  readonly blankTarget?: boolean;
-  /** Bytes per second; left out: no bound. */
-  readonly speed?: number;
-  readonly guestWaitMs?: number;
-  /** Nothing is dirty and the new disk was just flushed: the switch may be made now. Told each time that it becomes so. */
-  readonly onConverged: () => void;
-  /** The job cannot go on. The guest does, with the old disk. Told once. */
-  readonly onFailed: (cause: NetbusError) => void;
-  /** The new disk is not to be had, and why; undefined: it is, again. */
-  readonly onTarget?: (cause: NetbusError | undefined) => void;
-}
-
-export interface MirrorProgress {
-  readonly mode: 'background' | 'blocking';
-  readonly phase: 'waiting' | 'copying' | 'paused' | 'converged' | 'failed';
-  readonly totalBytes: number;
-  readonly doneBytes: number;
-  readonly dirtyBytes: number;
-  readonly bytesPerSecond: number;
-  /** Why the new disk is not there. */
-  readonly targetReason?: string;
-}
 
 export class Mirror implements CopierOwner, TargetOwner {
   readonly map: DirtyMap;
@@ -70,13 +40,8 @@ export class Mirror implements CopierOwner, TargetOwner {
   #isPaused = false;
   #failure: NetbusError | undefined;
   #isClosed = false;
-  /** Bytes that left for the new disk since its last flush began. */
-  #unflushedBytes = 0;
-  #isFlushing = false;
-  #isFlushDue = false;
-  #cancelFlush: (() => void) | undefined;
-  /** The flush under way began when nothing was dirty; and one such was answered, and nothing is dirty since. */
-  #isFlushCalm = false;
+  readonly #flush: TargetFlush;
+  /** A flush that began when nothing was dirty was answered, and nothing is dirty since. */
   #isCalm = false;
   #wasConverged = false;
   #isInStep = false;
@@ -91,6 +56,7 @@ export class Mirror implements CopierOwner, TargetOwner {
     this.guestWaitMs = options.guestWaitMs ?? GUEST_WAIT_MS;
     this.rate = new Rate(options.clock, options.speed);
     this.#memory = options.allocate(COPY_BYTES);
+    this.#flush = new TargetFlush(this);
     this.copier = new Copier(this, this.#memory, GUEST_ROWS);
     this.target = new Target({ open: options.openTarget, clock: options.clock, rows: GUEST_ROWS + COPY_SLOTS, owner: this });
     this.target.begin();
@@ -99,6 +65,7 @@ export class Mirror implements CopierOwner, TargetOwner {
   /** A device for one session of the guest, which takes `old` over. The one before it is closed. */
   wrap(old: Device): MirrorDevice {
     this.#isInStep = false;
+    this.#wasConverged = false;
     return new MirrorDevice(old, this);
   }
 
@@ -109,7 +76,7 @@ export class Mirror implements CopierOwner, TargetOwner {
 
   /** The switch may be made now. */
   get converged(): boolean {
-    return this.isMirroring && this.map.dirty === 0 && this.#isCalm;
+    return this.isMirroring && this.#session !== undefined && this.map.dirty === 0 && this.#isCalm;
   }
 
   /** Bytes per second of the copies; undefined: no bound. */
@@ -169,10 +136,6 @@ export class Mirror implements CopierOwner, TargetOwner {
 
   // --- for the parts of it ---------------------------------------------------------------------------------------------
 
-  get zero(): Copier['zero'] {
-    return this.copier.zero;
-  }
-
   get isCopying(): boolean {
     return this.target.isOpen && !this.#isPaused && this.#failure === undefined;
   }
@@ -200,7 +163,7 @@ export class Mirror implements CopierOwner, TargetOwner {
   send(row: number): void {
     const { table } = this.target;
     this.map.markUnflushed(table.argument[row], table.extent[row]);
-    this.#unflushedBytes += table.extent[row];
+    this.#flush.left(table.extent[row]);
     this.target.send(row);
   }
 
@@ -247,8 +210,9 @@ export class Mirror implements CopierOwner, TargetOwner {
     if (map.dirty > 0) this.#isCalm = false;
     copier.fill();
     target.push();
-    if (target.isOpen && !this.#isFlushing && map.unflushed > 0) this.#tendFlush();
-    if (map.dirty === 0 && map.unflushed === 0 && copier.busy === 0) {
+    const isLast = map.dirty === 0 && copier.busy === 0;
+    this.#flush.tend(isLast && (this.isDraining || (map.blocking && !this.#isCalm)));
+    if (isLast && map.unflushed === 0) {
       if (map.blocking) this.#isCalm = true;
       if (target.isOpen) this.#drained(true);
     }
@@ -302,9 +266,7 @@ export class Mirror implements CopierOwner, TargetOwner {
   }
 
   gone(cause: NetbusError, rows: readonly number[]): void {
-    if (this.#isFlushing) this.map.flushEnded();
-    this.#isFlushing = false;
-    this.#stopFlushTimer();
+    this.#flush.stop();
     this.#isInStep = false;
     this.copier.targetGone();
     this.#session?.targetGone(rows);
@@ -313,45 +275,13 @@ export class Mirror implements CopierOwner, TargetOwner {
     this.#options.onTarget?.(cause);
   }
 
-  #tendFlush(): void {
-    const { map } = this;
-    const isLast = map.dirty === 0 && this.copier.busy === 0 && (this.isDraining || (map.blocking && !this.#isCalm));
-    if (isLast || this.#isFlushDue || this.#unflushedBytes >= FLUSH_BYTES) {
-      this.#flush();
-      return;
-    }
-    this.#cancelFlush ??= this.clock.after(FLUSH_MS, () => {
-      this.#cancelFlush = undefined;
-      this.#isFlushDue = true;
-      this.tend();
-    });
-  }
-
-  #flush(): void {
-    this.#stopFlushTimer();
-    this.#unflushedBytes = 0;
-    this.#isFlushing = true;
-    this.#isFlushCalm = this.map.dirty === 0;
-    this.map.beginFlush();
-    this.target.eachPending((position, length) => this.map.markUnflushed(position, length));
-    this.target.sendFlush();
-  }
-
   #flushAnswered(status: number): void {
-    this.#isFlushing = false;
     if (status === DiskStatus.ok) {
-      this.map.flushed();
-      if (this.#isFlushCalm && this.map.dirty === 0) this.#isCalm = true;
+      this.#isCalm = this.#flush.succeeded() || this.#isCalm;
       return;
     }
-    this.map.forget();
+    this.#flush.failed();
     this.target.cut(new NetbusError('device', 'the new disk failed a flush, and may have lost what it was sent'));
-  }
-
-  #stopFlushTimer(): void {
-    this.#cancelFlush?.();
-    this.#cancelFlush = undefined;
-    this.#isFlushDue = false;
   }
 
   #drained(isInStep: boolean): void {
