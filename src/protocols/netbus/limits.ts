@@ -4,12 +4,15 @@ import { FrameType } from './frame.ts';
 /** What a guest leaves where it stops travels with the lease: docs/protocol.md, 4.2. */
 export const HAND_OVER_FEATURE = 'hand-over';
 
+/** A device is replaced while it is in use: docs/protocol.md, 4.5. */
+export const SWAP_FEATURE = 'swap';
+
 /** Versions that this release speaks, lowest and highest. */
 export const PROTOCOL_VERSIONS: VersionRange = [1, 1];
 export type VersionRange = readonly [lowest: number, highest: number];
 
 /** Additions that this release understands: docs/protocol.md, 3.1. */
-export const PROTOCOL_FEATURES: readonly string[] = [HAND_OVER_FEATURE];
+export const PROTOCOL_FEATURES: readonly string[] = [HAND_OVER_FEATURE, SWAP_FEATURE];
 
 /** TLS's application-layer protocol name (RFC 7301). */
 export const NETBUS_ALPN = 'netbus';
