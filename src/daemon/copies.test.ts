@@ -138,6 +138,17 @@ describe('copies', () => {
     await job(d1).supersede(UNKNOWN, 2);
   });
 
+  test('a late call of an earlier try does not take the place of the present one', async () => {
+    const { g } = await reach('filling');
+    await job(d1).abort(a1, g);
+    const { a2 } = await reach('filling');
+    await assert.rejects(job(d2).fill(request(g, { overwrite: true })), {
+      code: 'ended',
+      message: /generation 2 of the swap is over/,
+    });
+    assert.equal(stateOf(d2, a2), 'filling');
+  });
+
   test('only the host that has the VM may, and what is not there says so', async () => {
     const { a2, g } = await reach('filling');
     for (const refused of [

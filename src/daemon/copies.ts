@@ -2,8 +2,7 @@
  * The steps of a hot-swap at the hosts of the two devices, called by the host that has the VM: src/migration/swap/copy-host.ts says what each is for, src/device/
  * copy-succession.ts what it changes. It is on stable storage when the call resolves.
  */
-import { randomUUID } from 'node:crypto';
-import { type CopyEnd, type CopyMark, type CopyTarget, isTarget } from '../device/copy-mark.ts';
+import { type CopyMark, type CopyTarget, tryIsOver } from '../device/copy-mark.ts';
 import {
   begun,
   checkHasVm,
@@ -20,12 +19,12 @@ import { checkTakesPart, type Succession } from '../device/succession.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import type { CopyHost, FillRequest } from '../migration/swap/copy-host.ts';
-import { checkSimilar } from './copy-fit.ts';
 import type { EventRecorder } from './events.ts';
 import type { Export } from './export.ts';
 import { userName } from './export-entry.ts';
 import { staleRemovedEvent, swapBegunEvent } from './export-events.ts';
 import { ATTACHMENT_DEPTH, ATTACHMENTS_SERVED_MAX, type Attached, type ExportTable } from './export-table.ts';
+import { checkFillable, fillingRecord, fromOf, isBlank, isTry } from './filling.ts';
 import { StoredRecord } from './record.ts';
 import type { AttachmentRecord } from './records.ts';
 import { checkNotStale, isStale, staleMarks, staleText, usersOf } from './stale-marks.ts';
@@ -97,45 +96,24 @@ export class Copies {
 
   fill(caller: string, request: FillRequest): Promise<{ attachment: string; depth: number; isBlank: boolean }> {
     return this.#table.inTurn(request.export, async (target) => {
-      const { from, generation, overwrite } = request;
+      const { from, generation } = request;
       this.#table.checkAllowed(target, caller);
-      const same = target.attachments.find((other) => isTry(other, from, generation) && other.host === caller);
+      const same = target.attachments.find((other) => isTry(other, request) && other.host === caller);
       if (same !== undefined) {
-        if (same.copy?.state !== 'filling')
-          throw new NetbusError('ended', `generation ${generation} of the swap is over here: ${staleText(same)}`);
+        if (same.copy?.state !== 'filling') throw tryIsOver(generation, same.copy);
         return { attachment: same.id, depth: ATTACHMENT_DEPTH, isBlank: await isBlank(target) };
-      }
-      const [user] = usersOf(target);
-      if (user !== undefined) {
-        throw new NetbusError(
-          'in_use',
-          `export ${target.name} is attached to ${userName(user)}: detach it there first, or choose another device`,
-        );
       }
       if (target.name === from.export && from.host === this.#table.host) {
         throw new NetbusError('usage', `${from.host}/${from.export} is the device that is to be replaced`);
       }
-      checkSimilar(target.name, await target.refresh(), request.profile);
-      const blank = await isBlank(target);
-      const stale = staleMarks(target);
-      // What an earlier try of the same swap has left there is nobody's loss.
-      const isOurs =
-        stale.length > 0 &&
-        stale.every(
-          ({ host, copy }) =>
-            host === caller && copy !== undefined && isTarget(copy) && copy.from.attachment === from.attachment,
-        );
-      if (!overwrite && !isOurs) {
-        if (stale.length > 0) throw notBlank(target.name, staleText(stale[0]));
-        if (!blank) throw notBlank(target.name, 'there is data on it');
-      }
+      const { blank, stale } = await checkFillable(target, caller, request);
       if (this.#table.attachmentCount >= ATTACHMENTS_SERVED_MAX) {
         throw new NetbusError(
           'limit',
           `host ${this.#table.host} serves ${ATTACHMENTS_SERVED_MAX} attachments, which is the most`,
         );
       }
-      const record = this.#newRecord(caller, request);
+      const record = fillingRecord(this.#table.placeOf(caller), request, this.#now());
       await this.#options.attachments.put(record.id, record);
       this.#table.adopt(target, new StoredRecord(this.#options.attachments, record.id, record));
       await this.forget(target, stale);
@@ -295,29 +273,6 @@ export class Copies {
     }
   }
 
-  #newRecord(
-    caller: string,
-    { export: name, from, generation, vm, name: device, profile, writeCache, holdMs, fenceAfterMs }: FillRequest,
-  ): AttachmentRecord {
-    const at = this.#now();
-    return {
-      version: 1,
-      id: randomUUID(),
-      export: name,
-      ...this.#table.placeOf(caller),
-      vm,
-      name: device,
-      profile,
-      writeCache,
-      ...(holdMs !== undefined && { holdMs }),
-      ...(fenceAfterMs !== undefined && { fenceAfterMs }),
-      lease: { epoch: 0, holder: null },
-      generation,
-      copy: { state: 'filling', generation, from, since: at },
-      createdAt: at,
-    };
-  }
-
   #now(): string {
     return new Date(this.#options.clock.wallTime()).toISOString();
   }
@@ -325,22 +280,4 @@ export class Copies {
   #log(record: AttachmentRecord, target: Export, message: string): void {
     this.#options.log.info({ export: target.name, attachment: record.id, user: userName(record) }, message);
   }
-}
-
-/** Where a swap under this generation brings the device from, or brought it. */
-function fromOf({ copy, swapped }: AttachmentRecord, generation: number): CopyEnd | undefined {
-  if (swapped?.generation === generation) return swapped.from;
-  return copy !== undefined && isTarget(copy) && copy.generation === generation ? copy.from : undefined;
-}
-
-function isTry(record: AttachmentRecord, from: CopyEnd, generation: number): boolean {
-  return fromOf(record, generation)?.attachment === from.attachment;
-}
-
-async function isBlank(target: Export): Promise<boolean> {
-  return target.state.name === 'ready' && ((await target.state.source.isBlank?.()) ?? false);
-}
-
-function notBlank(name: string, what: string): NetbusError {
-  return new NetbusError('in_use', `export ${name}: ${what}; to lose it: --overwrite`);
 }
