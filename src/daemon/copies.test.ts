@@ -7,6 +7,7 @@ import { NetbusError } from '../device/errors.ts';
 import type { DiskProfile } from '../device/profile.ts';
 import type { Grant } from '../device/source.ts';
 import type { FillRequest } from '../migration/swap/copy-host.ts';
+import { LocalDeviceHost } from './device-host.ts';
 
 const UNKNOWN = '00000000-0000-4000-8000-000000000000';
 const to = { host: 'd2', export: 'fast' };
@@ -360,6 +361,26 @@ describe('copies', () => {
     const attach = { export: 'data', vm: 'web', name: 'disk' };
     await assert.rejects(d1.exports.attach('m2', attach), { code: 'in_use' });
     assert.equal((await d1.exports.attach('m2', { ...attach, takeover: true })).attachment, a1);
+  });
+
+  test('from a device of the host of the VM to another one of it, with no network in between', async () => {
+    for (const name of ['slow', 'quick']) {
+      await d1.exports.add({ name, disk: `/disks/${name}`, readOnly: false, direct: false, allow: ['d1'] });
+    }
+    const local = new LocalDeviceHost(d1.exports, 'd1', (device) => device);
+    const old = await local.attach({ export: 'slow', vm: 'web', name: 'disk' });
+    const { generation: g } = await local.copies.begin(old.attachment, { host: 'd1', export: 'quick' });
+    const from = { host: 'd1', export: 'slow', attachment: old.attachment };
+    const { attachment } = await local.copies.fill({ ...request(g), export: 'quick', from });
+    const session = await local.openSession(attachment)(() => {});
+    await session.activate({ fills: g });
+    await local.copies.complete(attachment, g);
+    await local.copies.handOver(old.attachment, g);
+    await (await local.openSession(attachment)(() => {})).activate({ decides: g });
+    assert.deepEqual(await local.copyOutcome({ export: 'quick', attachment: old.attachment, generation: g }), {
+      decided: true,
+    });
+    await assert.rejects(local.copyOutcome({ export: 'slow', attachment, generation: g }), { code: 'not_found' });
   });
 
   test('what a device of a host without holes has is data, up to the size that the guest knows', async () => {
