@@ -1,5 +1,7 @@
 /** The steps of a hot-swap at the devices' hosts, with their records in files: d1 has the old device, d2 the new one, and the VM is at m1. */
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { CAPACITY_BYTES, TestHost } from '../../test/support/daemon/exports.ts';
 import type { CopyMark, LeasePurpose } from '../device/copy-mark.ts';
@@ -148,6 +150,21 @@ describe('copies', () => {
       message: /generation 2 of the swap is over/,
     });
     assert.equal(stateOf(d2, a2), 'filling');
+  });
+
+  test('a daemon that ended before it had removed the mark of the try before', async () => {
+    const { a2, g } = await reach('filling');
+    const earlier = { ...d2.exports.record(a2)!, id: UNKNOWN };
+    await d2.exports.close();
+    writeFileSync(
+      join(d2.folder, 'attachments', `${UNKNOWN}.json`),
+      JSON.stringify({ ...earlier, copy: { ...earlier.copy, state: 'aborted', generation: 1 } }),
+    );
+    await d2.start('d2');
+    assert.equal(stateOf(d2, UNKNOWN), 'aborted');
+    assert.equal((await job(d2).fill(request(g))).attachment, a2);
+    await restart(d2, 'd2');
+    assert.deepEqual([stateOf(d2, UNKNOWN), stateOf(d2, a2)], [undefined, 'filling']);
   });
 
   test('only the host that has the VM may, and what is not there says so', async () => {

@@ -101,6 +101,9 @@ export class Copies {
       const same = target.attachments.find((other) => isTry(other, request) && other.host === caller);
       if (same !== undefined) {
         if (same.copy?.state !== 'filling') throw tryIsOver(generation, same.copy);
+        // This daemon may have ended before it had removed what the new mark is in place of.
+        const before = staleMarks(target).filter(({ id }) => id !== same.id);
+        await this.forget(target, before);
         return { attachment: same.id, depth: ATTACHMENT_DEPTH, isBlank: await isBlank(target) };
       }
       if (target.name === from.export && from.host === this.#table.host) {
