@@ -92,6 +92,7 @@ extern const struct native_function tls_functions[];
 extern const struct native_function message_functions[];
 extern const struct native_function datagram_functions[];
 extern const struct native_function file_functions[];
+extern const struct native_function extent_functions[];
 extern const struct native_function io_functions[];
 
 /* ---- calls (arguments.c) ----------------------------------------------------------------------------------------- */

@@ -65,6 +65,9 @@ export const IO_COMPLETION_WORDS = 2;
 /** Most segments of one operation (IOV_MAX). */
 export const IO_SEGMENTS_MAX = 1024;
 
+/** Ranges of one answer of `dataExtents`. */
+export const EXTENTS_MAX = 1000;
+
 /** Least room of `tlsRead`: twice what a record may have left unfinished. */
 export const TLS_READ_BYTES_MIN = 2 * (16_384 + 256 + 5);
 
@@ -239,6 +242,12 @@ export interface Native {
   lockFile(fd: number, mode: 'shared' | 'exclusive', start: number, length: number): boolean;
   /** BLKGETSIZE64, BLKSSZGET, BLKPBSZGET, BLKROGET. Throws ENOTTY where `fd` is not a block device. */
   blockDevice(fd: number): BlockDeviceInfo;
+  /**
+   * Where data is in [from, end), by SEEK_DATA and SEEK_HOLE, on a thread of the pool: [next, position, length, position, length, …], at most EXTENTS_MAX ranges in
+   * order. What lies before `next` and in no range is a hole; `next` is `end` where all was looked at, and `from` at least. `fd` stays open until it
+   * resolves. Rejects with the system's error.
+   */
+  dataExtents(fd: number, from: number, end: number): Promise<Float64Array>;
 
   // --- file I/O in batches -------------------------------------------------------------------------------------------
   /**

@@ -89,6 +89,8 @@ export const attachRequestSchema = z.strictObject({
   holdMs: holdSchema.optional(),
   /** A new start of a VM that was at another host, which is dead or has stopped it: its attachment moves here. */
   takeover: z.boolean().optional(),
+  /** Although a hot-swap has left a stale copy on the device, or it is not decided whether it is one. */
+  forceStale: z.boolean().optional(),
   /** This host counts as fenced when it has had no session with the device's host for so long, in milliseconds; never where it is left out. */
   fenceAfterMs: fenceAfterSchema.optional(),
 });
@@ -139,13 +141,27 @@ export interface ExportUser {
   standby?: string | undefined;
   /** Where it was, as long as it could go back there. */
   previous?: string | undefined;
+  /** While a hot-swap is about the device, and on a copy that is stale: what that means, in words. */
+  mark?: string | undefined;
 }
 
 /**
  * idle: nobody has the device; active: its VM's host has it; away: that host holds the lease, and has no session; handed-over: the VM was stopped,
- * and what it left waits for the host where it is expected; fenced: it was taken from its host, and nobody has taken it over.
+ * and what it left waits for the host where it is expected; fenced: it was taken from its host, and nobody has taken it over. In a hot-swap: copied:
+ * to another device, while it is in use; handing-over: to that; filling, complete: the other device; stale: what is on it counts no more, or never did.
  */
-export const attachmentPlaces = ['idle', 'active', 'away', 'handed-over', 'fenced'] as const;
+export const attachmentPlaces = [
+  'idle',
+  'active',
+  'away',
+  'handed-over',
+  'fenced',
+  'copied',
+  'handing-over',
+  'filling',
+  'complete',
+  'stale',
+] as const;
 export type AttachmentPlace = (typeof attachmentPlaces)[number];
 
 /** One row of `netbus attachments`. */
@@ -162,6 +178,8 @@ export interface BusAttachment {
   epoch?: number;
   standby?: string;
   previous?: string;
+  /** See ExportUser. */
+  mark?: string;
   /** ISO time of the last change of the lease; left out where nothing changed since the daemon of the device's host started. */
   since?: string;
 }

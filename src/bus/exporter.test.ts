@@ -126,7 +126,26 @@ test('what is left behind is checked to its last member; a hostile one ends that
     ['queues of no disk', ['hand-over'], quiesced({ left: { queues: Array(17).fill(queue) } }), /STATE quiesced: left/],
     ['more than a frame has', ['hand-over'], quiesced(long), /STATE with \d+ bytes of payload, of at most 65536/],
     ['a payload of active', ['hand-over'], frame({ type: state, kind: 1, id: 2 }, { left }), /STATE with a payload/],
-    ['a payload without the feature', [], quiesced({ left }), /STATE with a payload, which it has only for quiesced/],
+    [
+      'a purpose without the feature',
+      [],
+      frame({ type: state, kind: 1, id: 2 }, { purpose: { fills: 2 } }),
+      /STATE with a payload/,
+    ],
+    ['no purpose', ['swap'], frame({ type: state, kind: 1, id: 2 }, {}), /STATE active: purpose/],
+    [
+      'two purposes',
+      ['swap'],
+      frame({ type: state, kind: 1, id: 2 }, { purpose: { fills: 2, decides: 2 } }),
+      /STATE active: purpose/,
+    ],
+    [
+      'a purpose of nothing',
+      ['swap'],
+      frame({ type: state, kind: 1, id: 2 }, { purpose: { fills: 0 } }),
+      /STATE active: purpose/,
+    ],
+    ['a payload without the feature', [], quiesced({ left }), /STATE with a payload, which goes with the features/],
     ['standby without the feature', [], quiesced(undefined), /STATE quiesced in the state standby/],
   ];
   const { target, host } = await serve();

@@ -1,9 +1,10 @@
 /** The device's side of sessions: docs/protocol.md, 4. Authorises each through the SessionHost, and carries its requests to the device. */
+import type { LeasePurpose } from '../device/copy-mark.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { HandOver } from '../device/hand-over.ts';
 import { type FrameHeader, FrameType, SessionStateKind } from '../protocols/netbus/frame.ts';
-import { CREDIT_BYTES_DEFAULT, HAND_OVER_FEATURE, SESSIONS_MAX } from '../protocols/netbus/limits.ts';
-import { decodeMessage, encodeError, quiescedSchema, type SessionHello } from '../protocols/netbus/messages.ts';
+import { CREDIT_BYTES_DEFAULT, HAND_OVER_FEATURE, SESSIONS_MAX, SWAP_FEATURE } from '../protocols/netbus/limits.ts';
+import { activeSchema, decodeMessage, encodeError, quiescedSchema, type SessionHello } from '../protocols/netbus/messages.ts';
 import { type Connection, type ConnectionOwner, unexpected } from './connection.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { Incoming } from './listener.ts';
@@ -63,7 +64,8 @@ export class Exporter {
       });
       const { profile, depth, instance, bytes = CREDIT_BYTES_DEFAULT } = opened;
       const handsOver = incoming.features.includes(HAND_OVER_FEATURE);
-      session = new ExportedSession({ connection, hello, opened, handsOver, bytes, allocate: this.#allocate });
+      const swaps = incoming.features.includes(SWAP_FEATURE);
+      session = new ExportedSession({ connection, hello, opened, handsOver, swaps, bytes, allocate: this.#allocate });
       session.onOver = (exported) => this.#sessions.delete(exported);
       session.onLost = (cause) => this.#observer?.sessionLost(connection.peer, hello.attachment, cause);
       this.#sessions.add(session);
@@ -109,6 +111,8 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
   readonly #opened: OpenedSession;
   /** STATE quiesced says what is left, and STATED what was. */
   readonly #handsOver: boolean;
+  /** STATE active may say what the lease is for. */
+  readonly #swaps: boolean;
   readonly #bytes: number;
   readonly #allocate: AllocateStaging;
   readonly #since: number;
@@ -121,6 +125,7 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
     hello: SessionHello;
     opened: OpenedSession;
     handsOver: boolean;
+    swaps: boolean;
     bytes: number;
     allocate: AllocateStaging;
   }) {
@@ -128,6 +133,7 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
     this.#hello = options.hello;
     this.#opened = options.opened;
     this.#handsOver = options.handsOver;
+    this.#swaps = options.swaps;
     this.#bytes = options.bytes;
     this.#allocate = options.allocate;
     this.#since = options.connection.endpoint.clock.wallTime();
@@ -171,8 +177,8 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
         else if (frame.type === FrameType.event) throw unexpected(frame, `in the state ${state.name}`);
         return;
       case FrameType.state:
-        if (frame.payloadLength > 0 && !(this.#handsOver && frame.kind === SessionStateKind.quiesced)) {
-          throw unexpected(frame, 'with a payload, which it has only for quiesced, with the feature hand-over');
+        if (frame.payloadLength > 0 && !this.#mayHavePayload(frame.kind)) {
+          throw unexpected(frame, 'with a payload, which goes with the features hand-over (quiesced) and swap (active)');
         }
         return;
       default:
@@ -220,7 +226,7 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
     switch (frame.kind) {
       case SessionStateKind.active:
         if (state.name !== 'standby' && state.name !== 'quiesced') throw unexpected(frame, `active in the state ${state.name}`);
-        void this.#activate(id, state);
+        void this.#activate(id, state, this.#purpose(text));
         return;
       case SessionStateKind.quiesced:
         if (state.name === 'active') {
@@ -237,11 +243,20 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
     }
   }
 
-  async #activate(id: number, before: ExportedState): Promise<void> {
+  #mayHavePayload(kind: number): boolean {
+    return kind === SessionStateKind.active ? this.#swaps : kind === SessionStateKind.quiesced && this.#handsOver;
+  }
+
+  /** What the VM's side wants the lease for; undefined: for the guest. */
+  #purpose(text: Uint8Array): LeasePurpose | undefined {
+    return text.length === 0 ? undefined : decodeMessage(activeSchema, text, 'STATE active').purpose;
+  }
+
+  async #activate(id: number, before: ExportedState, purpose: LeasePurpose | undefined): Promise<void> {
     const { session } = this.#opened;
     this.#state = { name: 'activating' };
     try {
-      const { epoch, instance, device, handOver } = await session.activate();
+      const { epoch, instance, device, handOver } = await session.activate(purpose);
       if (this.#state.name !== 'activating') {
         await device.close();
         session.close();

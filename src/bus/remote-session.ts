@@ -1,10 +1,11 @@
 /** The VM's side of a session: standby, the lease asked for and given back, and the device that travels by it (docs/protocol.md, 4). */
+import type { LeasePurpose } from '../device/copy-mark.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { HandOver } from '../device/hand-over.ts';
 import type { Profile } from '../device/profile.ts';
 import type { Grant, Session } from '../device/source.ts';
 import { type FrameHeader, FrameType, SessionStateKind } from '../protocols/netbus/frame.ts';
-import { HAND_OVER_FEATURE } from '../protocols/netbus/limits.ts';
+import { HAND_OVER_FEATURE, SWAP_FEATURE } from '../protocols/netbus/limits.ts';
 import { decodeError, decodeMessage, statedSchema, type Welcome } from '../protocols/netbus/messages.ts';
 import { type Connection, type ConnectionOwner, unexpected } from './connection.ts';
 import { dial, type Target } from './dial.ts';
@@ -64,6 +65,8 @@ export class RemoteSession implements Session, ConnectionOwner, RemoteDeviceLink
   readonly #instance: string;
   /** What a guest leaves can be told. */
   readonly #handsOver: boolean;
+  /** What the lease is for can be told. */
+  readonly #swaps: boolean;
   /** The other side's, for people. */
   readonly #release: string;
   readonly #allocate: AllocateStaging;
@@ -87,6 +90,7 @@ export class RemoteSession implements Session, ConnectionOwner, RemoteDeviceLink
     this.#creditBytes = session.bytes;
     this.#instance = session.instance;
     this.#handsOver = options.welcome.features.includes(HAND_OVER_FEATURE);
+    this.#swaps = options.welcome.features.includes(SWAP_FEATURE);
     this.#release = options.welcome.release;
     this.#allocate = options.allocate;
     this.#onEnded = options.onEnded;
@@ -118,8 +122,9 @@ export class RemoteSession implements Session, ConnectionOwner, RemoteDeviceLink
 
   // --- Session -----------------------------------------------------------------------------------------------------------
 
-  async activate(): Promise<Grant> {
-    const { device, ...rest } = await this.#ask(SessionStateKind.active);
+  async activate(purpose?: LeasePurpose): Promise<Grant> {
+    if (purpose !== undefined && !this.#swaps) throw this.#tooOld('cannot swap a device');
+    const { device, ...rest } = await this.#ask(SessionStateKind.active, purpose && { purpose });
     return { ...rest, bootId: this.bootId, device: device! };
   }
 
@@ -135,10 +140,7 @@ export class RemoteSession implements Session, ConnectionOwner, RemoteDeviceLink
       await this.#ask(SessionStateKind.quiesced);
       return;
     }
-    throw new NetbusError(
-      'protocol',
-      `${this.#connection.peerText} runs release ${this.#release}, which cannot keep what a guest leaves behind when it moves: upgrade it to the one of this host, ${this.#connection.endpoint.release}`,
-    );
+    throw this.#tooOld('cannot keep what a guest leaves behind when it moves');
   }
 
   close(): void {
@@ -147,6 +149,12 @@ export class RemoteSession implements Session, ConnectionOwner, RemoteDeviceLink
     const cause = new NetbusError('ended', 'the VM host closed the session');
     this.#connection.close(cause);
     this.#end(state, cause);
+  }
+
+  #tooOld(what: string): NetbusError {
+    const { peerText, endpoint } = this.#connection;
+    const advice = `upgrade it to the one of this host, ${endpoint.release}`;
+    return new NetbusError('protocol', `${peerText} runs release ${this.#release}, which ${what}: ${advice}`);
   }
 
   #ask(kind: number, payload?: object): Promise<Exclude<Answer, NetbusError>> {

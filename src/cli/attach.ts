@@ -14,6 +14,7 @@ interface AttachOptions {
   as?: string;
   hold?: number;
   takeover?: true;
+  forceStale?: true;
   fenceAfter?: number;
   format: VmmFormat;
   qmp?: string;
@@ -36,6 +37,7 @@ export function addAttach(program: Command): void {
       hold,
     )
     .option('--takeover', 'start a VM anew here that another host had, which was fenced or has stopped it')
+    .option('--force-stale', 'although a swap has left a stale copy on the device: for someone who knows that it is wanted')
     .option(
       '--fence-after <time>',
       'another host may take over once this one has had no session with the device for so long, such as 60s (default: never)',
@@ -61,7 +63,7 @@ Examples:
     .action(async (device: string, options: AttachOptions, command: Command) => {
       const context = new Context(command);
       const [, exported] = splitPair(device, 'HOST/NAME');
-      const { vm, as: name, hold: holdMs, takeover, fenceAfter: fenceAfterMs, format, qmp, bus } = options;
+      const { vm, as: name, hold: holdMs, takeover, forceStale, fenceAfter: fenceAfterMs, format, qmp, bus } = options;
       if (bus !== undefined && qmp === undefined && format !== 'qmp') {
         throw new NetbusError('usage', '--bus goes with --qmp or with --format qmp');
       }
@@ -71,6 +73,7 @@ Examples:
         ...(name !== undefined && { name }),
         ...(holdMs !== undefined && { holdMs }),
         ...(takeover !== undefined && { takeover }),
+        ...(forceStale !== undefined && { forceStale }),
         ...(fenceAfterMs !== undefined && { fenceAfterMs }),
       };
       if (qmp !== undefined) {

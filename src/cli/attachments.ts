@@ -37,7 +37,7 @@ function describe({ attachments, away }: BusAttachments, nowMs: number, style: S
   );
 }
 
-function stateText({ state, standby, previous }: BusAttachment, style: Style): string {
+function stateText({ state, standby, previous, mark }: BusAttachment, style: Style): string {
   const expected = standby === undefined ? '' : `, standby at ${standby}`;
   const came = previous === undefined ? '' : `, came from ${previous}`;
   switch (state) {
@@ -49,6 +49,13 @@ function stateText({ state, standby, previous }: BusAttachment, style: Style): s
       return `${style.warn('holds the lease, no session')}${came}${expected}`;
     case 'fenced':
       return `${style.bad(state)}${expected}`;
+    case 'stale':
+      return `${style.bad(state)}: ${mark}`;
+    case 'copied':
+    case 'handing-over':
+    case 'filling':
+    case 'complete':
+      return `${style.warn(state)}: ${mark}`;
     case 'idle':
     case 'unknown':
       return `${state}${expected}`;

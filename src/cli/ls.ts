@@ -99,7 +99,8 @@ function allowed(details: DeviceEntry['details']): string {
 }
 
 /** `m2:web/data in use since 14:03:12 (35 s), hold forever`. */
-function userOf({ host, vm, name, active, since, holdMs }: ExportUser, nowMs: number): string {
+function userOf({ host, vm, name, active, since, holdMs, state, mark }: ExportUser, nowMs: number): string {
+  if (mark !== undefined) return `${host}:${vm}/${name} ${state}: ${mark}`;
   const when = since === undefined ? '' : ` since ${sinceWhen(since, nowMs)}`;
   return `${host}:${vm}/${name} ${active ? 'in use' : 'idle'}${when}, hold ${holdTime(holdMs)}`;
 }

@@ -1,5 +1,5 @@
 /** The text of `netbus status`: first what waits, then the host, its links, exports, attachments, jobs, sessions and rates. */
-import type { AttachmentEntry, ExportEntry, LinkEntry, SessionEntry, Status, WaitEntry } from '../api/types.ts';
+import type { AttachmentEntry, ExportEntry, ExportUser, LinkEntry, SessionEntry, Status, WaitEntry } from '../api/types.ts';
 import { formatBytes, formatSince, formatTable, type Style } from '../lib/format.ts';
 import { jobTable } from './job-text.ts';
 import { exportState } from './ls.ts';
@@ -77,11 +77,16 @@ function exportTable(exports: readonly ExportEntry[], nowMs: number, style: Styl
       shortTime(entry.since, nowMs),
       String(entry.backend.engine ?? ''),
       entry.allow.join(','),
-      entry.attachments.map(({ host, vm, name, active }) => `${host}:${vm}/${name}${active ? '' : ' (idle)'}`).join(' '),
+      entry.attachments.map(userText).join(' '),
       entry.reason ?? '',
     ]),
     style,
   );
+}
+
+function userText({ host, vm, name, active, mark, state }: ExportUser): string {
+  const note = mark !== undefined ? ` (${state})` : active ? '' : ' (idle)';
+  return `${host}:${vm}/${name}${note}`;
 }
 
 function attachmentTable(attachments: readonly AttachmentEntry[], nowMs: number, style: Style): string {

@@ -7,7 +7,9 @@ export function addUnexport(program: Command): void {
   program
     .command('unexport')
     .summary('take an export of this host back')
-    .description('Takes an export of this host back. It is refused while a VM has it attached: detach it there first.')
+    .description(
+      'Takes an export of this host back. It is refused while a VM has it attached: detach it there first. The mark of a stale copy, which a swap has left on it, is forgotten.',
+    )
     .argument('<name>', 'name of the export')
     .addHelpText('after', '\nExample:\n  netbus unexport data\n')
     .action(async (name: string, _options: unknown, command: Command) => {

@@ -204,10 +204,12 @@ test('fence wants to be told that the host is dead, and says who has taken what'
   assert.deepEqual(JSON.parse((await daemon.netbus(['fence', 'm2', '--yes', '--json'])).stdout), result);
 });
 
-test('attach --takeover and --fence-after say so to the daemon', async () => {
+test('attach --takeover, --force-stale and --fence-after say so to the daemon', async () => {
   const bodies = await daemon.answerWith(ATTACHMENT);
-  await daemon.netbus(['attach', 'm1/data', '--vm', 'web', '--takeover', '--fence-after', '60s']);
-  assert.deepEqual(JSON.parse(bodies[0]), { device: 'm1/data', vm: 'web', takeover: true, fenceAfterMs: 60_000 });
+  await daemon.netbus(['attach', 'm1/data', '--vm', 'web', '--takeover', '--force-stale', '--fence-after', '60s']);
+  assert.deepEqual(JSON.parse(bodies[0]), {
+    ...{ device: 'm1/data', vm: 'web', takeover: true, forceStale: true, fenceAfterMs: 60_000 },
+  });
   for (const time of ['0', '9s', '8d', 'never']) {
     const argv = ['attach', 'm1/data', '--vm', 'web', '--fence-after', time];
     assertFails(await daemon.netbus(argv), 2, /10s at least and 7d at most/);

@@ -86,7 +86,7 @@ export class Attachments {
   async attach(request: z.output<typeof attachRequestSchema>): Promise<AttachmentEntry> {
     const hosts = this.#options.hosts();
     const { host, exported } = parseDevice(request.device);
-    const { vm, name = exported, holdMs, fenceAfterMs, takeover } = request;
+    const { vm, name = exported, holdMs, fenceAfterMs, takeover, forceStale } = request;
     checkDeviceSocketPath(this.#options.runDir, vm, name);
     if (!hosts.includes(host)) {
       throw new NetbusError('not_found', `there is no host ${host}: the members are ${hosts.join(', ')}`);
@@ -102,7 +102,13 @@ export class Attachments {
         );
       }
       this.#checkRoom();
-      const made = await this.#attach(deviceHost, { vm, name, host, export: exported }, { holdMs, fenceAfterMs, takeover });
+      const made = await this.#attach(
+        deviceHost,
+        { vm, name, host, export: exported },
+        {
+          ...{ holdMs, fenceAfterMs, takeover, forceStale },
+        },
+      );
       this.#attachments.set(key, made);
       this.#options.log.info({ attachment: key, device: request.device, socket: made.socket }, 'attachment added');
       made.events.added();
@@ -218,7 +224,7 @@ export class Attachments {
   async #attach(
     deviceHost: DeviceHost,
     place: Pick<VirtualDeviceRecord, 'vm' | 'name' | 'host' | 'export'>,
-    { holdMs, ...more }: Pick<AttachToExport, 'holdMs' | 'fenceAfterMs' | 'takeover'>,
+    { holdMs, ...more }: Pick<AttachToExport, 'holdMs' | 'fenceAfterMs' | 'takeover' | 'forceStale'>,
   ): Promise<Attachment> {
     const { clock, log } = this.#options;
     const hold = holdMs === undefined ? {} : { holdMs };

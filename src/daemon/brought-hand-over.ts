@@ -41,12 +41,12 @@ export class BroughtHandOver {
       const session = await open(onEnded);
       return {
         ...(session.ids !== undefined && { ids: session.ids }),
-        activate: async () => {
+        activate: async (purpose) => {
           try {
-            return await session.activate();
+            return await session.activate(purpose);
           } catch (thrown) {
             if (NetbusError.from(thrown).code !== 'in_use' || !(await this.#present())) throw thrown;
-            return session.activate();
+            return session.activate(purpose);
           }
         },
         quiesced: (left) => session.quiesced(left),

@@ -9,7 +9,7 @@ export function busAttachments(
 ): BusAttachments {
   const known = devices.flatMap((device) =>
     (device.details?.users ?? []).map((user): BusAttachment => {
-      const { vm, name, epoch, active, standby, previous, since } = user;
+      const { vm, name, epoch, active, standby, previous, since, mark } = user;
       return {
         vm,
         name,
@@ -20,6 +20,7 @@ export function busAttachments(
         epoch,
         ...(standby !== undefined && { standby }),
         ...(previous !== undefined && { previous }),
+        ...(mark !== undefined && { mark }),
         ...(since !== undefined && { since }),
       };
     }),

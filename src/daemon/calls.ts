@@ -4,6 +4,8 @@ import { fenceAfterSchema, holdSchema, nameSchema } from '../api/types.ts';
 import type { ControlHandlers } from '../bus/control-link.ts';
 import { NetbusError } from '../device/errors.ts';
 import { signedHandOverSchema } from '../directory/signed-hand-over.ts';
+import { check } from './check-params.ts';
+import { copyHandlers } from './copy-calls.ts';
 import { fencedNames } from './device-host.ts';
 import type { Exports } from './exports.ts';
 
@@ -14,6 +16,7 @@ const createSchema = z.object({
   name: nameSchema,
   holdMs: holdSchema.optional(),
   takeover: z.boolean().optional(),
+  forceStale: z.boolean().optional(),
   fenceAfterMs: fenceAfterSchema.optional(),
 });
 const expectedSchema = z.object({ vm: nameSchema, from: nameSchema });
@@ -33,6 +36,7 @@ const writeCacheSchema = z.object({ attachment: z.uuid(), enabled: z.boolean() }
 export function createCallHandlers(exports: Exports): ControlHandlers {
   const { places } = exports;
   return {
+    ...copyHandlers(exports.copies),
     'exports.list': async (peer, params) => ({ exports: await exports.list(peer, check(listSchema, params)) }),
     'attachment.create': async (peer, params) => ({ ...(await exports.attach(peer, check(createSchema, params))) }),
     'attachment.remove': async (peer, params) => {
@@ -86,12 +90,4 @@ export function forMembersAlone(handlers: ControlHandlers, isMember: (host: stri
     ];
   });
   return Object.fromEntries(guarded);
-}
-
-/** Unknown members are ignored, as the protocol wants it. */
-function check<Schema extends z.ZodType>(schema: Schema, params: unknown): z.output<Schema> {
-  const result = schema.safeParse(params);
-  if (result.success) return result.data as z.output<Schema>;
-  const { path, message } = result.error.issues[0];
-  throw new NetbusError('usage', `${path.map(String).join('.') || 'params'}: ${message}`);
 }

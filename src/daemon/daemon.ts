@@ -144,6 +144,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     membershipOf: (name) => membership.numberOf(name),
     isMember,
     verifyHandOver: (signed) => verifyHandOver(signed, { ca: identity.ca, cluster: config.cluster, directory, clock }),
+    askOutcome: (name, request) => deviceHosts.get(name).copyOutcome(request),
     clock,
     log,
     events,
@@ -191,7 +192,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
   // What a cut leaves in the kernel must not reach a guest's memory; far away, the network stands in between.
   const isolate = bounce();
   const local = new LocalDeviceHost(exports, host, isolate);
-  const deviceHosts = new DeviceHosts({ host, local, directory, bus });
+  const deviceHosts: DeviceHosts = new DeviceHosts({ host, local, directory, bus });
 
   const attachments: Attachments = new Attachments({
     host,

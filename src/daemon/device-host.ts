@@ -4,6 +4,8 @@ import type { NetbusError } from '../device/errors.ts';
 import type { Profile } from '../device/profile.ts';
 import type { OpenSession } from '../device/source.ts';
 import type { SignedHandOver } from '../directory/signed-hand-over.ts';
+import type { CopyHost } from '../migration/swap/copy-host.ts';
+import type { OutcomeRequest } from './copies.ts';
 import { type ExportListing, userName } from './export-entry.ts';
 import type { CreatedAttachment, Exports } from './exports.ts';
 import type { AttachmentRecord } from './records.ts';
@@ -16,6 +18,8 @@ export interface AttachToExport {
   readonly holdMs?: number | undefined;
   /** A new start of a VM that was at another host, which is dead or has stopped it: the attachment moves here. */
   readonly takeover?: boolean | undefined;
+  /** Although the device has a stale copy, which a swap has left there. */
+  readonly forceStale?: boolean | undefined;
   /** This host counts as fenced when it holds the lease and has had no session for so long, in milliseconds; never where it is left out. */
   readonly fenceAfterMs?: number | undefined;
 }
@@ -68,6 +72,10 @@ export interface Whereabouts {
 
 /** Every call rejects with a NetbusError: `unreachable` or `timeout` where the host does not answer. */
 export interface DeviceHost {
+  /** What a hot-swap needs of it. */
+  readonly copies: CopyHost;
+  /** What became of a swap to a device of that host, of one of this host's: see Copies. Rejects with `not_found` where it does not know. */
+  copyOutcome(request: OutcomeRequest): Promise<{ decided: boolean }>;
   /** The same request again gives the same attachment. */
   attach(request: AttachToExport): Promise<CreatedAttachment>;
   /** Unknown is success. */
@@ -95,6 +103,7 @@ export interface DeviceHost {
 
 /** This host's own exports: the same gate, the same records, and no network in between. */
 export class LocalDeviceHost implements DeviceHost {
+  readonly copies: CopyHost;
   readonly #exports: Exports;
   readonly #host: string;
   readonly #isolate: Filter;
@@ -104,6 +113,11 @@ export class LocalDeviceHost implements DeviceHost {
     this.#exports = exports;
     this.#host = host;
     this.#isolate = isolate;
+    this.copies = exports.copies.for(host);
+  }
+
+  copyOutcome(request: OutcomeRequest): Promise<{ decided: boolean }> {
+    return this.#exports.copies.outcome(this.#host, request);
   }
 
   attach(request: AttachToExport): Promise<CreatedAttachment> {
@@ -158,8 +172,8 @@ export class LocalDeviceHost implements DeviceHost {
     return async (onEnded: (cause: NetbusError) => void) => {
       const { session } = this.#exports.openSession(this.#host, attachment, onEnded);
       return {
-        activate: async () => {
-          const grant = await session.activate();
+        activate: async (purpose) => {
+          const grant = await session.activate(purpose);
           return { ...grant, device: this.#isolate(grant.device) };
         },
         quiesced: (left) => session.quiesced(left),

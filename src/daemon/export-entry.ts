@@ -1,5 +1,6 @@
 /** An export as `status` and `ls` show it. */
 import type { AttachmentPlace, DeviceDetails, DeviceEntry, ExportEntry, ExportUser } from '../api/types.ts';
+import { markText } from '../device/copy-mark.ts';
 import { NetbusError } from '../device/errors.ts';
 import { isFenced } from '../device/succession.ts';
 import type { Export } from './export.ts';
@@ -58,7 +59,7 @@ export async function describeExport(target: Export): Promise<ExportEntry> {
 }
 
 function describeUser(target: Export, record: AttachmentRecord): ExportUser {
-  const { id, host, vm, name, lease, holdMs, standby, previous } = record;
+  const { id, host, vm, name, lease, holdMs, standby, previous, copy } = record;
   const since = target.activeSince(id);
   const active = target.isActive(id);
   return {
@@ -69,10 +70,23 @@ function describeUser(target: Export, record: AttachmentRecord): ExportUser {
     active,
     ...(holdMs !== undefined && { holdMs }),
     ...(since !== undefined && { since: new Date(since).toISOString() }),
-    state: active ? 'active' : placeState(record),
+    state: markState(record, active) ?? (active ? 'active' : placeState(record)),
     ...(standby !== undefined && { standby: standby.host }),
     ...(previous !== undefined && { previous: previous.host }),
+    ...(copy !== undefined && { mark: markText(copy) }),
   };
+}
+
+function markState({ copy }: AttachmentRecord, active: boolean): AttachmentPlace | undefined {
+  switch (copy?.state) {
+    case 'superseded':
+    case 'aborted':
+      return 'stale';
+    case 'filling':
+      return active ? 'filling' : 'stale';
+    default:
+      return copy?.state;
+  }
 }
 
 function placeState(record: AttachmentRecord): AttachmentPlace {
@@ -90,7 +104,9 @@ export function userName({ host, vm, name }: { host: string; vm: string; name: s
 export async function listExport(target: Export, { details, own }: { details: boolean; own: boolean }): Promise<ExportListing> {
   const entry = await describeExport(target);
   const { name, class: kind, capacityBytes, readOnly, shared, state } = entry;
-  const listing = { name, class: kind, capacityBytes, readOnly, shared, state, inUseBy: target.attachments.map(userName) };
+  // What is there for its mark alone does not use it.
+  const users = entry.attachments.filter((user) => user.state !== 'stale');
+  const listing = { name, class: kind, capacityBytes, readOnly, shared, state, inUseBy: users.map(userName) };
   if (!details) return listing;
   const profile = target.state.name === 'ready' ? target.state.source.profile : target.attachments[0]?.profile;
   return {

@@ -65,6 +65,21 @@ export function fencedEvent(record: AttachmentRecord, host: string, { message }:
   return { type: 'export.fenced', subject: record.export, message: `${user}: ${message}`, details: { user, peer: host } };
 }
 
+export function swapBegunEvent(record: AttachmentRecord, what: string): NewEvent {
+  const user = userName(record);
+  return {
+    type: 'export.swap-begun',
+    subject: record.export,
+    message: `${user}: ${what}`,
+    details: { user, peer: record.host },
+  };
+}
+
+export function staleRemovedEvent(record: AttachmentRecord, what: string): NewEvent {
+  const message = `the mark of a stale copy was removed: ${what}`;
+  return { type: 'export.stale-removed', subject: record.export, message, details: { user: userName(record) } };
+}
+
 export function sessionLostEvent(record: AttachmentRecord, { code, message }: NetbusError): NewEvent {
   const user = userName(record);
   return {

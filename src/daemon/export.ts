@@ -165,6 +165,13 @@ export class Export {
     else await this.changePlace(id, (state) => fenced(state, host));
   }
 
+  /** Changes what a swap may do, durably, once the session that has the device has ended, with its I/O. */
+  async stopFor(id: string, change: <State extends Succession>(state: State) => State, cause: NetbusError): Promise<void> {
+    const served = this.#attached.get(id)?.served;
+    if (served !== undefined) await served.stopFor(change, cause);
+    else await this.changePlace(id, change);
+  }
+
   /** See ServedAttachment.absentMs; 0 while nobody can have a session, because the export is not ready. */
   absentMs(id: string, host: string): number {
     return this.#attached.get(id)?.served?.absentMs(host) ?? 0;

@@ -5,12 +5,14 @@
 import { randomUUID } from 'node:crypto';
 import type { z } from 'zod';
 import type { ExportEntry, exportRequestSchema } from '../api/types.ts';
+import { checkUnmarked } from '../device/copy-mark.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Profile } from '../device/profile.ts';
 import type { Session } from '../device/source.ts';
-import { checkTakesPart, isFenced, type Place, takenOver, unprepared } from '../device/succession.ts';
+import { checkTakesPart, fenced, isFenced, type Place, takenOver, unprepared } from '../device/succession.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
+import { Copies, type CopiesOptions } from './copies.ts';
 import type { AttachToExport } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
 import { Export, type OpenExport } from './export.ts';
@@ -21,6 +23,7 @@ import { Places, type VerifyHandOver, withTimes } from './places.ts';
 import { StoredRecord } from './record.ts';
 import type { AttachmentRecord, ExportRecord } from './records.ts';
 import { diskSerial } from './serial.ts';
+import { isKeptAsMark, staleMarks, usersOf } from './stale-marks.ts';
 import type { RecordStore } from './store.ts';
 
 export const EXPORTS_MAX = 1024;
@@ -39,6 +42,8 @@ export interface ExportsOptions {
   readonly isMember?: (host: string) => boolean;
   /** See Places; where it is left out, no hand-over is taken from another host than the one that it is of. */
   readonly verifyHandOver?: VerifyHandOver;
+  /** See Copies; where it is left out, no other host is asked. */
+  readonly askOutcome?: CopiesOptions['askOutcome'];
   readonly clock: Clock;
   readonly log: Log;
   readonly events: EventRecorder;
@@ -62,6 +67,8 @@ export interface OpenedSession {
 export class Exports {
   /** Where the VMs of its attachments are. */
   readonly places: Places;
+  /** Hot-swaps of its devices. */
+  readonly copies: Copies;
   readonly #options: ExportsOptions;
   readonly #table: ExportTable;
   /** Names that are being added: opening a disk may take its time, and must not hold up other exports. */
@@ -71,7 +78,9 @@ export class Exports {
     const { log, events, verifyHandOver: verify } = options;
     this.#options = options;
     this.#table = new ExportTable(options);
-    this.places = new Places({ table: this.#table, log, events, verify });
+    this.copies = new Copies({ ...options, table: this.#table });
+    const settle: Copies['settle'] = (...given) => this.copies.settle(...given);
+    this.places = new Places({ table: this.#table, log, events, verify, settle });
   }
 
   get all(): Iterable<Export> {
@@ -104,13 +113,14 @@ export class Exports {
     }
   }
 
-  /** Throws `not_found`, or `in_use` with the attachments that are in the way. */
+  /** Throws `not_found`, or `in_use` with the attachments that are in the way; what marks a stale copy is none. */
   async remove(name: string): Promise<void> {
     const removed = await this.#table.inTurn(name, async (target) => {
-      const users = target.attachments.map(userName);
+      const users = usersOf(target).map(userName);
       if (users.length > 0) {
         throw new NetbusError('in_use', `export ${name} is attached to ${users.join(', ')}: detach it there first`);
       }
+      await this.copies.forget(target, staleMarks(target));
       await target.forget();
       this.#table.exports.delete(name);
       return target;
@@ -141,15 +151,17 @@ export class Exports {
       const { clock, attachments, log } = this.#options;
       const { vm, name, holdMs, fenceAfterMs, takeover = false } = request;
       this.#table.checkAllowed(target, host);
+      await this.copies.admit(target, request);
+      const users = usersOf(target);
       const isSame = (other: AttachmentRecord) => other.vm === vm && other.name === name;
-      const same = target.attachments.find((other) => other.host === host && isSame(other));
+      const same = users.find((other) => other.host === host && isSame(other));
       if (same !== undefined) return await this.#attachAgain(target, same, request);
-      const elsewhere = target.attachments.find(isSame);
+      const elsewhere = users.find(isSame);
       if (elsewhere !== undefined && takeover) {
         await this.places.takeOver(host, { target, record: elsewhere }, request);
         return { attachment: elsewhere.id, profile: elsewhere.profile, depth: ATTACHMENT_DEPTH };
       }
-      const user = target.attachments[0];
+      const user = users[0];
       if (user !== undefined && !target.shared) {
         const advice = isSame(user) ? '; to start that VM on this host instead: --takeover' : '';
         throw new NetbusError(
@@ -203,6 +215,7 @@ export class Exports {
         await target.changePlace(id, (state) => unprepared(state, host));
         return;
       }
+      if (!this.copies.mayDetach({ target, record })) return;
       await target.remove(id, new NetbusError('ended', `${record.vm}/${record.name} was detached`));
       this.#table.forget(id);
       this.#options.log.info({ export: target.name, attachment: id, user: userName(record) }, 'attachment removed');
@@ -212,10 +225,12 @@ export class Exports {
 
   /**
    * Takes the attachments of hosts for which `isGone` is true away for good, although nobody gave them back: ends their sessions, waits for their I/O,
-   * forgets them durably, and so frees their leases for others. Returns those. Rejects where one of them could not be forgotten, the others are all the same.
+   * forgets them durably, and so frees their leases for others; what marks a copy is kept, and is nobody's. Returns those. Rejects where one of them could not be forgotten, the others are all the same.
    */
   async evict(isGone: (place: Place) => boolean): Promise<AttachmentRecord[]> {
-    const gone = this.#table.attachments.filter(({ record }) => isGone(record));
+    const gone = this.#table.attachments.filter(
+      ({ record }) => isGone(record) && !(isKeptAsMark(record) && fenced(record, record.host) === record),
+    );
     const results = await Promise.allSettled(gone.map((attached) => this.#evict(attached)));
     await this.places.forget(isGone);
     const failed = results.find((result) => result.status === 'rejected');
@@ -232,6 +247,7 @@ export class Exports {
         `VM ${record.vm} is expected at host ${record.standby.host}, with the size that it has now: grow it when it has moved`,
       );
     }
+    checkUnmarked(record);
     const present = await target.refresh();
     const { attachment } = target.served(id);
     const grown = await attachment.grow(present);
@@ -325,9 +341,11 @@ export class Exports {
   }
 
   /** Attached anew after this host had not been told of the detach, or was fenced: a new start, with the times that the VM's side says now. */
-  async #attachAgain(target: Export, { id, profile }: AttachmentRecord, request: AttachToExport): Promise<CreatedAttachment> {
+  async #attachAgain(target: Export, record: AttachmentRecord, request: AttachToExport): Promise<CreatedAttachment> {
+    const { id, profile } = record;
+    await this.copies.settle({ target, record }, request);
     await target.changePlace(id, (state) => {
-      const isNew = isFenced(state, state.host) || state.previous !== undefined;
+      const isNew = isFenced(state, state.host) || state.previous !== undefined || state.copy !== undefined;
       return isNew ? takenOver(state, this.#table.placeOf(state.host)) : state;
     });
     const { holdMs, fenceAfterMs } = request;
@@ -339,8 +357,13 @@ export class Exports {
 
   #evict({ target, record }: Attached): Promise<AttachmentRecord> {
     return target.turns.run(async () => {
-      await target.remove(record.id, new NetbusError('fenced', `host ${record.host} was evicted from the cluster`));
-      this.#table.forget(record.id);
+      const cause = new NetbusError('fenced', `host ${record.host} was evicted from the cluster`);
+      if (isKeptAsMark(record)) {
+        await target.fence(record.id, record.host, cause);
+      } else {
+        await target.remove(record.id, cause);
+        this.#table.forget(record.id);
+      }
       this.#options.log.warn(
         { export: target.name, attachment: record.id, user: userName(record) },
         'attachment of an evicted host removed: its lease is free',

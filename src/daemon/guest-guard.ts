@@ -108,8 +108,8 @@ export class GuestGuard {
         throw otherDevice();
       }
       return {
-        activate: async () => {
-          const grant = await session.activate();
+        activate: async (purpose) => {
+          const grant = await session.activate(purpose);
           const { bootId, instance } = grant;
           await this.#check(grant);
           this.#granted = { bootId, instance };

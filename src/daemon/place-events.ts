@@ -1,4 +1,5 @@
 /** What becomes of an attachment's place and lease, as events of its export: each is read from the record before and after it was stored. */
+import { isTarget } from '../device/copy-mark.ts';
 import type { Succession } from '../device/succession.ts';
 import type { EventRecorder, NewEvent } from './events.ts';
 import { userName } from './export-entry.ts';
@@ -16,7 +17,25 @@ export async function changePlace(
     before = value;
     return change(value);
   });
-  for (const event of placeEvents(before, record.value)) events.record(event);
+  for (const event of [...placeEvents(before, record.value), ...copyEvents(before, record.value)]) events.record(event);
+}
+
+/** What became of a hot-swap. Pure. */
+export function copyEvents(before: AttachmentRecord, after: AttachmentRecord): NewEvent[] {
+  const { copy } = before;
+  if (copy === undefined || copy.state === after.copy?.state) return [];
+  const user = userName(after);
+  const device = isTarget(copy) ? `${copy.from.host}/${copy.from.export}` : `${copy.to.host}/${copy.to.export}`;
+  const details = { user, device, generation: copy.generation };
+  const event = (type: NewEvent['type'], message: string): NewEvent => ({ type, subject: after.export, message, details });
+  if (isTarget(copy)) {
+    if (after.copy === undefined) return [event('export.swap-decided', `${user} has it in place of ${device} from now on`)];
+    return after.copy.state === 'aborted'
+      ? [event('export.swap-aborted', `${user}: the swap from ${device} was given up`)]
+      : [];
+  }
+  if (after.copy === undefined) return [event('export.swap-aborted', `${user} keeps it: the swap to ${device} was given up`)];
+  return after.copy.state === 'superseded' ? [event('export.superseded', `${user} has ${device} in its place`)] : [];
 }
 
 /** Pure. A fence is told by whoever knows on whose word it was. */

@@ -2,6 +2,7 @@
  * Where the VMs of this host's attachments are, and where they go: a live migration's destination is expected, the source is remembered until nothing
  * of it is needed any more, a host that is dead is fenced, and another one takes over. device/succession.ts has the rules.
  */
+import type { CopyMark } from '../device/copy-mark.ts';
 import { NetbusError } from '../device/errors.ts';
 import {
   checkNotFenced,
@@ -15,6 +16,7 @@ import {
 } from '../device/succession.ts';
 import type { SignedHandOver, StatedHandOver } from '../directory/signed-hand-over.ts';
 import type { Log } from '../lib/log.ts';
+import type { Copies } from './copies.ts';
 import type {
   AttachToExport,
   ExpectedDevice,
@@ -37,6 +39,8 @@ export interface PlacesOptions {
   readonly events: EventRecorder;
   /** Throws `denied` where it is not what a present member signed. */
   readonly verify?: VerifyHandOver | undefined;
+  /** Before a VM starts anew: see Copies. */
+  readonly settle: Copies['settle'];
 }
 
 export class Places {
@@ -44,17 +48,21 @@ export class Places {
   readonly #log: Log;
   readonly #events: EventRecorder;
   readonly #verify: VerifyHandOver | undefined;
+  readonly #settle: Copies['settle'];
 
-  constructor({ table, log, events, verify }: PlacesOptions) {
+  constructor({ table, log, events, verify, settle }: PlacesOptions) {
     this.#table = table;
     this.#log = log;
     this.#events = events;
     this.#verify = verify;
+    this.#settle = settle;
   }
 
   /** What host `from` has for its VM here; `allowed`: `caller` may use it, too. */
   expected(caller: string, { vm, from }: { vm: string; from: string }): ExpectedDevice[] {
-    const found = this.#table.attachments.filter(({ record }) => record.host === from && record.vm === vm);
+    const found = this.#table.attachments.filter(
+      ({ record }) => record.host === from && record.vm === vm && !isBeside(record.copy?.state),
+    );
     return found.map(({ target, record }) => ({
       attachment: record.id,
       export: target.name,
@@ -164,6 +172,7 @@ export class Places {
     } else if (!isFenced(record, host) && target.absentMs(id, host) === 0) {
       throw new NetbusError('in_use', `host ${host} uses it: stop the VM there; if that host is dead: netbus fence ${host}`);
     }
+    await this.#settle({ target, record }, request);
     const place = this.#table.placeOf(caller);
     await target.changePlace(id, (state) => takenOver(state, place));
     await target.change(id, (value) => withTimes({ ...value, writeCache: null }, request));
@@ -192,6 +201,11 @@ export class Places {
     this.#events.record(fencedEvent(record, host, cause));
     return record;
   }
+}
+
+/** Only a swap has to do with it: the VM has another device under that name. */
+function isBeside(state: CopyMark['state'] | undefined): boolean {
+  return state === 'superseded' || state === 'filling' || state === 'complete' || state === 'aborted';
 }
 
 /** The record with the times that the VM's side says now. */

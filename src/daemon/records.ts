@@ -1,6 +1,7 @@
 /** What is on stable storage: one file per export, per attachment at the device's host, per virtual device at the VM's host. */
 import { z } from 'zod';
 import { holdSchema, nameSchema } from '../api/types.ts';
+import { sourceStates, targetStates } from '../device/copy-mark.ts';
 import { handOverSchema } from '../device/hand-over.ts';
 import { profileSchema } from '../device/profile.ts';
 import { FENCED_HOSTS_MAX } from '../device/succession.ts';
@@ -11,6 +12,25 @@ const timeSchema = z.string().max(64);
 
 /** A host, and the membership under which it is meant. */
 const placeSchema = z.strictObject({ host: nameSchema, membership: z.string().max(64).optional() });
+
+const copyTargetSchema = z.strictObject({ host: nameSchema, export: nameSchema });
+const copyEndSchema = copyTargetSchema.extend({ attachment: z.uuid() });
+const generationSchema = z.number().int().min(1);
+/** What a hot-swap has to do with a device: src/device/copy-mark.ts. */
+export const copyMarkSchema = z.union([
+  z.strictObject({
+    state: z.enum(sourceStates),
+    generation: generationSchema,
+    to: copyTargetSchema,
+    since: timeSchema.optional(),
+  }),
+  z.strictObject({
+    state: z.enum(targetStates),
+    generation: generationSchema,
+    from: copyEndSchema,
+    since: timeSchema.optional(),
+  }),
+]);
 
 /** An export of this host. */
 export const exportRecordSchema = z.strictObject({
@@ -57,8 +77,12 @@ export const attachmentRecordSchema = z.strictObject({
   fenced: z.array(nameSchema).max(FENCED_HOSTS_MAX).optional(),
   /** The holder counts as fenced when it has had no session for so long, in milliseconds; left out = never. */
   fenceAfterMs: holdSchema.optional(),
-  /** Counts the devices that stood behind it: a swap makes the next one. */
-  generation: z.number().int().min(1),
+  /** Counts the devices that stood behind it, and those that were to: a swap makes the next one. */
+  generation: generationSchema,
+  /** While a swap is about it, and afterwards on a stale copy. */
+  copy: copyMarkSchema.optional(),
+  /** The swap that brought the device; left out where it was attached. */
+  swapped: z.strictObject({ generation: generationSchema, from: copyEndSchema }).optional(),
   createdAt: timeSchema,
 });
 export type AttachmentRecord = Readonly<z.infer<typeof attachmentRecordSchema>>;

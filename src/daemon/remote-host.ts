@@ -6,6 +6,8 @@ import type { Target } from '../bus/dial.ts';
 import { NetbusError } from '../device/errors.ts';
 import { type Profile, profileSchema } from '../device/profile.ts';
 import type { OpenSession } from '../device/source.ts';
+import type { CopyHost } from '../migration/swap/copy-host.ts';
+import type { OutcomeRequest } from './copies.ts';
 import type {
   AttachToExport,
   DeviceHost,
@@ -18,6 +20,7 @@ import type {
 import type { ExportListing } from './export-entry.ts';
 import { ATTACHMENTS_SERVED_MAX } from './export-table.ts';
 import type { CreatedAttachment } from './exports.ts';
+import { RemoteCopies } from './remote-copies.ts';
 
 const createdSchema = z.object({ attachment: z.uuid(), profile: profileSchema, depth: z.number().int().min(1).max(4096) });
 const expectedSchema = z.object({
@@ -62,6 +65,7 @@ const detailsSchema = z.object({
         state: z.enum(attachmentPlaces).optional().catch(undefined),
         standby: nameSchema.optional(),
         previous: nameSchema.optional(),
+        mark: z.string().max(400).optional(),
       }),
     )
     .default([]),
@@ -84,8 +88,10 @@ const listSchema = z.object({
 });
 
 export class RemoteDeviceHost implements DeviceHost {
+  readonly copies: CopyHost;
   readonly #bus: Bus;
   readonly #host: string;
+  readonly #copies: RemoteCopies;
   readonly #targetOf: (host: string) => Target | undefined;
 
   /** `targetOf` is asked each time: a host may move, be evicted, and come back. */
@@ -93,6 +99,16 @@ export class RemoteDeviceHost implements DeviceHost {
     this.#bus = bus;
     this.#host = host;
     this.#targetOf = targetOf;
+    this.#copies = new RemoteCopies({
+      welcome: async () => bus.links.welcomeOf(this.#target().host),
+      ask: (method, params, schema, timeoutMs) => this.#ask(method, params, schema, timeoutMs),
+      host,
+    });
+    this.copies = this.#copies;
+  }
+
+  copyOutcome(request: OutcomeRequest): Promise<{ decided: boolean }> {
+    return this.#copies.outcome(request);
   }
 
   attach(request: AttachToExport): Promise<CreatedAttachment> {
@@ -147,8 +163,9 @@ export class RemoteDeviceHost implements DeviceHost {
     return async (onEnded) => this.#bus.openSession({ target: this.#target(), attachment, signal }, onEnded);
   }
 
-  async #call(method: string, params: object): Promise<unknown> {
-    return this.#bus.links.call(this.#target().host, method, params);
+  async #call(method: string, params: object, timeoutMs?: number): Promise<unknown> {
+    const options = timeoutMs === undefined ? {} : { timeoutMs };
+    return this.#bus.links.call(this.#target().host, method, params, options);
   }
 
   #target(): Target {
@@ -161,8 +178,13 @@ export class RemoteDeviceHost implements DeviceHost {
   }
 
   /** The peer is outside: what it answers is checked before anything is made of it. */
-  async #ask<Schema extends z.ZodType>(method: string, params: object, schema: Schema): Promise<z.output<Schema>> {
-    const result = schema.safeParse(await this.#call(method, params));
+  async #ask<Schema extends z.ZodType>(
+    method: string,
+    params: object,
+    schema: Schema,
+    timeoutMs?: number,
+  ): Promise<z.output<Schema>> {
+    const result = schema.safeParse(await this.#call(method, params, timeoutMs));
     if (result.success) return result.data as z.output<Schema>;
     const { path, message } = result.error.issues[0];
     const where = path.map(String).join('.') || 'value';

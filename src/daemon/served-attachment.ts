@@ -97,6 +97,11 @@ export class ServedAttachment {
     return this.#lease.fence(host, cause);
   }
 
+  /** See Lease.stopFor. */
+  stopFor(...given: Parameters<Lease['stopFor']>): Promise<void> {
+    return this.#lease.stopFor(...given);
+  }
+
   /** Ends the session that has the device, waits for its I/O, and grants no more. */
   async end(cause: NetbusError): Promise<void> {
     this.#refusal ??= cause;
@@ -105,8 +110,9 @@ export class ServedAttachment {
 
   /** Takes the device's present capacity into the record where it is more; false where it is not. */
   async grow(present: DiskProfile): Promise<boolean> {
-    if (present.capacityBytes <= this.profile.capacityBytes) return false;
-    const { capacityBytes } = present;
+    // The device may have smaller blocks than the one that the guest was promised.
+    const capacityBytes = present.capacityBytes - (present.capacityBytes % this.profile.logicalBlockBytes);
+    if (capacityBytes <= this.profile.capacityBytes) return false;
     await this.#record.change((value) => ({ ...value, profile: { ...value.profile, capacityBytes } }));
     return true;
   }

@@ -7,6 +7,7 @@ import { HeldDevice } from '../../test/support/held-device.ts';
 import { MemoryRecord } from '../../test/support/lease-record.ts';
 import { MemoryRegion } from '../../test/support/memory-region.ts';
 import { openNullSource } from '../backends/null/null.ts';
+import { handedOver } from './copy-succession.ts';
 import { DiskKind } from './disk.ts';
 import { NetbusError } from './errors.ts';
 import type { HandOver } from './hand-over.ts';
@@ -287,6 +288,31 @@ test('a fence ends the session of the host, waits for its I/O, and lets nothing 
   assert.equal(epoch, 9);
   guest.add({ kind: DiskKind.flush });
   assert.equal(guest.pushAll(), 0);
+});
+
+test('what stops a device for a swap waits for its I/O before it is stored, and ends nothing where it is refused or done', async () => {
+  const copy = { state: 'copied', generation: 2, to: { host: 'm3', export: 'fast' } } as const;
+  const made = setUp({ state: { lease: { epoch: 7, holder: null }, copy } });
+  const { lease, record, diary } = made;
+  const ends: string[] = [];
+  const { session, release } = await busy(made, ({ message }) => ends.push(message));
+  const cause = new NetbusError('ended', 'swapped');
+  await assert.rejects(
+    lease.stopFor((state) => handedOver(state, 'm2', 3), cause),
+    { code: 'ended' },
+  );
+  assert.deepEqual([ends, lease.active], [[], true]);
+  const stopping = lease.stopFor((state) => handedOver(state, 'm2', 2), cause);
+  await turn();
+  assert.equal(record.value.copy, copy, 'its I/O is under way');
+  release();
+  await stopping;
+  assert.deepEqual([ends, lease.active, record.value.copy?.state], [['swapped'], false, 'handing-over']);
+  const stored = diary.length;
+  await lease.stopFor((state) => handedOver(state, 'm2', 2), cause);
+  assert.equal(diary.length, stored);
+  await assert.rejects(session.activate(), { code: 'in_use' });
+  await assert.rejects(session.activate({ decides: 2 }), { code: 'ended' });
 });
 
 test('a fence of another host ends nothing', async () => {

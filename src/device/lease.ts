@@ -3,6 +3,7 @@
  * The gate in front of the backend is here, once, for local and remote sessions alike. Who may have it next is decided in succession.ts.
  */
 import type { Batch } from './batch.ts';
+import type { LeasePurpose } from './copy-mark.ts';
 import type { Device, Guest, Quiesced } from './device.ts';
 import { NetbusError } from './errors.ts';
 import { HAND_OVER_BYTES_MAX, type HandOver } from './hand-over.ts';
@@ -16,6 +17,14 @@ export interface LeaseRecord {
   readonly value: Succession;
   /** Stores what `change` makes of the value, unless that throws; it is the old one until that is durable. */
   change(change: <State extends Succession>(state: State) => State): Promise<void>;
+}
+
+/** A session that asks for the lease. */
+interface Asking {
+  readonly host: string;
+  readonly number: number;
+  readonly purpose: LeasePurpose | undefined;
+  readonly onEnded: (cause: NetbusError) => void;
 }
 
 interface Held {
@@ -59,10 +68,10 @@ export class Lease {
       if (epoch !== undefined && this.#held?.epoch === epoch) void this.#end();
     };
     return {
-      activate: async () => {
+      activate: async (purpose) => {
         const grant = await this.#inTurn(() => {
           if (closed) throw closedError();
-          return this.#grant(host, number, onEnded);
+          return this.#grant({ host, number, purpose, onEnded });
         });
         epoch = grant.epoch;
         if (!closed) return grant;
@@ -92,6 +101,18 @@ export class Lease {
     });
   }
 
+  /**
+   * Ends the session that has the device, waits for its I/O, and stores what `change` makes of the state. Nobody's I/O is ended where that throws, or changes
+   * nothing.
+   */
+  async stopFor(change: <State extends Succession>(state: State) => State, cause: NetbusError): Promise<void> {
+    await this.#inTurn(async () => {
+      if (change(this.#record.value) === this.#record.value) return;
+      await this.#displace(cause);
+      await this.#record.change(change);
+    });
+  }
+
   /** See `presented` in succession.ts. All I/O of host `from` has ended when it resolves, and what its sessions say late has no effect. */
   async present(said: { from: string; to: string; epoch: number; left: HandOver }): Promise<void> {
     await this.#inTurn(async () => {
@@ -103,14 +124,14 @@ export class Lease {
     });
   }
 
-  async #grant(host: string, number: number, onEnded: (cause: NetbusError) => void): Promise<Grant> {
+  async #grant({ host, number, purpose, onEnded }: Asking): Promise<Grant> {
     this.#checkNewest(host, number);
     // Nobody's I/O is ended for what is refused anyway.
-    granted(this.#record.value, host);
+    granted(this.#record.value, host, purpose);
     this.#newest.set(host, number);
     // A new session of the same host ends the old one, which may be a connection that nobody has noticed to be dead.
     await this.#displace(new NetbusError('ended', 'a newer session of the same host took the lease'));
-    await this.#record.change((state) => granted(state, host));
+    await this.#record.change((state) => granted(state, host, purpose));
     const { lease, handOver } = this.#record.value;
     const { epoch } = lease;
     const device = new GatedDevice(this.#source.open(), () => this.#record.value.lease.epoch === epoch);

@@ -31,12 +31,30 @@ export interface Passage {
   leave(queues: readonly QueueHandOver[], signal: AbortSignal): Promise<void>;
 }
 
+/** Ranges of one answer. */
+export const DATA_EXTENTS_MAX = 1000;
+
+/** A piece of a device's map of data: whatever lies between `from` and `next` and in no range reads as zeroes. */
+export interface DataExtents {
+  /** Byte position and length, in order. */
+  readonly ranges: readonly (readonly [position: number, length: number])[];
+  /** Where to ask next; left out at the device's end. */
+  readonly next?: number | undefined;
+}
+
 /** A source that a backend opened on this host. */
 export interface BackendSource extends Source {
   /** Names this opening. A new one means that what was acknowledged and not flushed may be gone (invariant 2). */
   readonly instance: string;
   /** How it is driven, for `status` and the log: path, engine, direct or buffered … */
   describe(): Readonly<Record<string, string | number | boolean>>;
+  /**
+   * Where data is, from byte `from` on, as it was at some moment during the call: bounded, so it may take several. Left out where that cannot be known:
+   * everything is data then. Rejects with `device`.
+   */
+  extents?(from: number): Promise<DataExtents>;
+  /** Reads as zeroes everywhere, as far as that can be known by reading a few extents. Left out: it counts as not blank. Rejects with `device`. */
+  isBlank?(): Promise<boolean>;
   /** Looks at the real thing again (its size may have changed) and returns the profile. Throws `device` where it is gone. */
   refresh(): Promise<Profile>;
   /** Frees it, once every Device that it gave is closed. */

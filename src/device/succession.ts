@@ -2,6 +2,7 @@
  * Who may have the lease of an attachment next, as its guest moves between hosts. Pure: each function takes the state and gives the next one, or throws
  * why not; the same object means that nothing changes. A host that holds the lease is always the one that has the VM.
  */
+import { checkStartsAnew, checkUnmarked, type LeasePurpose, type Marked, markGranted, markOrphaned } from './copy-mark.ts';
 import { NetbusError } from './errors.ts';
 import type { HandOver } from './hand-over.ts';
 
@@ -15,7 +16,7 @@ export interface Place {
 }
 
 /** What is on stable storage before anything is granted; the fields of an attachment's record that say where it is. */
-export interface Succession extends Place {
+export interface Succession extends Place, Marked {
   /** The VM is at `host`. `holder`: that host, or null = nobody, everything that was done is finished. */
   readonly lease: { readonly epoch: number; readonly holder: string | null };
   /** Where the VM is expected. */
@@ -28,12 +29,12 @@ export interface Succession extends Place {
   readonly fenced?: readonly string[] | undefined;
 }
 
-/** The lease goes to `host`, under a new epoch. All I/O of the epoch before must have ended. Throws `in_use`, `fenced`, `denied`. */
-export function granted<State extends Succession>(state: State, host: string): State {
+/** The lease goes to `host`, under a new epoch. All I/O of the epoch before must have ended. Throws `in_use`, `fenced`, `denied`; for a `purpose` `ended`. */
+export function granted<State extends Succession>(state: State, host: string, purpose?: LeasePurpose): State {
   checkNotFenced(state, host);
   const { lease, standby, previous } = state;
   if (lease.holder !== null && lease.holder !== host) throw heldElsewhere(state, host);
-  const next = { lease: { epoch: lease.epoch + 1, holder: host } };
+  const next = { lease: { epoch: lease.epoch + 1, holder: host }, ...markGranted(state, purpose) };
   if (lease.holder === host) return change(state, next);
   // It goes on where it was stopped, or begins: what was left for another host is of no use to anybody any more.
   if (state.host === host) return change(state, { ...next, handOver: undefined });
@@ -93,6 +94,7 @@ export function presented<State extends Succession>(
 export function prepared<State extends Succession>(state: State, place: Place): State {
   const { host } = place;
   if (state.host === host) throw new NetbusError('in_use', `the VM is at host ${host} already: there is nothing to prepare`);
+  checkUnmarked(state);
   return change(state, { standby: placeOf(place), fenced: without(state.fenced, host) });
 }
 
@@ -114,9 +116,13 @@ export function takenOver<State extends Succession>(state: State, place: Place):
   const { host } = place;
   const { lease, standby, previous } = state;
   if (lease.holder !== null && lease.holder !== host) throw needsFence(lease.holder);
+  checkStartsAnew(state);
   const others = [state, standby, previous].flatMap((other) => (other && other.host !== host ? [other.host] : []));
   const fenced = others.reduce<readonly string[] | undefined>(withHost, without(state.fenced, host));
-  return change(state, { ...placeOf(place), standby: undefined, previous: undefined, handOver: undefined, fenced });
+  return change(state, {
+    ...{ ...placeOf(place), standby: undefined, previous: undefined, handOver: undefined },
+    ...{ copy: undefined, fenced },
+  });
 }
 
 /** A flush at `host` covers all that was acknowledged elsewhere before. Throws `ended` unless it holds the lease under just that epoch. */
@@ -138,6 +144,7 @@ export function fenced<State extends Succession>(state: State, host: string): St
   return change(state, {
     ...(lease.holder === host && { lease: { ...lease, holder: null } }),
     standby: standby?.host === host ? undefined : standby,
+    copy: state.host === host ? markOrphaned(state.copy) : state.copy,
     fenced: withHost(state.fenced, host),
   });
 }
@@ -207,7 +214,7 @@ function without(hosts: readonly string[] | undefined, host: string): readonly s
 }
 
 /** What is undefined is left out: that is how records are stored. A place has its membership or none, never the one of the host before it. */
-function change<State extends Succession>(state: State, changes: Partial<Succession>): State {
+export function change<State extends Succession>(state: State, changes: Partial<Succession>): State {
   const base = changes.host === undefined ? state : { ...state, membership: undefined };
   const entries = Object.entries({ ...base, ...changes }).filter(([, value]) => value !== undefined);
   return Object.fromEntries(entries) as State;

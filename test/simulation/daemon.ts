@@ -141,6 +141,7 @@ export class SimDaemon {
     this.exports = new Exports({
       ...{ host, bootId: this.#bootId, exports: exportRecords, attachments: attachmentRecords },
       ...{ openExport: this.#openExport, clock, log, events },
+      askOutcome: (name, request) => this.deviceHosts.get(name).copyOutcome(request),
     });
     const transport = network.transport(this.#host, this.process, certificate);
     this.bus = new Bus({

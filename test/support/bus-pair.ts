@@ -4,6 +4,7 @@ import type { ControlHandlers } from '../../src/bus/control-link.ts';
 import type { Target } from '../../src/bus/dial.ts';
 import type { EndpointOptions } from '../../src/bus/endpoint.ts';
 import type { RemoteSession } from '../../src/bus/remote-session.ts';
+import type { SessionHost } from '../../src/bus/session-host.ts';
 import type { AllocateStaging } from '../../src/bus/staging.ts';
 import type { NetbusError } from '../../src/device/errors.ts';
 import { TestAuthority, TestLog, TestSessionHost, TestStaging } from './bus-host.ts';
@@ -28,6 +29,8 @@ export async function busPair(
     m2?: Partial<EndpointOptions>;
     handlers?: ControlHandlers;
     allocate?: AllocateStaging;
+    /** In place of `host`. */
+    sessionHost?: SessionHost;
   } = {},
 ): Promise<BusPair> {
   const host = new TestSessionHost();
@@ -35,7 +38,7 @@ export async function busPair(
   const log = new TestLog();
   const targets = new Map<string, Target>();
   const common = {
-    sessionHost: host,
+    sessionHost: options.sessionHost ?? host,
     handlers: options.handlers ?? {},
     targetOf: (name: string) => targets.get(name),
     allocate: options.allocate ?? staging.allocate,

@@ -15,12 +15,13 @@ import {
   type DiskProfile,
   diskProfileSchema,
 } from '../../device/profile.ts';
-import type { BackendSource } from '../../device/source.ts';
+import type { BackendSource, DataExtents } from '../../device/source.ts';
 import { within } from '../../lib/abort.ts';
 import { abortAfter, type Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
 import { DiskDevice } from './disk-device.ts';
 import { chooseEngine, directBlockBytes, type Engine, type IoCalls } from './engine.ts';
+import { dataExtents, readsAsZeroes } from './extents.ts';
 import { type Failure, FailureLog } from './failure-log.ts';
 import { Image } from './image.ts';
 import { lockImage } from './image-lock.ts';
@@ -165,6 +166,8 @@ class DiskSource implements BackendSource {
   readonly #options: SourceOptions;
   readonly #devices = new Set<DiskDevice>();
   #refreshing: Promise<DiskProfile> | undefined;
+  /** Looks at the map of data, one after the other; the descriptor is theirs meanwhile. */
+  #looking: Promise<unknown> = Promise.resolve();
   #closed = false;
 
   constructor(image: Image, options: SourceOptions) {
@@ -217,13 +220,33 @@ class DiskSource implements BackendSource {
     return this.#refreshing;
   }
 
+  extents(from: number): Promise<DataExtents> {
+    return this.#look(() => dataExtents(this.#image, from));
+  }
+
+  isBlank(): Promise<boolean> {
+    return this.#look(() => readsAsZeroes(this.#image));
+  }
+
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    await this.#looking;
     await this.#refreshing?.catch(() => undefined);
     await Promise.all([...this.#devices].map((device) => device.close()));
     this.#image.release();
     native.close(this.#image.fd);
+  }
+
+  #look<T>(look: () => Promise<T>): Promise<T> {
+    const { path } = this.#image;
+    if (this.#closed) return Promise.reject(new NetbusError('device', `${path} is closed`));
+    const looked = this.#looking.then(look);
+    this.#looking = looked.catch(() => undefined);
+    return looked.catch((thrown) => {
+      if (thrown instanceof NetbusError) throw thrown;
+      throw new NetbusError('device', `${path}: cannot be looked at: ${(thrown as Error).message}`, { cause: thrown });
+    });
   }
 
   async #refresh(): Promise<DiskProfile> {

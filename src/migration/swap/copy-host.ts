@@ -1,6 +1,9 @@
 /** The host of a device, as the job of a hot-swap deals with it: far away or this very one. What each call stores is in src/device/copy-mark.ts. */
 import type { CopyEnd, CopyMark, CopyTarget } from '../../device/copy-mark.ts';
 import type { Profile } from '../../device/profile.ts';
+import type { DataExtents } from '../../device/source.ts';
+
+export type { DataExtents } from '../../device/source.ts';
 
 export interface FillRequest {
   readonly export: string;
@@ -15,14 +18,6 @@ export interface FillRequest {
   readonly fenceAfterMs?: number | undefined;
   /** Although the export has data on it, or is the stale copy of something. */
   readonly overwrite: boolean;
-}
-
-/** A piece of a device's map of data: whatever lies between `from` and `to` and in no range reads as zeroes. */
-export interface DataExtents {
-  /** Byte position and length, in order. */
-  readonly ranges: readonly (readonly [position: number, length: number])[];
-  /** Where to ask next; left out at the device's end. */
-  readonly next?: number | undefined;
 }
 
 /** Every call rejects with a NetbusError: `unreachable` or `timeout` where the host does not answer. Each may be repeated. */

@@ -4,7 +4,7 @@ import { FrameType } from './frame.ts';
 /** What a guest leaves where it stops travels with the lease: docs/protocol.md, 4.2. */
 export const HAND_OVER_FEATURE = 'hand-over';
 
-/** A device is replaced while its guest uses it: docs/protocol.md, 7. */
+/** A device is replaced while it is in use: docs/protocol.md, 4.5. */
 export const SWAP_FEATURE = 'swap';
 
 /** Versions that this release speaks, lowest and highest. */

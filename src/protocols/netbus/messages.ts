@@ -69,6 +69,12 @@ export type WireError = z.infer<typeof wireErrorSchema>;
 /** STATE quiesced, with the feature hand-over. What is left is known to its last member, or refused: nothing of it may be lost. */
 export const quiescedSchema = z.looseObject({ left: z.union([z.literal('unchanged'), handOverSchema]) });
 
+const generation = z.number().int().min(1);
+/** STATE active, with the feature swap. A purpose that is not known is refused: it is what the lease may be used for. */
+export const activeSchema = z.looseObject({
+  purpose: z.union([z.strictObject({ fills: generation }), z.strictObject({ decides: generation })]),
+});
+
 export const statedSchema = z.union([
   z.looseObject({ error: wireErrorSchema }),
   z.looseObject({ epoch, instance: text.optional(), handOver: handOverSchema.optional() }),

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { openNullSource } from '../../../src/backends/null/null.ts';
 import type { NewEvent } from '../../../src/daemon/events.ts';
 import type { DeviceFailure, OpenExport } from '../../../src/daemon/export.ts';
-import { Exports } from '../../../src/daemon/exports.ts';
+import { Exports, type ExportsOptions } from '../../../src/daemon/exports.ts';
 import type { VerifyHandOver } from '../../../src/daemon/places.ts';
 import { attachmentRecordSchema, exportRecordSchema } from '../../../src/daemon/records.ts';
 import { RecordStore } from '../../../src/daemon/store.ts';
@@ -19,6 +19,7 @@ export const CAPACITY_BYTES = 1024 * 1024;
 /** Disks that a test can take away, lock and grow. */
 export class FakeDisks {
   capacityBytes = CAPACITY_BYTES;
+  blank = true;
   /** Why the next opening fails. */
   failure: NetbusError | undefined;
   /** Somebody else has the lock, until `unlock`. */
@@ -54,6 +55,7 @@ export class FakeDisks {
     return {
       ...source,
       refresh: async () => make().profile,
+      isBlank: async () => this.blank,
       close: async () => {
         this.opened--;
       },
@@ -70,6 +72,7 @@ export class TestHost {
   exports!: Exports;
   membershipOf: (host: string) => string | undefined = () => undefined;
   isMember: (host: string) => boolean = () => true;
+  askOutcome: NonNullable<ExportsOptions['askOutcome']> = () => assert.fail('no other host is asked');
   verifyHandOver: VerifyHandOver = () => assert.fail('nothing was signed');
 
   /** Starts, or starts again, from what is stored. */
@@ -91,6 +94,7 @@ export class TestHost {
       events,
       membershipOf: (name) => this.membershipOf(name),
       isMember: (name) => this.isMember(name),
+      askOutcome: (to, request) => this.askOutcome(to, request),
       verifyHandOver: (signed) => this.verifyHandOver(signed),
     });
     for (const record of stored.records.values()) {
