@@ -57,6 +57,8 @@ export interface DaemonOptions {
   readonly config: Config;
   readonly log: Log;
   readonly clock: Clock;
+  /** Of what a VMM waits for, with its bounds; `clock` by default. */
+  readonly frontendClock?: Clock;
   /** This program's version. */
   readonly release: string;
   /** What tells this boot of the host from others; the kernel's by default. */
@@ -92,7 +94,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
 
 /** Whatever is opened is added to `closers` at once, and closed in the reverse order. */
 async function start(options: DaemonOptions, closers: Closers, events: Events): Promise<Pick<Daemon, 'socket' | 'reload'>> {
-  const { config, log, clock, release } = options;
+  const { config, log, clock, frontendClock = clock, release } = options;
   const { host, runDir, stateDir, busyPollUs, writeLogBytes } = config;
   const startedAt = new Date(clock.wallTime()).toISOString();
   const socket = controlSocketPath(runDir);
@@ -191,7 +193,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     records: virtualDeviceRecords,
     hosts: () => deviceHosts.names,
     deviceHost: (name) => deviceHosts.get(name),
-    createFrontend: (frontend) => createDiskFrontend({ ...frontend, busyPollUs, migratable: true }),
+    createFrontend: (frontend) => createDiskFrontend({ ...frontend, clock: frontendClock, busyPollUs, migratable: true }),
     membership: () => membership.numberOf(host),
     whyFenced: (record) => membership.whyFenced(record),
     writeLog: {

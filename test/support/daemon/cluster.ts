@@ -7,7 +7,7 @@ import { loadConfig } from '../../../src/daemon/config.ts';
 import { type Daemon, startDaemon } from '../../../src/daemon/daemon.ts';
 import { writeAuthority, writeIdentity } from '../../../src/directory/identity-files.ts';
 import { issueAuthority, issueHost } from '../../../src/directory/identity-issue.ts';
-import { systemClock } from '../../../src/lib/clock.ts';
+import { type Clock, systemClock } from '../../../src/lib/clock.ts';
 import type { Log } from '../../../src/lib/log.ts';
 import { freePort } from '../port.ts';
 import { TcpProxy } from '../tcp-proxy.ts';
@@ -36,11 +36,12 @@ export class ClusterHost {
     return join(this.folder, 'netbus.yaml');
   }
 
-  /** `bootId`: another one stands for a reboot of the host. */
-  async start(bootId?: string): Promise<void> {
+  /** `bootId`: another one stands for a reboot of the host. `frontendClock`: see DaemonOptions. */
+  async start(bootId?: string, frontendClock: Clock = systemClock): Promise<void> {
     const log = recordLog(this.lines);
     const boot = bootId === undefined ? {} : { bootId };
-    this.#daemon = await startDaemon({ config: loadConfig(this.config), log, clock: systemClock, release: '0.0.0', ...boot });
+    const fixed = { config: loadConfig(this.config), log, clock: systemClock, frontendClock, release: '0.0.0' };
+    this.#daemon = await startDaemon({ ...fixed, ...boot });
   }
 
   async stop(): Promise<void> {
