@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { CAPACITY_BYTES, TestHost } from '../../test/support/daemon/exports.ts';
 import { NOT_POSSIBLE_HERE } from '../../test/support/skip.ts';
+import { waitFor } from '../../test/support/wait.ts';
 import { NetbusError } from '../device/errors.ts';
 import { DiskStatistics } from '../frontends/vhost-user/disk-statistics.ts';
 import { silentLog } from '../lib/log.ts';
@@ -263,7 +264,7 @@ describe('attachments', () => {
     // The device's host is told without anybody waiting for it.
     const { attachment } = await m1.exports.attach('m2', { export: 'data', vm: 'web', name: 'data' });
     const choice = () => (m1.exports.describeAttachment('m2', attachment) as { writeCache: boolean | null }).writeCache;
-    for (let i = 0; i < 100 && choice() === null; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+    await waitFor('the choice', () => choice() !== null);
     assert.equal(choice(), false);
   });
 
