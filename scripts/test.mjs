@@ -1,7 +1,7 @@
 /**
  * `npm test [-- FILTER …]`: the checks, then all tests. A filter is a part of a file's path (`npm test -- virtqueue`); with
- * filters the checks are left out. Unit tests run two files at a time; then those that start guests run beside those that start programs, one of each
- * at a time until one kind is done, when what is left of the other is shared; then those that want the machine for themselves.
+ * filters the checks are left out. Two run at a time: of the checks and unit tests first; then one that starts guests beside one that starts programs,
+ * until one kind is done, when what is left of the other is shared. Those that want the machine for themselves come last.
  *
  * The last line is "N passed, N failed", of single tests. The exit code is 1 where one failed or none ran, or, with CI=true,
  * where one was skipped that could have run.
@@ -45,12 +45,13 @@ const below = (folders) => folders.flatMap((folder) => files.filter((file) => fi
 const lanes = LANES.map(below);
 const alone = below(ALONE);
 const unit = files.filter((file) => ![...lanes.flat(), ...alone].includes(file));
-const run = (msMax) => async (file) => summary.add(await runTestFile(file, msMax));
+const run = (file, msMax) => async () => summary.add(await runTestFile(file, msMax));
+const check = (each) => async () => summary.add(await runCheck(each));
+const slow = (lane) => lane.map((file) => run(file, SLOW_FILE_MS_MAX));
 
-if (filters.length === 0) await runAll(inTwo(checks), async (check) => summary.add(await runCheck(check)));
-await runAll(inTwo(unit), run(UNIT_FILE_MS_MAX));
-await runAll(lanes, run(SLOW_FILE_MS_MAX));
-await runAll([alone], run(SLOW_FILE_MS_MAX));
+const first = [...(filters.length === 0 ? checks.map(check) : []), ...unit.map((file) => run(file, UNIT_FILE_MS_MAX))];
+await runAll(first, lanes.map(slow));
+await runAll([], [slow(alone)]);
 process.exitCode = summary.finish({ strictAboutSkips: process.env.CI === 'true' });
 
 /** All *.test.ts below a folder, as paths from the repository's root, in a fixed order. */
@@ -68,20 +69,14 @@ function findTests(folder) {
     .sort();
 }
 
-/** Does `work` for all items, one at a time of each lane; a lane that is done helps the next one that is not. */
-async function runAll(lanes, work) {
-  const left = lanes.map((items) => [...items]);
+/** Does all that is there, one at a time for each lane: together what comes first, then each its own, and then what is left of another lane. */
+async function runAll(first, lanes) {
   const worker = async (own) => {
-    const next = () => (own.length > 0 ? own : left.find((items) => items.length > 0))?.shift();
-    for (let item = next(); item !== undefined; item = next()) {
-      await work(item);
+    const next = () => [first, own, ...lanes].find((tasks) => tasks.length > 0)?.shift();
+    for (let task = next(); task !== undefined; task = next()) {
+      await task();
       if (interrupted) await new Promise(() => {}); // The signal's handler ends the process.
     }
   };
-  await Promise.all(left.map(worker));
-}
-
-/** One lane that does all, and one that helps. */
-function inTwo(items) {
-  return [items, []];
+  await Promise.all(lanes.map(worker));
 }

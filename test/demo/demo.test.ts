@@ -155,8 +155,8 @@ describe('the demo', () => {
     await assertNothingLeft(namespaces);
   });
 
-  // A step of the story, at which the demo is interrupted: daemons start, the guest boots, the guest works.
-  for (const step of [2, 3, 4]) {
+  // A step of the story, at which the demo is interrupted: daemons start, the guest boots. While it works: see above.
+  for (const step of [2, 3]) {
     test(`leaves nothing behind when it is interrupted in step ${step}`, async () => {
       const demo = startDemo();
       await demo.waitForLine(new RegExp(`^${step}\\. `), DEMO_MS_MAX);
