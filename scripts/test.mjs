@@ -15,9 +15,9 @@ import { Summary } from './test-summary.mjs';
 
 const FOLDERS = ['src', 'native', 'test', 'bench', 'scripts'];
 /** Files below these start guests or programs: a lane for each line, in this order. Two of one lane run beside each other where the other lane is empty. */
-const LANES = [['test/guest/'], ['test/demo/', 'test/packaging/', 'test/interop/', 'test/simulation/']];
+const LANES = [['test/guest/'], ['test/demo/', 'test/faults/broken', 'test/packaging/', 'test/interop/', 'test/simulation/']];
 /** Files below these fill the machine, and want it for themselves. */
-const ALONE = ['test/faults/'];
+const ALONE = ['test/faults/campaign'];
 /** Files that take longer than the whole is allowed to, and run where they are asked for: `npm test -- systemd`. */
 const ONLY_WHEN_ASKED = ['test/packaging/systemd.test.ts'];
 /** After these times a file's process is killed and counts as failed, in milliseconds. */
