@@ -9,7 +9,9 @@ import { register } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { isMainThread } from 'node:worker_threads';
 
-/** What was compiled, by the hash of its source. */
+/** The types go and all else stays. */
+const OPTIONS = { loader: 'ts', format: 'esm', target: 'esnext', sourcemap: 'inline', sourcesContent: false };
+/** What was compiled, by the hash of its source and of how. */
 const CACHE = new URL('../.cache/typescript/', import.meta.url);
 
 if (isMainThread) {
@@ -26,22 +28,19 @@ export async function load(url, context, next) {
 }
 
 async function compiled(path, text) {
-  const cached = new URL(`${createHash('sha1').update(path).update(text).digest('hex')}.mjs`, CACHE);
+  const cached = new URL(
+    `${createHash('sha1')
+      .update(JSON.stringify([OPTIONS, path, text]))
+      .digest('hex')}.mjs`,
+    CACHE,
+  );
   try {
     return readFileSync(cached, 'utf8');
   } catch (error) {
     if (error.code !== 'ENOENT') throw error;
   }
-  const { transformSync } = await import('esbuild');
-  const options = {
-    loader: 'ts',
-    format: 'esm',
-    target: 'node20',
-    sourcefile: path,
-    sourcemap: 'inline',
-    sourcesContent: false,
-  };
-  const { code } = transformSync(text, options);
+  const { transform } = await import('esbuild');
+  const { code } = await transform(text, { ...OPTIONS, sourcefile: path });
   mkdirSync(CACHE, { recursive: true });
   const temporary = new URL(`${process.pid}-${cached.pathname.split('/').at(-1)}`, CACHE);
   writeFileSync(temporary, code);
