@@ -239,6 +239,18 @@ export interface Native {
   lockFile(fd: number, mode: 'shared' | 'exclusive', start: number, length: number): boolean;
   /** BLKGETSIZE64, BLKSSZGET, BLKPBSZGET, BLKROGET. Throws ENOTTY where `fd` is not a block device. */
   blockDevice(fd: number): BlockDeviceInfo;
+  /**
+   * Writes over a part of a file that is there (open, pwritev2 with RWF_DSYNC, close), as one job on libuv's pool, which keeps the loop alive. The bytes, at
+   * most 4 MiB, are copied first. `callback` gets 0 when all is on stable storage, or a negative errno (-ENOENT: no such file), and then some may be.
+   */
+  writeDurably(
+    path: string,
+    position: number,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    callback: (result: number) => void,
+  ): void;
 
   // --- file I/O in batches -------------------------------------------------------------------------------------------
   /**

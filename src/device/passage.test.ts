@@ -47,6 +47,7 @@ test('cut: what is left goes by a session of its own, once the device is there a
   clock.advance(2_000);
   await turn();
   assert.deepEqual(host.left, [{ queues: [QUEUE] }]);
+  await turn();
   assert.deepEqual(host.last.calls, ['quiesced, device open', 'close']);
   await virtual.close();
 });
@@ -75,6 +76,7 @@ test('a VMM that went while nobody was here: what is known of its queues is hand
   clock.advance(1_000);
   await turn();
   assert.deepEqual(host.left, [{ queues: [QUEUE], unflushed: IDS }]);
+  await turn();
   assert.deepEqual(host.last.calls, ['quiesced, device open', 'close']);
   const guest = use(virtual);
   assert.equal(await ask(guest, DiskKind.flush), DiskStatus.ok);

@@ -246,7 +246,12 @@ export class Use {
   async leave(left: HandOver | 'unchanged', signal: AbortSignal): Promise<void> {
     this.#isLeaving = true;
     this.#tellLeft(left);
-    await within(signal, this.ended);
+    const told = this.#told.signal;
+    const isTold = new Promise<void>((resolve) => {
+      if (told.aborted) resolve();
+      else told.addEventListener('abort', () => resolve(), { once: true });
+    });
+    await within(signal, isTold);
     if (signal.aborted) this.#undelivered(left);
   }
 
@@ -275,6 +280,8 @@ export class Use {
     const left = await this.#left;
     if (left !== undefined) await this.#giveBack(left);
     this.#told.abort();
+    // The VMM waits for what comes of this, and gets its answer first.
+    if (left !== undefined) await new Promise((resolve) => setImmediate(resolve));
     this.#endSession();
   }
 
