@@ -3,7 +3,7 @@ import type { AttachmentEntry } from '../api/types.ts';
 import type { AllocateStaging } from '../bus/staging.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Grant, OpenSession } from '../device/source.ts';
-import { KEPT_BLOCKS_PAGE_MAX, type KeptPage, readKeptPage } from '../filters/write-log/kept-blocks.ts';
+import { KEPT_BLOCKS_PAGE_MAX, type KeptLog, type KeptPage, readKeptPage } from '../filters/write-log/kept-blocks.ts';
 import { LOG_BLOCK_BYTES } from '../filters/write-log/log-file.ts';
 import { WriteLog, type WriteLogOptions } from '../filters/write-log/write-log.ts';
 import type { Clock } from '../lib/clock.ts';
@@ -42,11 +42,14 @@ export class AttachmentLog {
   #process: string | undefined;
   /** No guest has written anything: there is nothing that a new log could miss. A later guest takes what it reads for stable, whoever wrote it. */
   #unused: boolean;
+  /** The guest that an earlier daemon served. */
+  readonly #servedBefore: string | undefined;
 
   constructor(options: AttachmentLogOptions) {
     this.#options = options;
     const { guest, arriving } = options.record.value;
     this.#unused = guest === null && !arriving;
+    this.#servedBefore = guest?.process;
   }
 
   /** Sessions whose devices log. Called when the record says which guest it is. */
@@ -57,8 +60,8 @@ export class AttachmentLog {
       return {
         activate: async () => {
           const grant = await session.activate();
-          await this.#takeOver(log, grant);
-          const admitted = log.admit(grant, this.#options.record.value.guest?.device ?? null);
+          const kept = await this.#kept(log, grant);
+          const admitted = log.admit(grant, this.#options.record.value.guest?.device ?? null, kept);
           if (log.complete) this.#options.onWhole();
           return admitted;
         },
@@ -69,23 +72,30 @@ export class AttachmentLog {
   }
 
   /** For a guest that comes: what it had not flushed where it was, if the device's host forgot that already. */
-  async #takeOver(log: WriteLog, { handOver, device, bootId, instance }: Grant): Promise<void> {
-    if (handOver === undefined || log.complete) return;
+  async #kept(log: WriteLog, { handOver, device, bootId, instance }: Grant): Promise<KeptLog | undefined> {
+    if (handOver === undefined || log.complete) return undefined;
     const kept = handOver.unflushed?.log;
     log.comes(handOver.unflushed, kept !== undefined);
-    if (kept === undefined || !log.lacks({ bootId, instance })) return;
-    const { askKeptPage, record } = this.#options;
+    if (kept === undefined || !log.lacks({ bootId, instance })) return undefined;
+    const { askKeptPage, record, allocate } = this.#options;
     const { attachment, profile } = record.value;
-    const staging = this.#options.allocate(KEPT_BLOCKS_PAGE_MAX * LOG_BLOCK_BYTES);
+    const read = (after: number) => askKeptPage(kept.host, attachment, after);
     try {
-      await log.takeOlder((after) => askKeptPage(kept.host, attachment, after), staging, profile.capacityBytes);
+      let first: KeptPage | undefined = await read(-1);
+      return {
+        read: async (after) => {
+          const page = first ?? (await read(after));
+          first = undefined;
+          return page;
+        },
+        staging: allocate(KEPT_BLOCKS_PAGE_MAX * LOG_BLOCK_BYTES),
+        capacityBytes: profile.capacityBytes,
+      };
     } catch (thrown) {
       // Where that host has it no more, the log has the last word: it does not cover what may be lost.
-      if (NetbusError.from(thrown).code === 'not_found') return;
+      if (NetbusError.from(thrown).code === 'not_found') return undefined;
       await device.close();
       throw thrown;
-    } finally {
-      staging.release();
     }
   }
 
@@ -138,6 +148,7 @@ export class AttachmentLog {
       path,
       boundBytes,
       owner: `${attachment}\n${bootId}\n${process}`,
+      wasServed: process === this.#servedBefore,
       clock,
       onComplete: this.#options.onWhole,
       onSent: (bytes) => {

@@ -119,7 +119,7 @@ export class Migration {
       return this.#goOn('destinations that died after the start');
     }
     this.vm.lastMove = { from: this.from, daemon };
-    const isKept = this.from !== this.vm.deviceHost && this.from.hasLogMemory && this.from.isOn && this.#hasRoom;
+    const isKept = this.from !== this.vm.deviceHost && this.from.hasLogMemory && this.from.isOn;
     this.vm.checker.guestMoved({ isKept, hasLog: this.to === this.vm.deviceHost || this.to.hasLogMemory });
     this.vm.runIn(destination, unseen);
     this.#count('moves');
@@ -193,11 +193,6 @@ export class Migration {
   /** It is off, or was started anew. */
   get #isSourceGone(): boolean {
     return this.#source.isOver;
-  }
-
-  /** What the source's log may have fits into the destination's. */
-  get #hasRoom(): boolean {
-    return this.to === this.vm.deviceHost ? false : this.to.hasLogMemory && this.to.logBytes >= this.vm.diskBytes;
   }
 
   #step(step: Step, typicalMs: number): Promise<void> {
