@@ -3,13 +3,13 @@ import type { AttachmentEntry } from '../api/types.ts';
 import type { AllocateStaging } from '../bus/staging.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Grant, OpenSession } from '../device/source.ts';
-import { KEPT_BLOCKS_PAGE_MAX, type KeptLog, type KeptPage, readKeptPage } from '../filters/write-log/kept-blocks.ts';
-import { LOG_BLOCK_BYTES } from '../filters/write-log/log-file.ts';
+import { type KeptLog, type KeptPage, readKeptPage } from '../filters/write-log/kept-blocks.ts';
 import { WriteLog, type WriteLogOptions } from '../filters/write-log/write-log.ts';
 import type { Clock } from '../lib/clock.ts';
 import { formatBytes } from '../lib/format.ts';
 import type { Log } from '../lib/log.ts';
 import type { AttachmentEvents } from './attachment-events.ts';
+import { type AskKeptPage, openKeptLog } from './kept-log.ts';
 import type { StoredRecord } from './record.ts';
 import type { VirtualDeviceRecord } from './records.ts';
 
@@ -19,7 +19,7 @@ export interface WriteLogChoice {
   /** Of this host: a log ends with it, also where the run folder does not. */
   readonly bootId: string;
   /** Asks the host that a guest comes from. */
-  readonly askKeptPage: (host: string, attachment: string, after: number) => Promise<KeptPage>;
+  readonly askKeptPage: AskKeptPage;
   readonly allocate: AllocateStaging;
   /** Opens a log, or makes one; as the class does it where it is left out. */
   readonly createLog?: (options: WriteLogOptions, isFirst: boolean) => WriteLog;
@@ -77,23 +77,9 @@ export class AttachmentLog {
     const kept = handOver.unflushed?.log;
     log.comes(handOver.unflushed, kept !== undefined);
     if (kept === undefined || !log.lacks({ bootId, instance })) return undefined;
-    const { askKeptPage, record, allocate } = this.#options;
-    const { attachment, profile } = record.value;
-    const read = (after: number) => askKeptPage(kept.host, attachment, after);
     try {
-      let first: KeptPage | undefined = await read(-1);
-      return {
-        read: async (after) => {
-          const page = first ?? (await read(after));
-          first = undefined;
-          return page;
-        },
-        staging: allocate(KEPT_BLOCKS_PAGE_MAX * LOG_BLOCK_BYTES),
-        capacityBytes: profile.capacityBytes,
-      };
+      return await openKeptLog(this.#options, kept.host);
     } catch (thrown) {
-      // Where that host has it no more, the log has the last word: it does not cover what may be lost.
-      if (NetbusError.from(thrown).code === 'not_found') return undefined;
       await device.close();
       throw thrown;
     }

@@ -25,6 +25,7 @@ import type { DeviceHost } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
 import { GuestGuard } from './guest-guard.ts';
 import { GuestPlace } from './guest-place.ts';
+import { LocalWrites } from './local-writes.ts';
 import { bindFields } from './log.ts';
 import { checkDeviceSocketPath, deviceSocketPath, inflightPath, writeLogPath } from './paths.ts';
 import type { StoredRecord } from './record.ts';
@@ -93,7 +94,9 @@ export class Attachment {
   readonly #options: AttachmentOptions;
   readonly #device: VirtualDevice;
   readonly #guard: GuestGuard;
+  /** One of the two, unless the device is read-only. */
   readonly #writeLog: AttachmentLog | undefined;
+  readonly #local: LocalWrites | undefined;
   readonly #writeCache: WriteCacheChoice;
   readonly #files: DeviceFiles;
   readonly #passage: GuestPlace;
@@ -131,12 +134,12 @@ export class Attachment {
       onNotTold: (reason) =>
         log.warn({ ...this.#fields(), reason }, "the driver's write-cache choice did not reach the device's host yet"),
     });
-    // This host's own devices forget nothing that their guests outlive.
     if (options.writeLog !== undefined && host !== options.host && !profile.readOnly) {
       const path = writeLogPath(options.runDir, vm, name);
       const onWhole = () => this.#passage.madeGood();
       this.#writeLog = new AttachmentLog({ ...options.writeLog, record, path, clock, log, events: this.events, onWhole });
     }
+    if (host === options.host && !profile.readOnly) this.#local = new LocalWrites({ record, logs: options.writeLog, clock });
     const ownLog = bindFields(log, { attachment: `${vm}/${name}` });
     this.#brought = new BroughtHandOver({ record, deviceHost, log: ownLog });
     const { handOverPeers: peers } = options;
@@ -149,7 +152,7 @@ export class Attachment {
       host: options.host,
       record,
       deviceHost,
-      open: this.#guard.guard(this.#writeLog?.wrap(presenting) ?? presenting),
+      open: this.#guard.guard((this.#writeLog ?? this.#local)?.wrap(presenting) ?? presenting),
       epoch: () => (this.#state.name === 'active' ? this.#state.epoch : undefined),
       // What a flush of the write log makes good; other disks have nothing, or nobody who could.
       waitsForFlush: this.#writeLog !== undefined,
@@ -173,6 +176,7 @@ export class Attachment {
         if (enabled !== this.record.writeCache) this.#keep(record.change((value) => ({ ...value, writeCache: enabled })));
       },
       onArrived: () => this.#passage.arrived(),
+      onMayLeave: (expected) => this.#local?.mayLeave(expected),
       onLeft: () => this.#keep(this.#passage.left()),
       onUndelivered: (undelivered, over) => this.#successors?.send(undelivered, over),
       clock,
@@ -396,7 +400,7 @@ export class Attachment {
   #unflushed(byReplay: boolean): HandOver['unflushed'] {
     const device = this.#guard.device;
     if (device === null || this.record.profile.readOnly) return undefined;
-    if (this.#writeLog === undefined) return byReplay ? device : undefined;
+    if (this.#writeLog === undefined) return byReplay && !this.#local?.areFlushed ? device : undefined;
     const { isWhole, bytes } = this.#writeLog.content;
     if (!isWhole) return device;
     return bytes === 0 ? undefined : { ...device, log: { host: this.#options.host, bytes } };

@@ -95,6 +95,8 @@ export const virtualDeviceRecordSchema = z.strictObject({
   from: nameSchema.optional(),
   /** What that host could not tell the device's host itself; while it is expected. */
   signed: signedHandOverSchema.optional(),
+  /** What the guest had not flushed elsewhere on the device with these ids was written and flushed here; as long as the guest is not here for good. */
+  madeGood: z.strictObject({ bootId: z.string().max(64), instance: z.string().max(64) }).optional(),
   /** Why it is nobody's any more: the guest gets errors until it is detached. Left out while that is not so. */
   fenced: z.string().max(2000).optional(),
   /** How long requests wait for a device that is away before they fail, in milliseconds; left out = for ever. */

@@ -50,6 +50,8 @@ export interface VirtualDeviceOptions {
   readonly onWriteCache?: (enabled: boolean) => void;
   /** All that was unfinished of it is noted here. */
   readonly onArrived?: () => void;
+  /** See Passage. */
+  readonly onMayLeave?: (expected: boolean) => void;
   /** It has left again, and had taken something. */
   readonly onLeft?: () => void;
   /**
@@ -76,6 +78,7 @@ export class VirtualDevice implements Source {
   readonly passage: Passage = {
     arrival: () => this.#arrival?.queues,
     arrived: () => this.#options.onArrived?.(),
+    mayLeave: (expected) => this.#options.onMayLeave?.(expected),
     leave: (queues, signal) => this.#leave(queues, signal),
   };
 

@@ -112,6 +112,7 @@ export class SimFrontend implements Frontend {
       if (this.#isClosed || !vmm.isConnectedTo(this)) return;
       this.#vmm = vmm;
       this.#options.onConnection(true);
+      this.#options.source.passage?.mayLeave(vmm.copiesMemory);
       this.#start();
     });
   }
@@ -120,6 +121,7 @@ export class SimFrontend implements Frontend {
     this.#inTurn(async () => {
       await this.#stop();
       if (this.#vmm === undefined) return;
+      this.#options.source.passage?.mayLeave(false);
       this.#vmm = undefined;
       if (!this.#isClosed) this.#options.onConnection(false);
     });
@@ -127,6 +129,11 @@ export class SimFrontend implements Frontend {
 
   startRings(): void {
     this.#inTurn(async () => this.#start());
+  }
+
+  /** The VMM notes what is written to guest memory. */
+  mayLeave(expected: boolean): void {
+    this.#process.tell(() => this.#options.source.passage?.mayLeave(expected));
   }
 
   /** `stopped` hears the next entry to take: what GET_VRING_BASE answers. */

@@ -58,6 +58,8 @@ export interface KeptLog {
   /** For the data of a page. Whoever is given the log releases it. */
   readonly staging: Region & { release(): void };
   readonly capacityBytes: number;
+  /** It was sent and flushed; the guest's requests go when this has resolved. */
+  madeGood?(): Promise<void>;
 }
 
 /** Of a checked page what `own` does not have newer. Its data is copied to `staging`. */

@@ -292,3 +292,18 @@ test('a cut is the end of the drain', () =>
     assert.equal(outcome, 'cut');
     assert.ok(drainMs >= 8_000 && drainMs + stallMs <= 10_000, `${drainMs} and ${stallMs} ms`);
   }));
+
+test('a VMM that begins to copy the guest’s memory announces that it may leave, until it says otherwise or goes', () =>
+  withTwoHosts(async ({ m1, connect }) => {
+    const vm = await connect();
+    const features = (extra: bigint) =>
+      vm.control.tell({ name: 'setFeatures', features: vm.negotiated.features | extra }, [], true);
+    const logAll = 1n << 26n;
+    await features(logAll);
+    await features(logAll);
+    await features(0n);
+    await features(logAll);
+    vm.close();
+    await waitFor('the end', () => m1.passage.mayLeaveTold.length === 4);
+    assert.deepEqual(m1.passage.mayLeaveTold, [true, false, true, false]);
+  }));

@@ -23,6 +23,7 @@ export class TestPassage implements Passage {
   storing: Promise<void> = Promise.resolve();
   /** How often all that was left was noted. */
   arrivedCount = 0;
+  readonly mayLeaveTold: boolean[] = [];
   readonly #disk: MemoryDisk;
   #tell: (queues: readonly QueueHandOver[] | null) => void = () => {};
 
@@ -47,6 +48,10 @@ export class TestPassage implements Passage {
 
   arrived(): void {
     this.arrivedCount++;
+  }
+
+  mayLeave(expected: boolean): void {
+    this.mayLeaveTold.push(expected);
   }
 
   async leave(queues: readonly QueueHandOver[], signal: AbortSignal): Promise<void> {
