@@ -11,6 +11,7 @@ import { DiskKind, DiskStatus } from '../../src/device/disk.ts';
 import { NetbusError } from '../../src/device/errors.ts';
 import type { QueueHandOver } from '../../src/device/hand-over.ts';
 import { FreeRows, MessageTable } from '../../src/device/message-table.ts';
+import type { Passage } from '../../src/device/source.ts';
 import { DiskStatistics } from '../../src/frontends/vhost-user/disk-statistics.ts';
 import { RingTimes } from '../../src/frontends/vhost-user/ring-times.ts';
 import { abortAfter } from '../../src/lib/clock.ts';
@@ -188,25 +189,29 @@ export class SimFrontend implements Frontend {
       lost: () => this.#violated('no surprise', 'a virtual device was lost'),
     });
     if (arrival === undefined) this.#begin(use);
-    else {
-      void arrival.then((queues) => {
-        if (this.#use !== use || use.isStopping || !this.#process.alive) return;
-        const left = queues?.[0] ?? null;
-        use.handOver = left === null ? null : (this.#broken.handOver?.(left) ?? left);
-        use.isExpected = false;
-        this.#begin(use);
-      });
-    }
+    else this.#receive(use, arrival);
+  }
+
+  #receive(use: Use, arrival: ReturnType<Passage['arrival']>): void {
+    void arrival?.then((queues) => {
+      if (this.#use !== use || use.isStopping || !this.#process.alive) return;
+      const left = queues?.[0] ?? null;
+      use.handOver = left === null ? null : (this.#broken.handOver?.(left) ?? left);
+      use.isExpected = false;
+      this.#begin(use);
+    });
   }
 
   /** It is known what is left, and the ring fits it, or is held. */
   #begin(use: Use): void {
     const { world } = this.#process;
     try {
+      this.#whyHeld = undefined;
       use.queue = new SimQueue(use.vmm, use.handOver);
     } catch (thrown) {
       this.#whyHeld = NetbusError.from(thrown).message;
       world.trace(`${this.#process.name} holds a ring: ${this.#whyHeld}`);
+      this.#receive(use, this.#options.source.passage?.arrivalAgain());
       return;
     }
     if (use.handOver !== undefined) {

@@ -123,6 +123,10 @@ export class DiskModel implements DeviceModel {
     return this.#use.handOverOf(ring);
   }
 
+  ringHeld(): void {
+    this.#use.ringHeld();
+  }
+
   ringStarted(ring: Ring): void {
     this.#use.ringStarted(ring);
   }

@@ -307,3 +307,19 @@ test('a VMM that begins to copy the guest’s memory announces that it may leave
     await waitFor('the end', () => m1.passage.mayLeaveTold.length === 4);
     assert.deepEqual(m1.passage.mayLeaveTold, [true, false, true, false]);
   }));
+
+test('a ring that is held begins when its last host is heard after all', () =>
+  withTwoHosts(async ({ m1, m2, connect }) => {
+    const vm = await connect({ queues: 2 });
+    await vm.write(0, pattern(512, 0));
+    await stop(vm);
+    m2.passage.expect();
+    await vm.moveTo(m2.path);
+    m2.passage.arrive(null);
+    await waitFor('one to be held', () => states(m2)?.join() === 'broken,running');
+    assert.equal(m2.passage.arrivedCount, 0, 'nothing is settled before that');
+    m2.passage.arrive(m1.passage.last);
+    await waitFor('both to run', () => states(m2)?.join() === 'running,running');
+    assert.deepEqual(await vm.read(0, 512), pattern(512, 0));
+    assert.equal(m2.passage.arrivedCount, 1);
+  }));

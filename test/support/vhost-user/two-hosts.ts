@@ -35,7 +35,13 @@ export class TestPassage implements Passage {
     return this.expected;
   }
 
-  /** From here on the guest is expected; `arrive` ends that. */
+  arrivalAgain(): Promise<readonly QueueHandOver[] | null> {
+    return new Promise((resolve) => {
+      this.#tell = resolve;
+    });
+  }
+
+  /** From here on the guest is expected; `arrive` ends that, also where it is asked again. */
   expect(): void {
     this.expected = new Promise((resolve) => {
       this.#tell = resolve;
