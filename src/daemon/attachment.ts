@@ -5,7 +5,7 @@
 import { rmSync } from 'node:fs';
 import type { AttachmentEntry, GrowResult } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
-import type { HandOver } from '../device/hand-over.ts';
+import type { HandOver, QueueHandOver } from '../device/hand-over.ts';
 import type { Source } from '../device/source.ts';
 import { VirtualDevice, type VirtualDeviceState } from '../device/virtual-device.ts';
 import type { SignedHandOver } from '../directory/signed-hand-over.ts';
@@ -219,7 +219,9 @@ export class Attachment {
     }
     this.#passage.opened();
     const { guest, arriving } = this.record;
-    if (guest?.left === 'unknown' && !arriving && this.#guard.isGone) await this.#leaveBehind();
+    if (guest?.left !== 'unknown' || !this.#guard.isGone) return;
+    if (arriving) this.#keep(this.#leaveBehindArrived());
+    else await this.#leaveBehind(this.#readQueues() ?? []);
   }
 
   /** Whether `host` expects the guest, says that host. */
@@ -406,10 +408,21 @@ export class Attachment {
     return bytes === 0 ? undefined : { ...device, log: { host: this.#options.host, bytes } };
   }
 
-  /** A daemon before this one was killed, and then the VMM went: nobody has said yet that the device is free. */
-  async #leaveBehind(): Promise<void> {
+  #readQueues(): QueueHandOver[] | undefined {
     const { vm, name, profile } = this.record;
-    const queues = readInflightHandOver(inflightPath(this.#options.runDir, vm, name), profile.queues) ?? [];
+    return readInflightHandOver(inflightPath(this.#options.runDir, vm, name), profile.queues);
+  }
+
+  /** As below, of a guest that is still expected by the record: where its queues have begun here, it had come. */
+  async #leaveBehindArrived(): Promise<void> {
+    const queues = this.#readQueues();
+    if (queues === undefined) return;
+    const { host } = await this.#options.deviceHost.whereabouts(this.record.attachment);
+    if (host === this.#options.host && !this.connected && !this.#closing.signal.aborted) await this.#leaveBehind(queues);
+  }
+
+  /** A daemon before this one was killed, and then the VMM went: nobody has said yet that the device is free. */
+  async #leaveBehind(queues: readonly QueueHandOver[]): Promise<void> {
     this.#log.info(
       { ...this.#fields(), queues: queues.length },
       'the VMM went while no daemon was here: its device is given back',

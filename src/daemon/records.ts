@@ -84,6 +84,8 @@ export const virtualDeviceRecordSchema = z.strictObject({
       left: z.enum(leftStates),
       /** What its writes went to. */
       device: z.strictObject({ bootId: z.string().max(64), instance: z.string().max(64) }).nullable(),
+      /** The VM was started anew here and did not have its device yet: what an earlier guest left is none of its business. */
+      isNew: z.literal(true).optional(),
     })
     .nullable(),
   writeCache: z.boolean().nullable(),

@@ -57,8 +57,8 @@ export function quiesced<State extends Succession>(state: State, host: string, l
   if (state.host !== host) {
     // It could not say so before the guest was let go on elsewhere, because it never had the lease of it. What is told again changes nothing.
     if (previous?.host === host) {
-      const isKnown = left === 'unchanged' || isDeepStrictEqual(stored(left), state.handOver);
-      return isKnown ? state : change(state, { handOver: stored(left) });
+      const told = left === 'unchanged' ? undefined : stored(left);
+      return told === undefined || isDeepStrictEqual(told, state.handOver) ? state : change(state, { handOver: told });
     }
     if (standby?.host === host && left === 'unchanged') return state;
     throw standby?.host === host
