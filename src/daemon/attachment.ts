@@ -235,6 +235,19 @@ export class Attachment {
     await this.#options.record.change((value) => (value.from === host ? value : { ...value, from: host }));
   }
 
+  /** The guest has come, and its VMM runs, although it is not connected at this moment: this daemon was started again. */
+  async mayComeBack(): Promise<boolean> {
+    const { guest, attachment } = this.record;
+    if (guest?.left !== 'unknown' || this.#guard.isGone) return false;
+    try {
+      return (await this.#options.deviceHost.whereabouts(attachment)).host === this.#options.host;
+    } catch (thrown) {
+      // Where the device's host does not say, the guest may be here.
+      const { code } = NetbusError.from(thrown);
+      return code === 'unreachable' || code === 'timeout';
+    }
+  }
+
   /** What the guest left at `host`, which could not tell the device's host. Rejects with `denied` unless it is expected from there. */
   brought(host: string, signed: SignedHandOver | null): Promise<void> {
     return this.#brought.keep(host, signed);

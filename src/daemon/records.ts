@@ -95,6 +95,8 @@ export const virtualDeviceRecordSchema = z.strictObject({
   arriving: z.literal(true).optional(),
   /** Where it comes from; while it is expected. */
   from: nameSchema.optional(),
+  /** The host that had it made ready here, and may have it taken back; left out where people here did. */
+  preparedBy: nameSchema.optional(),
   /** What that host could not tell the device's host itself; while it is expected. */
   signed: signedHandOverSchema.optional(),
   /** What the guest had not flushed elsewhere on the device with these ids was written and flushed here; as long as the guest is not here for good. */
