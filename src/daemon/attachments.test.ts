@@ -73,7 +73,9 @@ describe('attachments', () => {
         if (name === 'openSession') return method.bind(target);
         return (...values: unknown[]) => {
           const { check } = Object(values[0]) as { check?: boolean };
-          asked.push(`${String(name)}${check ? ', to look' : ''}, ${existsSync(recordPath()) ? 'with' : 'without'} a record here`);
+          asked.push(
+            `${String(name)}${check ? ', to look' : ''}, ${existsSync(recordPath()) ? 'with' : 'without'} a record here`,
+          );
           return away === undefined ? method.apply(target, values) : Promise.reject(away);
         };
       },
