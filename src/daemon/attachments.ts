@@ -193,7 +193,8 @@ export class Attachments {
       if (!attachment?.record.arriving) return;
       const { host, attachment: id } = attachment.record;
       this.#tellExpected(attachment, false);
-      // Before its record goes: whoever is killed in between can be asked once more.
+      // In this order: what it still gives back makes this host the one where the VM is expected; and a daemon that is killed can be asked once more.
+      await attachment.close();
       await this.#options
         .deviceHost(host)
         .unprepare(id)
@@ -201,7 +202,8 @@ export class Attachments {
           const reason = NetbusError.from(thrown).message;
           this.#options.log.warn({ attachment: key, reason }, "the device's host was not told that the VM does not come");
         });
-      await this.#remove(key, attachment);
+      await attachment.forget();
+      this.#attachments.delete(key);
       attachment.events.removed([]);
     });
   }
@@ -268,7 +270,9 @@ export class Attachments {
       await made.open();
       return made;
     } catch (thrown) {
-      await Promise.allSettled([made.close(), deviceHost.unprepare(attachment)]);
+      // What does not come about is told by the first reason.
+      await made.close().catch(() => undefined);
+      await deviceHost.unprepare(attachment).catch(() => undefined);
       await made.forget().catch(() => undefined);
       throw thrown;
     }
