@@ -5,7 +5,7 @@
 import { rmSync } from 'node:fs';
 import type { AttachmentEntry, GrowResult } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
-import type { HandOver } from '../device/hand-over.ts';
+import type { HandOver, QueueHandOver } from '../device/hand-over.ts';
 import type { Source } from '../device/source.ts';
 import { VirtualDevice, type VirtualDeviceState } from '../device/virtual-device.ts';
 import type { SignedHandOver } from '../directory/signed-hand-over.ts';
@@ -25,6 +25,7 @@ import type { DeviceHost } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
 import { GuestGuard } from './guest-guard.ts';
 import { GuestPlace } from './guest-place.ts';
+import { LocalWrites } from './local-writes.ts';
 import { bindFields } from './log.ts';
 import { checkDeviceSocketPath, deviceSocketPath, inflightPath, writeLogPath } from './paths.ts';
 import type { StoredRecord } from './record.ts';
@@ -93,7 +94,9 @@ export class Attachment {
   readonly #options: AttachmentOptions;
   readonly #device: VirtualDevice;
   readonly #guard: GuestGuard;
+  /** One of the two, unless the device is read-only. */
   readonly #writeLog: AttachmentLog | undefined;
+  readonly #local: LocalWrites | undefined;
   readonly #writeCache: WriteCacheChoice;
   readonly #files: DeviceFiles;
   readonly #passage: GuestPlace;
@@ -131,12 +134,12 @@ export class Attachment {
       onNotTold: (reason) =>
         log.warn({ ...this.#fields(), reason }, "the driver's write-cache choice did not reach the device's host yet"),
     });
-    // This host's own devices forget nothing that their guests outlive.
     if (options.writeLog !== undefined && host !== options.host && !profile.readOnly) {
       const path = writeLogPath(options.runDir, vm, name);
       const onWhole = () => this.#passage.madeGood();
       this.#writeLog = new AttachmentLog({ ...options.writeLog, record, path, clock, log, events: this.events, onWhole });
     }
+    if (host === options.host && !profile.readOnly) this.#local = new LocalWrites({ record, logs: options.writeLog, clock });
     const ownLog = bindFields(log, { attachment: `${vm}/${name}` });
     this.#brought = new BroughtHandOver({ record, deviceHost, log: ownLog });
     const { handOverPeers: peers } = options;
@@ -149,7 +152,7 @@ export class Attachment {
       host: options.host,
       record,
       deviceHost,
-      open: this.#guard.guard(this.#writeLog?.wrap(presenting) ?? presenting),
+      open: this.#guard.guard((this.#writeLog ?? this.#local)?.wrap(presenting) ?? presenting),
       epoch: () => (this.#state.name === 'active' ? this.#state.epoch : undefined),
       // What a flush of the write log makes good; other disks have nothing, or nobody who could.
       waitsForFlush: this.#writeLog !== undefined,
@@ -173,6 +176,7 @@ export class Attachment {
         if (enabled !== this.record.writeCache) this.#keep(record.change((value) => ({ ...value, writeCache: enabled })));
       },
       onArrived: () => this.#passage.arrived(),
+      onMayLeave: (expected) => this.#local?.mayLeave(expected),
       onLeft: () => this.#keep(this.#passage.left()),
       onUndelivered: (undelivered, over) => this.#successors?.send(undelivered, over),
       clock,
@@ -215,7 +219,9 @@ export class Attachment {
     }
     this.#passage.opened();
     const { guest, arriving } = this.record;
-    if (guest?.left === 'unknown' && !arriving && this.#guard.isGone) await this.#leaveBehind();
+    if (guest?.left !== 'unknown' || !this.#guard.isGone) return;
+    if (arriving) this.#keep(this.#leaveBehindArrived());
+    else await this.#leaveBehind(this.#readQueues() ?? []);
   }
 
   /** Whether `host` expects the guest, says that host. */
@@ -227,6 +233,19 @@ export class Attachment {
   /** The guest comes from `host`. */
   async comesFrom(host: string): Promise<void> {
     await this.#options.record.change((value) => (value.from === host ? value : { ...value, from: host }));
+  }
+
+  /** The guest has come, and its VMM runs, although it is not connected at this moment: this daemon was started again. */
+  async mayComeBack(): Promise<boolean> {
+    const { guest, attachment } = this.record;
+    if (guest?.left !== 'unknown' || this.#guard.isGone) return false;
+    try {
+      return (await this.#options.deviceHost.whereabouts(attachment)).host === this.#options.host;
+    } catch (thrown) {
+      // Where the device's host does not say, the guest may be here.
+      const { code } = NetbusError.from(thrown);
+      return code === 'unreachable' || code === 'timeout';
+    }
   }
 
   /** What the guest left at `host`, which could not tell the device's host. Rejects with `denied` unless it is expected from there. */
@@ -396,16 +415,27 @@ export class Attachment {
   #unflushed(byReplay: boolean): HandOver['unflushed'] {
     const device = this.#guard.device;
     if (device === null || this.record.profile.readOnly) return undefined;
-    if (this.#writeLog === undefined) return byReplay ? device : undefined;
+    if (this.#writeLog === undefined) return byReplay && !this.#local?.areFlushed ? device : undefined;
     const { isWhole, bytes } = this.#writeLog.content;
     if (!isWhole) return device;
     return bytes === 0 ? undefined : { ...device, log: { host: this.#options.host, bytes } };
   }
 
-  /** A daemon before this one was killed, and then the VMM went: nobody has said yet that the device is free. */
-  async #leaveBehind(): Promise<void> {
+  #readQueues(): QueueHandOver[] | undefined {
     const { vm, name, profile } = this.record;
-    const queues = readInflightHandOver(inflightPath(this.#options.runDir, vm, name), profile.queues) ?? [];
+    return readInflightHandOver(inflightPath(this.#options.runDir, vm, name), profile.queues);
+  }
+
+  /** As below, of a guest that is still expected by the record: where its queues have begun here, it had come. */
+  async #leaveBehindArrived(): Promise<void> {
+    const queues = this.#readQueues();
+    if (queues === undefined) return;
+    const { host } = await this.#options.deviceHost.whereabouts(this.record.attachment);
+    if (host === this.#options.host && !this.connected && !this.#closing.signal.aborted) await this.#leaveBehind(queues);
+  }
+
+  /** A daemon before this one was killed, and then the VMM went: nobody has said yet that the device is free. */
+  async #leaveBehind(queues: readonly QueueHandOver[]): Promise<void> {
     this.#log.info(
       { ...this.#fields(), queues: queues.length },
       'the VMM went while no daemon was here: its device is given back',

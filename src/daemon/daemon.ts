@@ -168,6 +168,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
         ...createMigrationHandlers({
           entries: () => attachments.entries(),
           prepare: (...given) => preparation.prepare(...given),
+          preparedBy: (vm) => preparation.preparedBy(vm),
           unprepare: (vm) => preparation.unprepare(vm),
         }),
         'host.describe': describeHost(release, clock),

@@ -234,6 +234,11 @@ export class Use {
     if (this.#connection === connection && !this.#answersErrors) this.slot.deviceLost(cause);
   }
 
+  /** A new grant comes with what the device's host knows now. */
+  askAgain(): void {
+    this.slot.deviceLost(new NetbusError('ended', 'the device host is asked again what the last host of the guest left'));
+  }
+
   /** From here on the owner waits for what is left, until it is closed. A cut is the end of the session that has the device. */
   #quiesced(outcome: 'clean' | 'cut'): Promise<void> {
     this.#stopped = true;

@@ -159,6 +159,7 @@ export class SimDaemon {
         ...createMigrationHandlers({
           entries: () => this.attachments.entries(),
           prepare: (...given) => this.preparation.prepare(...given),
+          preparedBy: (vm) => this.preparation.preparedBy(vm),
           unprepare: (vm) => this.preparation.unprepare(vm),
         }),
       },

@@ -102,6 +102,11 @@ export class DeviceUse {
     return this.#passage.needsKick(ring);
   }
 
+  /** See DeviceModel. */
+  ringHeld(): void {
+    this.#passage.ringHeld();
+  }
+
   ringStarted(ring: Ring): void {
     this.#options.left.start(ring.index, ring.queue!);
     ring.queue!.begin();
