@@ -72,6 +72,13 @@ const entryOn = ({ host }: PoweredHost, wanted: (entry: AttachmentEntry) => bool
   cluster.waitForAttachment(host.name, ATTACHMENT, wanted, WAIT_MS_MAX);
 const isActive = ({ state }: AttachmentEntry) => state === 'active';
 
+/** As the disk's host says. */
+const granted = ({ host }: PoweredHost) =>
+  waitFor(`the grant of ${host.name}`, async () => {
+    const { attachments } = await cluster.client('m1').busAttachments();
+    return attachments.some((entry) => entry.host === host.name && entry.state === 'active');
+  });
+
 async function works(): Promise<void> {
   const until = recorder.acknowledged + ANSWERS;
   await waitFor('the guest to write', () => recorder.acknowledged >= until);
@@ -131,6 +138,20 @@ async function assertNothingLost(on: PoweredHost): Promise<void> {
   await writeOn();
 }
 
+test('the daemon of the destination is killed right after it was granted the disk: the guest goes on there when that is back', async () => {
+  await writeOnce();
+  await vm.stop();
+  const there = await vm.copyTo(m3.host);
+  await there.qmp.execute('cont');
+  await granted(m3);
+  const daemon = cluster.daemon('m3');
+  daemon.signal('SIGKILL');
+  await daemon.exited;
+  await cluster.startDaemon(m3.host);
+  await vm.becomes(there, m3.host);
+  await assertNothingLost(m3);
+});
+
 describe("the disk's host loses its power", () => {
   test('just before the hand-over', async (t) => {
     await writeOnce();
@@ -138,53 +159,53 @@ describe("the disk's host loses its power", () => {
     await works();
     // Whatever is under way waits until it is back.
     await Promise.all([losePower(t), vm.stop()]);
-    const there = await vm.copyTo(m3.host);
+    const there = await vm.copyTo(m2.host);
     await there.qmp.execute('cont');
-    await vm.becomes(there, m3.host);
-    await assertNothingLost(m3);
+    await vm.becomes(there, m2.host);
+    await assertNothingLost(m2);
   });
 
   test('between the stop here and the start there', async (t) => {
     await writeOnce();
     await vm.stop();
-    const there = await vm.copyTo(m2.host);
+    const there = await vm.copyTo(m3.host);
     await losePower(t);
     await there.qmp.execute('cont');
-    await vm.becomes(there, m2.host);
-    await assertNothingLost(m2);
+    await vm.becomes(there, m3.host);
+    await assertNothingLost(m3);
   });
 
   test('just after the start there, and once more when the guest has written there', async (t) => {
     await writeOnce();
     await vm.stop();
-    const there = await vm.copyTo(m3.host);
+    const there = await vm.copyTo(m2.host);
     await there.qmp.execute('cont');
-    await entryOn(m3, isActive);
+    await entryOn(m2, isActive);
     await losePower(t);
-    await vm.becomes(there, m3.host);
+    await vm.becomes(there, m2.host);
     await writeOn();
     await works();
     await writeOnce();
     await losePower(t);
-    await assertNothingLost(m3);
+    await assertNothingLost(m2);
   });
 });
 
 describe("the network between a guest's host and the disk's host fails", () => {
   test('as the guest leaves: what it left goes straight to the host that it goes to, and late requests write nothing', async () => {
-    const path = pathBetween('m1', 'm3');
+    const path = pathBetween('m1', 'm2');
     await wire.set(path, { ...CLEAR_WIRE, stalled: true });
-    await entryOn(m3, ({ inFlight }) => inFlight > 0);
-    const expected = vm.expect(m2.host);
+    await entryOn(m2, ({ inFlight }) => inFlight > 0);
+    const expected = vm.expect(m3.host);
     await vm.stop();
-    const there = await vm.copyTo(m2.host, await expected);
+    const there = await vm.copyTo(m3.host, await expected);
     await there.qmp.execute('cont');
-    await entryOn(m2, isActive);
-    const { events } = await cluster.client('m3').events();
+    await entryOn(m3, isActive);
+    const { events } = await cluster.client('m2').events();
     assert.equal(events.filter(({ type }) => type === 'attachment.hand-over-sent').length, 1);
     await wire.set(path, CLEAR_WIRE);
-    await vm.becomes(there, m2.host);
-    await assertNothingLost(m2);
+    await vm.becomes(there, m3.host);
+    await assertNothingLost(m3);
   });
 });
 
@@ -204,27 +225,27 @@ describe("a guest's host is dead", () => {
   const sumOfImage = async () => (await runOk(['sha256sum', image])).split(' ')[0];
 
   test('only as it seems: fenced, taken over, and back from the dead it writes nothing', async () => {
-    const path = pathBetween('m1', 'm2');
+    const path = pathBetween('m1', 'm3');
     await wire.set(path, { ...CLEAR_WIRE, stalled: true });
-    await entryOn(m2, ({ inFlight }) => inFlight > 0);
-    await cluster.ask('m3', 'fence', 'm2', '--yes');
-    const anew = await startAnew(m3);
+    await entryOn(m3, ({ inFlight }) => inFlight > 0);
+    await cluster.ask('m2', 'fence', 'm3', '--yes');
+    const anew = await startAnew(m2);
     const before = recorder.errors;
     await wire.set(path, CLEAR_WIRE);
     await waitFor('its guest to have errors', () => recorder.errors > before);
-    await entryOn(m2, ({ state }) => state === 'failed');
+    await entryOn(m3, ({ state }) => state === 'failed');
     assert.equal(await sumOfImage(), anew.sum);
     await vm.guest.kill();
-    await entryOn(m2, ({ connected }) => !connected);
-    await cluster.ask('m2', 'detach', ATTACHMENT);
+    await entryOn(m3, ({ connected }) => !connected);
+    await cluster.ask('m3', 'detach', ATTACHMENT);
 
     // And now the other one really is.
     await anew.guest.kill();
-    await m3.losePower({ silently: true });
-    await cluster.ask('m2', 'fence', 'm3', '--yes');
-    const again = await startAnew(m2, anew.sum);
-    await m3.boot();
-    await entryOn(m3, ({ state }) => state === 'failed');
+    await m2.losePower({ silently: true });
+    await cluster.ask('m3', 'fence', 'm2', '--yes');
+    const again = await startAnew(m3, anew.sum);
+    await m2.boot();
+    await entryOn(m2, ({ state }) => state === 'failed');
     assert.equal(await sumOfImage(), again.sum);
     await again.guest.kill();
   });
