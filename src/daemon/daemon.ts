@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { NativeRegion } from '../../native/region.ts';
 import type { LinkEntry, Status } from '../api/types.ts';
 import { Bus } from '../bus/bus.ts';
+import type { EndpointOptions } from '../bus/endpoint.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Member } from '../directory/directory.ts';
 import { type Identity, loadIdentity } from '../directory/identity.ts';
@@ -63,6 +64,8 @@ export interface DaemonOptions {
   readonly release: string;
   /** What tells this boot of the host from others; the kernel's by default. */
   readonly bootId?: string;
+  /** For tests of neighbouring releases: what this host says that it speaks. */
+  readonly protocol?: Pick<EndpointOptions, 'versions' | 'features'>;
 }
 
 export interface Daemon {
@@ -147,6 +150,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
   closers.add('the exports', () => exports.close());
 
   const bus = new Bus({
+    ...options.protocol,
     identity,
     bootId,
     release,

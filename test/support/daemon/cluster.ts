@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ControlClient } from '../../../src/api/client.ts';
 import { loadConfig } from '../../../src/daemon/config.ts';
-import { type Daemon, startDaemon } from '../../../src/daemon/daemon.ts';
+import { type Daemon, type DaemonOptions, startDaemon } from '../../../src/daemon/daemon.ts';
 import { writeAuthority, writeIdentity } from '../../../src/directory/identity-files.ts';
 import { issueAuthority, issueHost } from '../../../src/directory/identity-issue.ts';
 import { type Clock, systemClock } from '../../../src/lib/clock.ts';
@@ -24,6 +24,8 @@ export class ClusterHost {
   readonly folder: string;
   readonly client: ControlClient;
   readonly lines: LogLine[] = [];
+  /** Of another release: set before `start`. */
+  release: Pick<DaemonOptions, 'release' | 'protocol'> = { release: '0.0.0' };
   #daemon: Daemon | undefined;
 
   constructor(name: string, folder: string) {
@@ -40,7 +42,7 @@ export class ClusterHost {
   async start(bootId?: string, frontendClock: Clock = systemClock): Promise<void> {
     const log = recordLog(this.lines);
     const boot = bootId === undefined ? {} : { bootId };
-    const fixed = { config: loadConfig(this.config), log, clock: systemClock, frontendClock, release: '0.0.0' };
+    const fixed = { config: loadConfig(this.config), log, clock: systemClock, frontendClock, ...this.release };
     this.#daemon = await startDaemon({ ...fixed, ...boot });
   }
 
