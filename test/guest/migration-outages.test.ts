@@ -142,7 +142,7 @@ test('the daemon of the destination is killed right after it was granted the dis
   await writeOnce();
   await vm.stop();
   const there = await vm.copyTo(m3.host);
-  await there.qmp.execute('cont');
+  await vm.goOn(there);
   await granted(m3);
   const daemon = cluster.daemon('m3');
   daemon.signal('SIGKILL');
@@ -160,7 +160,7 @@ describe("the disk's host loses its power", () => {
     // Whatever is under way waits until it is back.
     await Promise.all([losePower(t), vm.stop()]);
     const there = await vm.copyTo(m2.host);
-    await there.qmp.execute('cont');
+    await vm.goOn(there);
     await vm.becomes(there, m2.host);
     await assertNothingLost(m2);
   });
@@ -170,7 +170,7 @@ describe("the disk's host loses its power", () => {
     await vm.stop();
     const there = await vm.copyTo(m3.host);
     await losePower(t);
-    await there.qmp.execute('cont');
+    await vm.goOn(there);
     await vm.becomes(there, m3.host);
     await assertNothingLost(m3);
   });
@@ -179,7 +179,7 @@ describe("the disk's host loses its power", () => {
     await writeOnce();
     await vm.stop();
     const there = await vm.copyTo(m2.host);
-    await there.qmp.execute('cont');
+    await vm.goOn(there);
     await entryOn(m2, isActive);
     await losePower(t);
     await vm.becomes(there, m2.host);
@@ -199,7 +199,7 @@ describe("the network between a guest's host and the disk's host fails", () => {
     const expected = vm.expect(m3.host);
     await vm.stop();
     const there = await vm.copyTo(m3.host, await expected);
-    await there.qmp.execute('cont');
+    await vm.goOn(there);
     await entryOn(m3, isActive);
     const { events } = await cluster.client('m2').events();
     assert.equal(events.filter(({ type }) => type === 'attachment.hand-over-sent').length, 1);

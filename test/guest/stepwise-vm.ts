@@ -51,11 +51,12 @@ export class StepwiseVm {
 
   /** It stands still, and its queues with it. */
   async stop(): Promise<void> {
-    await this.#guest.qmp.execute('stop');
+    await this.#guest.qmp.execute('stop', {}, { timeoutMs: STEP_MS_MAX });
   }
 
-  async goOn(): Promise<void> {
-    await this.#guest.qmp.execute('cont');
+  /** Here, or where a copy of it stands still. */
+  async goOn(guest = this.#guest): Promise<void> {
+    await guest.qmp.execute('cont', {}, { timeoutMs: STEP_MS_MAX });
   }
 
   /** A QEMU that waits for it. */
