@@ -146,6 +146,8 @@ export class Migration {
           preparation.prepare(name, this.from.name),
         );
     this.#mayComeLate = !prepared.ok && UNANSWERED.has(prepared.code);
+    // The device's host may store that the VM is expected only after it was told that it is not.
+    if (this.#mayComeLate) this.#world.count('standbys that stay');
     return prepared.ok;
   }
 
@@ -168,11 +170,13 @@ export class Migration {
         migrations.end(name, { to: this.to.name, undo: true }),
       );
       if (end.ok && !this.#mayComeLate) return;
+      if (!end.ok && UNANSWERED.has(end.code)) this.#world.count('standbys that stay');
     }
     if (this.#mayComeLate) await this.#world.pause(PREPARE_MS_MAX);
     for (;;) {
       const undone = await ask(this.#world, this.to, `unprepare ${name}`, ({ preparation }) => preparation.unprepare(name));
       if (undone.ok) return;
+      if (UNANSWERED.has(undone.code)) this.#world.count('standbys that stay');
       // Its daemon was killed, and its VMM went before it was back: the lease is with a host that cannot give it back.
       if (undone.message.includes('may connect again') && this.vm.recordAtDevice?.host === this.to.name) return;
       await this.#world.pause(UNDO_PAUSE_MS);
