@@ -93,11 +93,12 @@ extern const struct native_function message_functions[];
 extern const struct native_function datagram_functions[];
 extern const struct native_function file_functions[];
 extern const struct native_function extent_functions[];
+extern const struct native_function durable_write_functions[];
 extern const struct native_function io_functions[];
 
 /* ---- calls (arguments.c) ----------------------------------------------------------------------------------------- */
 
-#define ARGUMENTS_MAX 5
+#define ARGUMENTS_MAX 6
 /* The largest integer up to which a double holds every one: 2^53 - 1. */
 #define EXACT_INTEGER_MAX ((UINT64_C(1) << 53) - 1)
 

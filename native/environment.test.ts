@@ -8,7 +8,7 @@ import { Worker } from 'node:worker_threads';
 import { native } from './index.ts';
 import { ADDON_PATH, openDescriptors, temporaryDirectory } from './testing.ts';
 
-const TIMEOUT = { timeout: 60_000 };
+const TIMEOUT = { timeout: 180_000 };
 
 /** A worker thread whose script has `native`, `post` and `fs`. */
 function work(script: string, workerData: unknown = null): Worker {
@@ -126,7 +126,7 @@ test('the SIGBUS guard outlives the thread that loaded the addon first, and guar
     }
     const source = 'const fs = require("fs"); (' + fault + ')()';
     new Worker(source, { eval: true }).on('exit', () => new Worker(source, { eval: true }).on('exit', fault));`;
-  const child = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8', timeout: 30_000 });
+  const child = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8', timeout: 180_000 });
   assert.equal(child.stdout, '0 2\n0 2\n0 2\n', child.stderr);
   assert.equal(child.signal, null);
 });
@@ -139,7 +139,7 @@ test('the handler stays in memory when the only thread that loaded the addon has
     new Worker(source, { eval: true }).on('exit', () => {
       console.log(require('fs').readFileSync('/proc/self/maps', 'utf8').includes(${JSON.stringify(ADDON_PATH)}));
     });`;
-  const child = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8', timeout: 30_000 });
+  const child = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8', timeout: 180_000 });
   assert.equal(child.stdout, 'true\n', child.stderr);
 });
 
@@ -159,7 +159,7 @@ test('a process that exits in the midst of everything exits', TIMEOUT, (context)
         native.ioSubmit(created, new Float64Array([3, fd, 0, 0, 0, 1, region, 0, 1 << 20, 4, fd, 1, 0, 0, 0]), 2);
       } catch {}
     }`;
-  const child = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8', timeout: 30_000 });
+  const child = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8', timeout: 180_000 });
   assert.equal(child.status, 3, child.stderr);
 });
 
@@ -174,7 +174,7 @@ test('an engine keeps the process alive while operations are in flight, and no l
       try { engine = native.ioCreate({ entries: 8, engine: '${engine}' }, done); }
       catch { engine = native.ioCreate({ entries: 8, engine: 'threads' }, done); }
       native.ioSubmit(engine, new Float64Array([4, fd, 1, 0, 0, 0]), 1);`;
-    const child = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8', timeout: 30_000 });
+    const child = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8', timeout: 180_000 });
     assert.equal(child.stdout, '1 0\n', child.stderr);
     assert.equal(child.status, 0);
   }

@@ -249,6 +249,19 @@ export interface Native {
    */
   dataExtents(fd: number, from: number, end: number): Promise<Float64Array>;
 
+  /**
+   * Writes over a part of a file that is there (open, pwritev2 with RWF_DSYNC, close), as one job on libuv's pool, which keeps the loop alive. The bytes, at
+   * most 4 MiB, are copied first. `callback` gets 0 when all is on stable storage, or a negative errno (-ENOENT: no such file), and then some may be.
+   */
+  writeDurably(
+    path: string,
+    position: number,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    callback: (result: number) => void,
+  ): void;
+
   // --- file I/O in batches -------------------------------------------------------------------------------------------
   /**
    * Makes an I/O engine. `onCompletion()` is called on this thread, from the event loop (never from within `ioSubmit` or `ioReap`),

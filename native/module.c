@@ -8,7 +8,7 @@ static const struct native_function *const function_tables[] = {
     region_functions,      window_functions,  descriptor_functions, watch_functions,
     unix_socket_functions, message_functions, file_functions,       extent_functions, io_functions,
     tcp_socket_functions,  tls_context_functions, tls_functions, busy_poll_functions,
-    datagram_functions,    extent_functions,
+    datagram_functions,    extent_functions,        durable_write_functions,
 };
 
 void environment_hold(struct environment *environment) {

@@ -277,7 +277,7 @@ test('what only a bug can ask for throws', (context) => {
   assert.throws(() => native.openTls(handle, pair.clientFd, 0), RangeError);
 });
 
-test('a thread that ends with connections open leaves nothing', { timeout: 60_000 }, async () => {
+test('a thread that ends with connections open leaves nothing', { timeout: 180_000 }, async () => {
   const script = `
     const native = require(${JSON.stringify(ADDON_PATH)});
     const { workerData, parentPort } = require('worker_threads');

@@ -178,7 +178,7 @@ int main(int count, char **values) {
 }`;
 
 test('a message with more than 16 descriptors is refused, and none of them stays open', {
-  timeout: 30_000,
+  timeout: 180_000,
 }, async (context) => {
   const directory = temporaryDirectory(context);
   writeFileSync(join(directory, 'sender.c'), SENDER);

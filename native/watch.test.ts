@@ -12,10 +12,10 @@ const NOTHING = { readable: false, writable: false };
 /** Runs a script that has `native` in a process of its own. */
 function run(script: string) {
   const text = `const native = require(${JSON.stringify(ADDON_PATH)});${script}`;
-  return spawnSync(process.execPath, ['-e', text], { encoding: 'utf8', timeout: 30_000 });
+  return spawnSync(process.execPath, ['-e', text], { encoding: 'utf8', timeout: 180_000 });
 }
 
-test('a watch reports readiness, again and again until it is taken', { timeout: 10_000 }, async () => {
+test('a watch reports readiness, again and again until it is taken', { timeout: 180_000 }, async () => {
   const event = native.createEvent();
   let calls = 0;
   const watch = native.watch(event, READABLE, (error, readable, writable) => {
@@ -32,7 +32,7 @@ test('a watch reports readiness, again and again until it is taken', { timeout: 
   native.close(event);
 });
 
-test('rewatch changes what is waited for', { timeout: 10_000 }, async () => {
+test('rewatch changes what is waited for', { timeout: 180_000 }, async () => {
   const [left, right] = native.socketPair();
   const seen: string[] = [];
   const watch = native.watch(left, NOTHING, (_error, readable, writable) => {
@@ -65,7 +65,7 @@ function eventNumbered(wanted: number): number | undefined {
   return undefined;
 }
 
-test('unwatch within the callback, close right after, and the same number watched anew', { timeout: 10_000 }, async () => {
+test('unwatch within the callback, close right after, and the same number watched anew', { timeout: 180_000 }, async () => {
   for (let round = 0; round < 20; ) {
     const event = native.createEvent();
     native.signalEvent(event);
@@ -96,7 +96,7 @@ test('unwatch within the callback, close right after, and the same number watche
   }
 });
 
-test('one watch may end another that is ready in the same turn', { timeout: 10_000 }, async () => {
+test('one watch may end another that is ready in the same turn', { timeout: 180_000 }, async () => {
   const events = [native.createEvent(), native.createEvent()];
   let calls = 0;
   const watches = events.map((event) =>
@@ -134,7 +134,7 @@ test('what cannot be watched throws', () => {
   assert.throws(() => native.watch(NO_DESCRIPTOR, READABLE, () => {}), systemError('EBADF', 'uv_poll'));
 });
 
-test('the end of the peer is readable; an error is the one of the socket', { timeout: 10_000 }, async () => {
+test('the end of the peer is readable; an error is the one of the socket', { timeout: 180_000 }, async () => {
   const [left, right] = native.socketPair();
   let ended = false;
   const watch = native.watch(left, READABLE, (error, readable) => {
@@ -158,7 +158,7 @@ test('the end of the peer is readable; an error is the one of the socket', { tim
   native.close(near);
 });
 
-test('microtasks run after each callback, and asynchronous context is not mixed up', { timeout: 10_000 }, async () => {
+test('microtasks run after each callback, and asynchronous context is not mixed up', { timeout: 180_000 }, async () => {
   const events = [native.createEvent(), native.createEvent()];
   const order: string[] = [];
   const storage = new AsyncLocalStorage<string>();
@@ -212,7 +212,7 @@ test('a watch keeps the process alive until it ends, also while it waits for not
   assert.equal(alive.status, 0);
 });
 
-test('no descriptor is left', { timeout: 10_000 }, async () => {
+test('no descriptor is left', { timeout: 180_000 }, async () => {
   const before = openDescriptors();
   for (let count = 0; count < 100; count++) {
     const event = native.createEvent();

@@ -13,6 +13,7 @@ const OUTPUT_CHARACTERS_MAX = 64 * 1024;
 const END_MS_MAX = 10_000;
 
 const REPORTER = fileURLToPath(new URL('./test-reporter.mjs', import.meta.url));
+const TYPESCRIPT = new URL('./typescript.mjs', import.meta.url).href;
 
 const running = new Set();
 
@@ -27,7 +28,7 @@ export async function runTestFile(file, timeoutMs) {
   try {
     const report = join(folder, 'report');
     const reporter = [`--test-reporter=${REPORTER}`, `--test-reporter-destination=${report}`];
-    const exit = await runProcess([process.execPath, '--import', 'tsx', ...reporter, file], timeoutMs);
+    const exit = await runProcess([process.execPath, '--import', TYPESCRIPT, ...reporter, file], timeoutMs);
     const results = leafResults(readEvents(report));
     const problem = problemOf(exit, results, timeoutMs);
     if (problem !== undefined) results.push({ name: '(the file itself)', outcome: 'failed', reason: problem });

@@ -29,6 +29,8 @@ const MEMORY_MIB = 384;
 const WORK_MS_MAX = 60_000;
 /** The guest's gap is looked for until so long after it has arrived, in milliseconds. */
 const AFTERWARDS_MS = 1_000;
+/** The daemons are asked so long after the guest has arrived, in milliseconds: at once they would do that while the guest waits for its disk. */
+const ASKED_AFTER_MS = 200;
 /** Writes and flushes that are answered at a new place before the guest counts as being back. */
 const ANSWERS = 20;
 /** Descriptions that are kept and told. */
@@ -116,6 +118,7 @@ class Run {
     try {
       const migration = await traveller.move(to, {
         arrived: async () => {
+          await sleep(ASKED_AFTER_MS);
           stalls = await this.#stalls(from, to);
         },
       });

@@ -1,6 +1,6 @@
 /** One host's end of the bus: the port, the control links, the sessions that it exports and those that it opens. */
 import { NetbusError } from '../device/errors.ts';
-import type { SessionHello } from '../protocols/netbus/messages.ts';
+import { type SessionHello, warmDecoders } from '../protocols/netbus/messages.ts';
 import type { ControlHandlers } from './control-link.ts';
 import type { Target } from './dial.ts';
 import { Endpoint, type EndpointIdentity, type EndpointOptions } from './endpoint.ts';
@@ -52,6 +52,7 @@ export class Bus {
 
   /** Begins to take connections; returns the port (for port 0: the one that was found). Throws `in_use` or `config`. */
   listen(address: string, port: number): Promise<number> {
+    warmDecoders();
     return this.#listener.listen(address, port);
   }
 

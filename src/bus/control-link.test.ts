@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
-import { setTimeout as pause } from 'node:timers/promises';
 import { type BusPair, busPair, pairAuthority } from '../../test/support/bus-pair.ts';
 import { frame } from '../../test/support/frames.ts';
 import { TlsPeer } from '../../test/support/tls-peer.ts';
@@ -16,6 +15,9 @@ const pairs: BusPair[] = [];
 after(() => Promise.all(pairs.map((pair) => pair.close())));
 
 let release: () => void = () => {};
+/** Calls of `test.wait` that have come. */
+let waiting = 0;
+const waits = (count: number) => waitFor(`${count} calls that wait`, () => waiting === count);
 const handlers: ControlHandlers = {
   'test.echo': async (peer, params) => ({ peer, ...params }),
   'test.deny': async () => {
@@ -24,11 +26,15 @@ const handlers: ControlHandlers = {
   'test.bug': async () => {
     throw new TypeError('x is undefined');
   },
-  'test.wait': () => new Promise((resolve) => (release = () => resolve({}))),
+  'test.wait': () => {
+    waiting++;
+    return new Promise((resolve) => (release = () => resolve({})));
+  },
   'test.huge': async () => ({ text: 'x'.repeat(2_000_000) }),
 };
 
 async function pair(options: Parameters<typeof busPair>[0] = {}): Promise<BusPair> {
+  waiting = 0;
   const made = await busPair({ handlers, ...options });
   pairs.push(made);
   return made;
@@ -70,7 +76,7 @@ test('a call that is not answered ends at its time; its late result harms nothin
   await other.links.call('m1', 'test.echo', {});
   const call = other.links.call('m1', 'test.wait', {}, { timeoutMs: 2_000 });
   const rejected = assert.rejects(call, { code: 'timeout', message: /did not answer test\.wait within 2 s/ });
-  await pause(20);
+  await waits(1);
   clock.advance(2_000);
   await rejected;
   release();
@@ -81,7 +87,7 @@ test('calls without result are bounded at both ends', async () => {
   const { m2: other, target } = await pair();
   const calls = Array.from({ length: CALLS_MAX }, () => other.links.call('m1', 'test.wait', {}));
   for (const call of calls) call.catch(() => {});
-  await pause(50);
+  await waits(CALLS_MAX);
   await assert.rejects(other.links.call('m1', 'test.echo', {}), { code: 'limit' });
 
   const peer = await TlsPeer.connect(m2, target);
@@ -128,7 +134,7 @@ test('a link that is lost rejects its calls, is shown as down, and comes back by
     code: 'ended',
     message: /^test\.wait: m1 \(.*\) ended the connection: netbusd of m1 stops$/,
   });
-  await pause(20);
+  await waits(1);
   await m1.close();
   await rejected;
   await waitFor('down', () => other.links.status()[0].state === 'down');

@@ -320,7 +320,9 @@ test('a peer that goes while its session is being opened leaves nothing behind',
   let closed = false;
   let go: () => void = () => {};
   const waiting = new Promise<void>((resolve) => (go = resolve));
+  let isAsked = false;
   host.open = async (...call) => {
+    isAsked = true;
     await waiting;
     const opened = await open(...call);
     const close = () => {
@@ -335,7 +337,7 @@ test('a peer that goes while its session is being opened leaves nothing behind',
       ...{ magic: 'netbus', versions: [1, 1], features: [], purpose: 'session', attachment: 'a1', state: 'standby', epoch: 0 },
     },
   );
-  await pause(20);
+  await waitFor('the session is asked for', () => isAsked);
   peer.socket.destroy();
   await pause(20);
   go();

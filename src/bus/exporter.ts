@@ -277,6 +277,7 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
       this.#connection.source = port;
       const told = this.#handsOver && handOver !== undefined ? { handOver } : {};
       this.#connection.send(FrameType.stated, { id }, { epoch, instance, ...told });
+      this.#connection.flush();
       this.#connection.endpoint.log.info({ peer: this.peer, attachment: this.attachment, epoch }, 'lease granted');
     } catch (thrown) {
       this.#failed(id, 'granted', thrown);
@@ -298,6 +299,7 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
       if (this.#state.name !== 'releasing') return;
       this.#state = { name: 'quiesced' };
       this.#connection.send(FrameType.stated, { id }, { epoch });
+      this.#connection.flush();
       this.#connection.endpoint.log.info({ peer: this.peer, attachment: this.attachment, epoch }, 'lease given back');
     } catch (thrown) {
       // The device is closed and the lease is not free: there is no state to go on in.
@@ -314,6 +316,7 @@ class ExportedSession implements ConnectionOwner, RequestPortLink {
       if (this.#state.name !== 'releasing') return;
       this.#state = { name: 'quiesced' };
       this.#connection.send(FrameType.stated, { id }, { epoch });
+      this.#connection.flush();
       this.#connection.endpoint.log.info(
         { peer: this.peer, attachment: this.attachment },
         'lease of an earlier session given back',

@@ -233,6 +233,8 @@ class Migration {
     const end = systemClock.now() + ARRIVAL_MS_MAX;
     let report: MigrationReport;
     for (;;) {
+      // Not at once: what the daemons are asked now, the guest would wait for.
+      await sleep(ARRIVAL_POLL_MS);
       try {
         report = await this.#client.migrationReport(vm, to);
       } catch (thrown) {
@@ -245,7 +247,6 @@ class Migration {
       const used = report.stop.filter(({ at }) => at !== undefined).map(({ name }) => name);
       const arrived = used.every((name) => arrival(report, name)?.stallMs !== undefined);
       if (arrived || report.reason !== undefined || systemClock.now() >= end) break;
-      await sleep(ARRIVAL_POLL_MS);
     }
     if (report.reason !== undefined) this.#warnings.push(`how the devices are at host ${to} is not known: ${report.reason}`);
     for (const { name, state, reason, at } of report.start) {

@@ -17,6 +17,7 @@ import { BroughtHandOver } from './brought-hand-over.ts';
 import type { DeviceHost } from './device-host.ts';
 import type { GuestGuard } from './guest-guard.ts';
 import { GuestPlace, type GuestPlaceOptions } from './guest-place.ts';
+import { LocalWrites } from './local-writes.ts';
 import { bindFields } from './log.ts';
 import { writeLogPath } from './paths.ts';
 import type { StoredRecord } from './record.ts';
@@ -44,7 +45,9 @@ export interface AttachedDeviceOptions
 }
 
 export class AttachedDevice {
+  /** One of the two, unless the device is read-only. */
   readonly writeLog: AttachmentLog | undefined;
+  readonly #local: LocalWrites | undefined;
   readonly place: GuestPlace;
   readonly writeCache: WriteCacheChoice;
   readonly #options: AttachedDeviceOptions;
@@ -84,6 +87,7 @@ export class AttachedDevice {
         onWhole,
       });
     }
+    if (host === options.host && !profile.readOnly) this.#local = new LocalWrites({ record, logs: options.writeLog, clock });
     this.#brought = new BroughtHandOver({ record, deviceHost, log });
     if (peers !== undefined) {
       const onSent = (to: string) => events.handOverSent(to);
@@ -95,7 +99,7 @@ export class AttachedDevice {
       onTrouble: (cause) => cause === undefined && this.#tellWarm(),
     });
     const presenting = this.#brought.wrap(deciding((onEnded) => this.#ready.open(onEnded), record));
-    const open = guard.guard(this.writeLog?.wrap(presenting) ?? presenting);
+    const open = guard.guard((this.writeLog ?? this.#local)?.wrap(presenting) ?? presenting);
     // What a flush of the write log makes good; other disks have nothing, or nobody who could.
     this.place = new GuestPlace({ ...options, open, waitsForFlush: this.writeLog !== undefined, log });
   }
@@ -134,12 +138,21 @@ export class AttachedDevice {
     this.#successors?.send(undelivered, over);
   }
 
+  /** See Passage. */
+  mayLeave(expected: boolean): void {
+    this.#local?.mayLeave(expected);
+  }
+
+  get isStopped(): boolean {
+    return this.#closing.signal.aborted;
+  }
+
   /** Of a guest that leaves: what it was told is written, and what that went to. */
   unflushed(byReplay: boolean): HandOver['unflushed'] {
     const { guard, record, host } = this.#options;
     const { device } = guard;
     if (device === null || record.value.profile.readOnly) return undefined;
-    if (this.writeLog === undefined) return byReplay ? device : undefined;
+    if (this.writeLog === undefined) return byReplay && !this.#local?.areFlushed ? device : undefined;
     const { isWhole, bytes } = this.writeLog.content;
     if (!isWhole) return device;
     return bytes === 0 ? undefined : { ...device, log: { host, bytes } };

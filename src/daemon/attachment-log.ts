@@ -3,13 +3,13 @@ import type { AttachmentEntry } from '../api/types.ts';
 import type { AllocateStaging } from '../bus/staging.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Grant, OpenSession } from '../device/source.ts';
-import { KEPT_BLOCKS_PAGE_MAX, type KeptPage, readKeptPage } from '../filters/write-log/kept-blocks.ts';
-import { LOG_BLOCK_BYTES } from '../filters/write-log/log-file.ts';
+import { type KeptLog, type KeptPage, readKeptPage } from '../filters/write-log/kept-blocks.ts';
 import { WriteLog, type WriteLogOptions } from '../filters/write-log/write-log.ts';
 import type { Clock } from '../lib/clock.ts';
 import { formatBytes } from '../lib/format.ts';
 import type { Log } from '../lib/log.ts';
 import type { AttachmentEvents } from './attachment-events.ts';
+import { type AskKeptPage, openKeptLog } from './kept-log.ts';
 import type { StoredRecord } from './record.ts';
 import type { VirtualDeviceRecord } from './records.ts';
 
@@ -19,7 +19,7 @@ export interface WriteLogChoice {
   /** Of this host: a log ends with it, also where the run folder does not. */
   readonly bootId: string;
   /** Asks the host that a guest comes from. */
-  readonly askKeptPage: (host: string, attachment: string, after: number) => Promise<KeptPage>;
+  readonly askKeptPage: AskKeptPage;
   readonly allocate: AllocateStaging;
   /** Opens a log, or makes one; as the class does it where it is left out. */
   readonly createLog?: (options: WriteLogOptions, isFirst: boolean) => WriteLog;
@@ -44,11 +44,14 @@ export class AttachmentLog {
   #process: string | undefined;
   /** No guest has written anything: there is nothing that a new log could miss. A later guest takes what it reads for stable, whoever wrote it. */
   #unused: boolean;
+  /** The guest that an earlier daemon served. */
+  readonly #servedBefore: string | undefined;
 
   constructor(options: AttachmentLogOptions) {
     this.#options = options;
     const { guest, arriving } = options.record.value;
     this.#unused = options.isStable === true || (guest === null && !arriving);
+    this.#servedBefore = guest?.process;
   }
 
   /** Sessions whose devices log. Called when the record says which guest it is. */
@@ -59,8 +62,8 @@ export class AttachmentLog {
       return {
         activate: async () => {
           const grant = await session.activate();
-          await this.#takeOver(log, grant);
-          const admitted = log.admit(grant, this.#options.record.value.guest?.device ?? null);
+          const kept = await this.#kept(log, grant);
+          const admitted = log.admit(grant, this.#options.record.value.guest?.device ?? null, kept);
           if (log.complete) this.#options.onWhole();
           return admitted;
         },
@@ -71,23 +74,16 @@ export class AttachmentLog {
   }
 
   /** For a guest that comes: what it had not flushed where it was, if the device's host forgot that already. */
-  async #takeOver(log: WriteLog, { handOver, device, bootId, instance }: Grant): Promise<void> {
-    if (handOver === undefined || log.complete) return;
+  async #kept(log: WriteLog, { handOver, device, bootId, instance }: Grant): Promise<KeptLog | undefined> {
+    if (handOver === undefined || log.complete) return undefined;
     const kept = handOver.unflushed?.log;
     log.comes(handOver.unflushed, kept !== undefined);
-    if (kept === undefined || !log.lacks({ bootId, instance })) return;
-    const { askKeptPage, record } = this.#options;
-    const { attachment, profile } = record.value;
-    const staging = this.#options.allocate(KEPT_BLOCKS_PAGE_MAX * LOG_BLOCK_BYTES);
+    if (kept === undefined || !log.lacks({ bootId, instance })) return undefined;
     try {
-      await log.takeOlder((after) => askKeptPage(kept.host, attachment, after), staging, profile.capacityBytes);
+      return await openKeptLog(this.#options, kept.host);
     } catch (thrown) {
-      // Where that host has it no more, the log has the last word: it does not cover what may be lost.
-      if (NetbusError.from(thrown).code === 'not_found') return;
       await device.close();
       throw thrown;
-    } finally {
-      staging.release();
     }
   }
 
@@ -140,6 +136,7 @@ export class AttachmentLog {
       path,
       boundBytes,
       owner: `${attachment}\n${bootId}\n${process}`,
+      wasServed: process === this.#servedBefore,
       clock,
       onComplete: this.#options.onWhole,
       onSent: (bytes) => {

@@ -5,6 +5,7 @@
 import { rmSync } from 'node:fs';
 import type { AttachmentEntry, GrowResult } from '../api/types.ts';
 import { NetbusError } from '../device/errors.ts';
+import type { QueueHandOver } from '../device/hand-over.ts';
 import type { OpenSession, Source } from '../device/source.ts';
 import { VirtualDevice, type VirtualDeviceState } from '../device/virtual-device.ts';
 import { WriteLog } from '../filters/write-log/write-log.ts';
@@ -136,6 +137,7 @@ export class Attachment {
         if (enabled !== this.record.writeCache) this.#keep(record.change((value) => ({ ...value, writeCache: enabled })));
       },
       onArrived: () => this.#behind.place.arrived(),
+      onMayLeave: (expected) => this.#behind.mayLeave(expected),
       onLeft: () => this.#keep(this.#behind.place.left()),
       onUndelivered: (undelivered, over) => this.#behind.undelivered(undelivered, over),
       clock,
@@ -178,7 +180,9 @@ export class Attachment {
     }
     this.#behind.place.opened();
     const { guest, arriving } = this.record;
-    if (guest?.left === 'unknown' && !arriving && this.#guard.isGone) await this.#leaveBehind();
+    if (guest?.left !== 'unknown' || !this.#guard.isGone) return;
+    if (arriving) this.#keep(this.#leaveBehindArrived());
+    else await this.#leaveBehind(this.#readQueues() ?? []);
   }
 
   /** What stands behind it now; a hot-swap changes that. */
@@ -227,6 +231,19 @@ export class Attachment {
   /** The guest comes from `host`. */
   async comesFrom(host: string): Promise<void> {
     await this.#options.record.change((value) => (value.from === host ? value : { ...value, from: host }));
+  }
+
+  /** The guest has come, and its VMM runs, although it is not connected at this moment: this daemon was started again. */
+  async mayComeBack(): Promise<boolean> {
+    const { guest, attachment } = this.record;
+    if (guest?.left !== 'unknown' || this.#guard.isGone) return false;
+    try {
+      return (await this.#behind.deviceHost.whereabouts(attachment)).host === this.#options.host;
+    } catch (thrown) {
+      // Where the device's host does not say, the guest may be here.
+      const { code } = NetbusError.from(thrown);
+      return code === 'unreachable' || code === 'timeout';
+    }
   }
 
   /** Ends it for the guest: a guest that still uses it finds its requests unanswered. The record stays. */
@@ -403,10 +420,21 @@ export class Attachment {
     this.#behind.place.vmm(true);
   }
 
-  /** A daemon before this one was killed, and then the VMM went: nobody has said yet that the device is free. */
-  async #leaveBehind(): Promise<void> {
+  #readQueues(): QueueHandOver[] | undefined {
     const { vm, name, profile } = this.record;
-    const queues = readInflightHandOver(inflightPath(this.#options.runDir, vm, name), profile.queues) ?? [];
+    return readInflightHandOver(inflightPath(this.#options.runDir, vm, name), profile.queues);
+  }
+
+  /** As below, of a guest that is still expected by the record: where its queues have begun here, it had come. */
+  async #leaveBehindArrived(): Promise<void> {
+    const queues = this.#readQueues();
+    if (queues === undefined) return;
+    const { host } = await this.#behind.deviceHost.whereabouts(this.record.attachment);
+    if (host === this.#options.host && !this.connected && !this.#behind.isStopped) await this.#leaveBehind(queues);
+  }
+
+  /** A daemon before this one was killed, and then the VMM went: nobody has said yet that the device is free. */
+  async #leaveBehind(queues: readonly QueueHandOver[]): Promise<void> {
     this.#log.info(
       { ...this.#fields(), queues: queues.length },
       'the VMM went while no daemon was here: its device is given back',

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { CAPACITY_BYTES, TestHost } from '../../test/support/daemon/exports.ts';
 import { NOT_POSSIBLE_HERE } from '../../test/support/skip.ts';
+import { waitFor } from '../../test/support/wait.ts';
 import { NetbusError } from '../device/errors.ts';
 import { DiskStatistics } from '../frontends/vhost-user/disk-statistics.ts';
 import { silentLog } from '../lib/log.ts';
@@ -57,6 +58,10 @@ describe('attachments', () => {
   let attachments: Attachments;
   /** Set = the device's host does not answer. */
   let away: NetbusError | undefined;
+  /** What the device's host was asked. */
+  let asked: string[];
+
+  const recordPath = () => join(m1.folder, 'virtual-devices', 'web~data.json');
 
   /** The VM's host m2, from what is stored. */
   async function start(socketGroup?: number): Promise<void> {
@@ -67,7 +72,13 @@ describe('attachments', () => {
       get: (target, name) => {
         const method = Reflect.get(target, name) as (...values: unknown[]) => unknown;
         if (name === 'openSession') return method.bind(target);
-        return (...values: unknown[]) => (away === undefined ? method.apply(target, values) : Promise.reject(away));
+        return (...values: unknown[]) => {
+          const { check } = Object(values[0]) as { check?: boolean };
+          asked.push(
+            `${String(name)}${check ? ', to look' : ''}, ${existsSync(recordPath()) ? 'with' : 'without'} a record here`,
+          );
+          return away === undefined ? method.apply(target, values) : Promise.reject(away);
+        };
       },
     }) as DeviceHost;
     attachments = new Attachments({
@@ -98,6 +109,7 @@ describe('attachments', () => {
     runDir = join(m1.folder, 'run');
     frontends = [];
     away = undefined;
+    asked = [];
     await start();
   });
   afterEach(async () => {
@@ -263,7 +275,7 @@ describe('attachments', () => {
     // The device's host is told without anybody waiting for it.
     const { attachment } = await m1.exports.attach('m2', { export: 'data', vm: 'web', name: 'data' });
     const choice = () => (m1.exports.describeAttachment('m2', attachment) as { writeCache: boolean | null }).writeCache;
-    for (let i = 0; i < 100 && choice() === null; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+    await waitFor('the choice', () => choice() !== null);
     assert.equal(choice(), false);
   });
 
@@ -279,5 +291,40 @@ describe('attachments', () => {
     // One that is not known is another one for the next daemon, and what it wrote is in no log of its own then.
     assert.match(record.guest?.process ?? 'none', new RegExp(`^${process.pid}-`));
     await start();
+  });
+
+  test('what stands ready has a record here whenever the device’s host may know of it', async () => {
+    const { attachment } = await m1.exports.attach('m1', { export: 'data', vm: 'web', name: 'data' });
+    const device = { attachment, name: 'data', host: 'm1', export: 'data' };
+    asked = [];
+    await attachments.expect('web', 'm1', device, { check: false, preparedBy: 'm1' });
+    assert.deepEqual(asked, ['prepare, to look, without a record here', 'prepare, with a record here']);
+    const [{ record }] = [...attachments.all];
+    assert.equal(record.preparedBy, 'm1');
+    asked = [];
+    await attachments.unexpect('web', 'data');
+    assert.deepEqual(asked, ['unprepare, with a record here']);
+    assert.ok(!existsSync(recordPath()));
+  });
+
+  test('a guest that has come may come back while its VMM runs', async () => {
+    const { attachment } = await m1.exports.attach('m1', { export: 'data', vm: 'web', name: 'data' });
+    await attachments.expect('web', 'm1', { attachment, name: 'data', host: 'm1', export: 'data' }, { check: false });
+    const mayComeBack = async () => [...attachments.all][0].mayComeBack();
+    assert.equal(await mayComeBack(), false);
+    const [frontend] = frontends;
+    frontend.connected = true;
+    frontend.options.onConnection(true);
+    await attachments.close();
+    await start();
+    assert.equal(await mayComeBack(), false, 'the VM is at the other host');
+    away = new NetbusError('unreachable', 'away');
+    assert.equal(await mayComeBack(), true, 'nobody says where the VM is');
+    away = undefined;
+    const device = frontends[1].options.source.open();
+    const gone = frontends[1].options.source.passage!.arrival();
+    await gone;
+    assert.equal(await mayComeBack(), true);
+    await device.close();
   });
 });

@@ -168,7 +168,7 @@ export class Attachments {
     vm: string,
     from: string,
     device: VmDevice,
-    { check }: { check: boolean },
+    { check, preparedBy }: { check: boolean; preparedBy?: string | undefined },
   ): Promise<{ entry?: AttachmentEntry; isNew: boolean }> {
     const { name, host, attachment } = device;
     return this.#alone(vm, name, async (key) => {
@@ -179,7 +179,8 @@ export class Attachments {
       const isReady = isSame && other.record.arriving === true;
       if (other !== undefined && !isReady) await checkGone(other, isSame);
       if (other === undefined) this.#checkRoom();
-      const prepared = await deviceHost.prepare({ attachment, vm, name, from, check });
+      const request = { attachment, vm, name, from };
+      const prepared = await deviceHost.prepare({ ...request, check: check || !isReady });
       if (check) return { isNew: false };
       if (isReady) {
         await other.comesFrom(from);
@@ -187,7 +188,8 @@ export class Attachments {
         return { entry: other.describe(), isNew: false };
       }
       if (other !== undefined) await this.#remove(key, other);
-      const made = await this.#expect(deviceHost, { vm, name, host, export: device.export, from }, prepared);
+      const by = preparedBy === undefined ? {} : { preparedBy };
+      const made = await this.#expect(deviceHost, { vm, name, host, export: device.export, from, ...by }, prepared);
       this.#attachments.set(key, made);
       this.#options.log.info({ attachment: key, from, socket: made.socket }, 'attachment stands ready');
       made.events.expected(from);
@@ -203,8 +205,8 @@ export class Attachments {
       if (!attachment?.record.arriving) return;
       const { host, attachment: id } = attachment.record;
       this.#tellExpected(attachment, false);
-      await this.#remove(key, attachment);
-      attachment.events.removed([]);
+      // In this order: what it still gives back makes this host the one where the VM is expected; and a daemon that is killed can be asked once more.
+      await attachment.close();
       await this.#options
         .deviceHost(host)
         .unprepare(id)
@@ -212,6 +214,9 @@ export class Attachments {
           const reason = NetbusError.from(thrown).message;
           this.#options.log.warn({ attachment: key, reason }, "the device's host was not told that the VM does not come");
         });
+      await attachment.forget();
+      this.#attachments.delete(key);
+      attachment.events.removed([]);
     });
   }
 
@@ -253,7 +258,7 @@ export class Attachments {
 
   async #expect(
     deviceHost: DeviceHost,
-    place: Pick<VirtualDeviceRecord, 'vm' | 'name' | 'host' | 'export' | 'from'>,
+    place: Pick<VirtualDeviceRecord, 'vm' | 'name' | 'host' | 'export' | 'preparedBy'> & { from: string },
     { attachment, profile, depth, writeCache, holdMs }: PreparedDevice,
   ): Promise<Attachment> {
     const { clock, membership, host } = this.#options;
@@ -265,11 +270,16 @@ export class Attachments {
       ...(number !== undefined && { membership: number }),
     });
     try {
+      // Before the device's host is told: a daemon that is killed in between knows afterwards what there is to take back.
       await made.save();
+      await deviceHost.prepare({ attachment, vm: place.vm, name: place.name, from: place.from });
       await made.open();
       return made;
     } catch (thrown) {
-      await Promise.allSettled([made.close(), made.forget(), deviceHost.unprepare(attachment)]);
+      // What does not come about is told by the first reason.
+      await made.close().catch(() => undefined);
+      await deviceHost.unprepare(attachment).catch(() => undefined);
+      await made.forget().catch(() => undefined);
       throw thrown;
     }
   }

@@ -34,7 +34,7 @@ describe('two daemons', () => {
   });
   afterEach(() => cluster.close());
 
-  test('a disk of one is used on the other', { timeout: 20_000 }, async () => {
+  test('a disk of one is used on the other', { timeout: 180_000 }, async () => {
     const entry = await m2.client.attach({ device: 'm1/data', vm: 'web' });
     assert.equal(entry.capacityBytes, IMAGE_BYTES);
     assert.equal(entry.local, false);
@@ -73,7 +73,7 @@ describe('two daemons', () => {
     assert.deepEqual([...readFileSync(image).subarray(4096, 8192)], [...pattern(1)]);
   });
 
-  test('a local attachment needs no network and passes the same gate', { timeout: 20_000 }, async () => {
+  test('a local attachment needs no network and passes the same gate', { timeout: 180_000 }, async () => {
     await m2.stop();
     const entry = await m1.client.attach({ device: 'm1/data', vm: 'web' });
     assert.equal(entry.local, true);
@@ -84,7 +84,7 @@ describe('two daemons', () => {
     assert.equal((await m1.client.status()).exports[0].attachments[0].epoch, 1);
   });
 
-  test('what is wrong gets its code', { timeout: 20_000 }, async () => {
+  test('what is wrong gets its code', { timeout: 180_000 }, async () => {
     await assert.rejects(m2.client.attach({ device: 'm1/none', vm: 'web' }), { code: 'not_found' });
     await assert.rejects(m2.client.attach({ device: 'm9/data', vm: 'web' }), { code: 'not_found' });
     await assert.rejects(m2.client.attach({ device: 'm3/data', vm: 'web' }), { code: 'unreachable' });
@@ -105,7 +105,7 @@ describe('two daemons', () => {
     assert.deepEqual((await cluster.host('m3').client.devices()).devices, []);
   });
 
-  test('the guest’s requests wait while the device’s host restarts', { timeout: 20_000 }, async () => {
+  test('the guest’s requests wait while the device’s host restarts', { timeout: 180_000 }, async () => {
     const { socket } = await m2.client.attach({ device: 'm1/data', vm: 'web' });
     const vm = await VhostUserFrontend.connect(socket);
     await vm.write(0, pattern(3));
@@ -119,7 +119,7 @@ describe('two daemons', () => {
     vm.close();
   });
 
-  test('the VM’s host restarts, with the device’s host away, and its guest goes on', { timeout: 20_000 }, async () => {
+  test('the VM’s host restarts, with the device’s host away, and its guest goes on', { timeout: 180_000 }, async () => {
     const { socket } = await m2.client.attach({ device: 'm1/data', vm: 'web' });
     const vm = await VhostUserFrontend.connect(socket, { reconnects: true });
     await vm.write(0, pattern(4));
@@ -140,7 +140,7 @@ describe('two daemons', () => {
 
   for (const tracked of [true, false]) {
     const what = tracked ? 'goes on where its VMM keeps an in-flight region' : 'is not served until its driver starts anew';
-    test(`a guest whose daemon died in the middle ${what}`, { timeout: 20_000 }, async () => {
+    test(`a guest whose daemon died in the middle ${what}`, { timeout: 180_000 }, async () => {
       const { socket } = await m2.client.attach({ device: 'm1/data', vm: 'web' });
       const vm = await VhostUserFrontend.connect(socket, {
         reconnects: true,
@@ -175,7 +175,7 @@ describe('two daemons', () => {
     });
   }
 
-  test('growing reaches the guest', { timeout: 20_000 }, async () => {
+  test('growing reaches the guest', { timeout: 180_000 }, async () => {
     const { socket } = await m2.client.attach({ device: 'm1/data', vm: 'web' });
     const vm = await VhostUserFrontend.connect(socket);
     assert.deepEqual(await m2.client.grow('web', 'data'), { grown: false, capacityBytes: IMAGE_BYTES });
@@ -190,7 +190,7 @@ describe('two daemons', () => {
     vm.close();
   });
 
-  test('a forced detach takes the device from a running guest', { timeout: 20_000 }, async () => {
+  test('a forced detach takes the device from a running guest', { timeout: 180_000 }, async () => {
     const { socket } = await m2.client.attach({ device: 'm1/data', vm: 'web' });
     const vm = await VhostUserFrontend.connect(socket);
     const gone = new Promise((resolve) => vm.events.once('closed', resolve));
@@ -201,7 +201,7 @@ describe('two daemons', () => {
     await m1.client.attach({ device: 'm1/data', vm: 'db' });
   });
 
-  test('a missing image and one that is in use are told, and come back', { timeout: 30_000 }, async () => {
+  test('a missing image and one that is in use are told, and come back', { timeout: 180_000 }, async () => {
     await m2.client.attach({ device: 'm1/data', vm: 'web' });
     await m1.stop();
     rmSync(image);
@@ -214,7 +214,7 @@ describe('two daemons', () => {
     await waitFor('the export', async () => (await entry()).state === 'ready');
   });
 
-  test('two daemons on one folder are refused, and the first goes on', { timeout: 20_000 }, async () => {
+  test('two daemons on one folder are refused, and the first goes on', { timeout: 180_000 }, async () => {
     const second = new (m1.constructor as typeof ClusterHost)('m1', m1.folder);
     await assert.rejects(second.start(), {
       code: 'in_use',
@@ -232,7 +232,7 @@ describe('two daemons', () => {
     assert.deepEqual([existsSync(join(m1.folder, 'new')), readdirSync(empty)], [false, []]);
   });
 
-  test('everything closed leaves nothing', { timeout: 20_000 }, async () => {
+  test('everything closed leaves nothing', { timeout: 180_000 }, async () => {
     const { socket } = await m2.client.attach({ device: 'm1/data', vm: 'web' });
     const vm = await VhostUserFrontend.connect(socket);
     await vm.write(0, pattern(6));

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { NativeRegion } from '../../native/region.ts';
 import type { LinkEntry, Status } from '../api/types.ts';
 import { Bus } from '../bus/bus.ts';
+import type { EndpointOptions } from '../bus/endpoint.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Member } from '../directory/directory.ts';
 import { type Identity, loadIdentity } from '../directory/identity.ts';
@@ -61,10 +62,14 @@ export interface DaemonOptions {
   readonly config: Config;
   readonly log: Log;
   readonly clock: Clock;
+  /** Of what a VMM waits for, with its bounds; `clock` by default. */
+  readonly frontendClock?: Clock;
   /** This program's version. */
   readonly release: string;
   /** What tells this boot of the host from others; the kernel's by default. */
   readonly bootId?: string;
+  /** For tests of neighbouring releases: what this host says that it speaks. */
+  readonly protocol?: Pick<EndpointOptions, 'versions' | 'features'>;
 }
 
 export interface Daemon {
@@ -96,7 +101,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
 
 /** Whatever is opened is added to `closers` at once, and closed in the reverse order. */
 async function start(options: DaemonOptions, closers: Closers, events: Events): Promise<Pick<Daemon, 'socket' | 'reload'>> {
-  const { config, log, clock, release } = options;
+  const { config, log, clock, frontendClock = clock, release } = options;
   const { host, runDir, stateDir, busyPollUs, writeLogBytes } = config;
   const startedAt = new Date(clock.wallTime()).toISOString();
   const socket = controlSocketPath(runDir);
@@ -152,6 +157,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
   closers.add('the exports', () => exports.close());
 
   const bus = new Bus({
+    ...options.protocol,
     identity,
     bootId,
     release,
@@ -174,6 +180,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
           {
             entries: () => attachments.entries(),
             prepare: (...given) => preparation.prepare(...given),
+            preparedBy: (vm) => preparation.preparedBy(vm),
             unprepare: (vm) => preparation.unprepare(vm),
           },
           (request) => startFollow({ host, jobs: () => jobs, isMember, deviceHost: (name) => deviceHosts.get(name) }, request),
@@ -201,7 +208,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     records: virtualDeviceRecords,
     hosts: () => deviceHosts.names,
     deviceHost: (name) => deviceHosts.get(name),
-    createFrontend: (frontend) => createDiskFrontend({ ...frontend, busyPollUs, migratable: true }),
+    createFrontend: (frontend) => createDiskFrontend({ ...frontend, clock: frontendClock, busyPollUs, migratable: true }),
     membership: () => membership.numberOf(host),
     whyFenced: (record) => membership.whyFenced(record),
     writeLog: {

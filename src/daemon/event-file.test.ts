@@ -14,6 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import fc from 'fast-check';
+import { waitFor } from '../../test/support/wait.ts';
 import type { EventEntry } from '../api/events.ts';
 import { ManualClock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
@@ -50,8 +51,7 @@ describe('the file of events', () => {
   }
 
   async function written(file: EventFile): Promise<void> {
-    for (let i = 0; i < 2000 && file.unwritten > 0; i++) await new Promise((resolve) => setTimeout(resolve, 2));
-    assert.equal(file.unwritten, 0);
+    await waitFor('all is written', () => file.unwritten === 0);
   }
 
   test('what was written is read, and the later line of an event counts', async () => {
@@ -173,8 +173,15 @@ describe('the file of events', () => {
     await waitForFailure(file);
     assert.match(file.failure!, /ENOSPC/);
     for (const id of [2, 3]) change(file, event(id));
+    // A retry that has failed begins the next one's time.
+    let timers = 0;
+    const after = clock.after.bind(clock);
+    clock.after = (...given) => {
+      timers++;
+      return after(...given);
+    };
     clock.advance(30_000);
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await waitFor('the retry', () => timers === 1);
     assert.equal(warnings.length, 1);
     assert.equal(file.unwritten, 3);
     rmSync(path);
@@ -195,7 +202,6 @@ describe('the file of events', () => {
   });
 
   async function waitForFailure(file: EventFile): Promise<void> {
-    for (let i = 0; i < 2000 && file.failure === undefined; i++) await new Promise((resolve) => setTimeout(resolve, 2));
-    assert.notEqual(file.failure, undefined);
+    await waitFor('the failure', () => file.failure !== undefined);
   }
 });

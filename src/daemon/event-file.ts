@@ -123,14 +123,17 @@ export class EventFile {
 
   #start(): void {
     this.#state = 'writing';
-    void this.#turns.run(async () => {
-      const done = await this.#writeUnwritten();
-      if (this.#state === 'closed') return;
-      this.#state = 'idle';
-      if (this.#unwritten.size === 0) return;
-      if (done) this.#start();
-      else this.#wait(RETRY_MS);
-    });
+    // What has happened goes on first: a guest may wait for it.
+    setImmediate(() => void this.#turns.run(() => this.#write()));
+  }
+
+  async #write(): Promise<void> {
+    const done = await this.#writeUnwritten();
+    if (this.#state === 'closed') return;
+    this.#state = 'idle';
+    if (this.#unwritten.size === 0) return;
+    if (done) this.#start();
+    else this.#wait(RETRY_MS);
   }
 
   /** False where it failed: what is not written stays to be written. */

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { Hono } from 'hono';
+import { waitFor } from '../../test/support/wait.ts';
 import { ControlClient } from '../api/client.ts';
 import type { EventEntry, EventHistory } from '../api/events.ts';
 import { NetbusError } from '../device/errors.ts';
@@ -121,16 +122,14 @@ describe('GET /v1/events', () => {
         { message: /32 others watch/ },
       );
       sockets[0].destroy();
-      const free = async () => {
-        for (let i = 0; i < 1000; i++) {
+      const free = () =>
+        waitFor('room', () => {
           try {
             return events.watch({ changed() {}, ended() {} });
           } catch {
-            await new Promise((resolve) => setTimeout(resolve, 5));
+            return undefined;
           }
-        }
-        throw new Error('no room after 5 s');
-      };
+        });
       (await free())();
       for (const socket of sockets) socket.destroy();
     });

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
+import { waitFor } from '../../test/support/wait.ts';
 import type { EventEntry } from '../api/events.ts';
 import { NetbusError } from '../device/errors.ts';
 import { ManualClock } from '../lib/clock.ts';
@@ -178,6 +179,5 @@ describe('events', () => {
 
 /** What was recorded is in the file: at the latest when a stop would have ended, but without saying that it stopped. */
 async function stored(events: Events): Promise<void> {
-  for (let i = 0; i < 1000 && events.unstored > 0; i++) await new Promise((resolve) => setTimeout(resolve, 5));
-  assert.equal(events.unstored, 0);
+  await waitFor('all is stored', () => events.unstored === 0);
 }

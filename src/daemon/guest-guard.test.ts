@@ -34,7 +34,7 @@ describe('guest guard', () => {
       calls.push('activate');
       return { epoch: 1, bootId: 'boot', instance, device: source.open() };
     },
-    quiesced: async () => {},
+    quiesced: async (left) => void calls.push(`quiesced ${JSON.stringify(left)}`),
     close: () => void calls.push('close'),
   });
   /** A session that says beforehand of which device it is. */
@@ -155,5 +155,32 @@ describe('guest guard', () => {
     assert.equal(guard.device, null);
     await activate(guard);
     assert.deepEqual(guard.device, { bootId: 'boot', instance });
+  });
+
+  test('a new start of the VM: what an earlier guest left is void at the device’s host before it asks for the lease', async () => {
+    const { guard } = await start();
+    await activate(guard);
+    assert.deepEqual(calls, ['activate']);
+    calls = [];
+    const again = await start(process.ppid);
+    const session = await again.guard.guard(open)(() => {});
+    await (await session.activate()).device.close();
+    assert.deepEqual(calls, ['quiesced {"queues":[]}', 'activate']);
+    // The daemon is killed before it has noted that the guest has its device.
+    calls = [];
+    await activate((await start(process.ppid)).guard);
+    assert.deepEqual(calls, ['quiesced {"queues":[]}', 'activate']);
+    calls = [];
+    await activate((await start(process.ppid)).guard);
+    assert.deepEqual(calls, ['activate']);
+  });
+
+  test('another VMM for a guest that is still expected is no new start', async () => {
+    const { guard, stored } = await start();
+    await stored.change((value) => ({ ...value, arriving: true }));
+    await activate(guard);
+    calls = [];
+    await activate((await start(process.ppid)).guard);
+    assert.deepEqual(calls, ['activate']);
   });
 });

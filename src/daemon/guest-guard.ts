@@ -5,7 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { NetbusError } from '../device/errors.ts';
-import type { Grant, OpenSession } from '../device/source.ts';
+import type { Grant, OpenSession, Session } from '../device/source.ts';
 import type { Left } from '../frontends/vhost-user/left-requests.ts';
 import type { StoredRecord } from './record.ts';
 import type { VirtualDeviceRecord } from './records.ts';
@@ -92,7 +92,11 @@ export class GuestGuard {
   /** The virtual device goes on with what was granted last. */
   async accepted(): Promise<void> {
     const device = this.#granted;
-    await this.#change((guest) => (guest && !sameDevice(guest.device, device) ? { ...guest, device } : guest));
+    await this.#change((guest) => {
+      if (guest === null || (!guest.isNew && sameDevice(guest.device, device))) return guest;
+      const { isNew: _, ...rest } = guest;
+      return { ...rest, device };
+    });
   }
 
   /** Sessions that are opened once the record says so, and granted devices only where the guest may go on with them. */
@@ -109,6 +113,7 @@ export class GuestGuard {
       }
       return {
         activate: async (purpose) => {
+          await this.#forgetEarlier(session);
           const grant = await session.activate(purpose);
           const { bootId, instance } = grant;
           await this.#check(grant);
@@ -126,10 +131,21 @@ export class GuestGuard {
   async #use(): Promise<void> {
     const process = this.#process ?? 'unknown';
     await this.#change((guest) => {
-      const device = guest?.process === process ? guest.device : null;
-      const isSame = guest?.process === process && guest.left === 'unknown';
-      return isSame ? guest : { process, left: 'unknown', device };
+      if (guest?.process === process) return guest.left === 'unknown' ? guest : { ...guest, left: 'unknown' };
+      const isNew = guest !== null && !this.#record.value.arriving;
+      return { process, left: 'unknown', device: null, ...(isNew && { isNew }) };
     });
+  }
+
+  /** What an earlier guest left, or took along from another host, is void at the device's host, too: for this one it was a power cut. */
+  async #forgetEarlier(session: Session): Promise<void> {
+    if (!this.#record.value.guest?.isNew) return;
+    try {
+      await session.quiesced({ queues: [] });
+    } catch (thrown) {
+      // A host of a release that keeps nothing of the kind.
+      if (NetbusError.from(thrown).code !== 'protocol') throw thrown;
+    }
   }
 
   async #check(grant: Grant): Promise<void> {

@@ -182,6 +182,12 @@ export class GuestPlace {
   }
 }
 
-function hereForGood({ arriving: _, from: __, signed: ___, ...record }: VirtualDeviceRecord): VirtualDeviceRecord {
+function hereForGood({
+  arriving: _,
+  from: __,
+  signed: ___,
+  madeGood: ____,
+  ...record
+}: VirtualDeviceRecord): VirtualDeviceRecord {
   return record;
 }

@@ -5,10 +5,13 @@
 import { z } from 'zod';
 import type { ControlHandlers } from '../bus/control-link.ts';
 import type { Links } from '../bus/links.ts';
+import type { AllocateStaging } from '../bus/staging.ts';
 import { NetbusError } from '../device/errors.ts';
-import { KEPT_BLOCKS_PAGE_MAX, type KeptPage } from '../filters/write-log/kept-blocks.ts';
+import { KEPT_BLOCKS_PAGE_MAX, type KeptLog, type KeptPage } from '../filters/write-log/kept-blocks.ts';
 import { LOG_BLOCK_BYTES } from '../filters/write-log/log-file.ts';
 import type { Attachments } from './attachments.ts';
+import type { StoredRecord } from './record.ts';
+import type { VirtualDeviceRecord } from './records.ts';
 
 const PAGE_CHARACTERS_MAX = Math.ceil((KEPT_BLOCKS_PAGE_MAX * LOG_BLOCK_BYTES) / 3) * 4;
 
@@ -45,4 +48,32 @@ export async function askKeptPage(
   if (!answer.success) throw new NetbusError('protocol', `host ${from} answered writeLog.read with something else`);
   const { blocks, data, more } = answer.data;
   return { blocks, data: Buffer.from(data, 'base64'), more };
+}
+
+/** Asks the host that a guest comes from. */
+export type AskKeptPage = (host: string, attachment: string, after: number) => Promise<KeptPage>;
+
+/** The log that `host` keeps; undefined where it has not all of it any more. Rejects, for another try, where it does not say. */
+export async function openKeptLog(
+  options: { askKeptPage: AskKeptPage; allocate: AllocateStaging; record: StoredRecord<VirtualDeviceRecord> },
+  host: string,
+): Promise<KeptLog | undefined> {
+  const { attachment, profile } = options.record.value;
+  const read = (after: number) => options.askKeptPage(host, attachment, after);
+  let first: KeptPage | undefined;
+  try {
+    first = await read(-1);
+  } catch (thrown) {
+    if (NetbusError.from(thrown).code === 'not_found') return undefined;
+    throw thrown;
+  }
+  return {
+    read: async (after) => {
+      const page = first ?? (await read(after));
+      first = undefined;
+      return page;
+    },
+    staging: options.allocate(KEPT_BLOCKS_PAGE_MAX * LOG_BLOCK_BYTES),
+    capacityBytes: profile.capacityBytes,
+  };
 }

@@ -15,7 +15,9 @@ export interface PreparedAttachments {
    * Makes all devices ready that VM has at host `from`, and resolves with them; with `check` it says alone whether that can be, and resolves with
    * none. Throws where one cannot be; nothing is left then. What is ready already stays as it is.
    */
-  prepare(vm: string, from: string, options: { check: boolean }): Promise<AttachmentEntry[]>;
+  prepare(vm: string, from: string, options: { check: boolean; preparedBy: string }): Promise<AttachmentEntry[]>;
+  /** The host that had VM's devices made ready here, over restarts of this daemon; undefined where people here did, or nobody. */
+  preparedBy(vm: string): string | undefined;
   /** Takes back those of VM that stand by. Throws `in_use` where a VMM is connected to one. */
   unprepare(vm: string): Promise<void>;
 }
@@ -42,14 +44,16 @@ export function createMigrationHandlers(
   const find = (vm: string, peer: string): Preparation => {
     const preparation = preparations.get(vm);
     if (preparation?.from === peer) return preparation;
-    throw new NetbusError('denied', `host ${peer} has not had VM ${vm} prepared here since this daemon was started`);
+    // A daemon before this one may have died before it had answered.
+    if (attachments.preparedBy(vm) === peer) return { from: peer, made: true };
+    throw new NetbusError('denied', `host ${peer} has not had VM ${vm} prepared here`);
   };
 
   return {
     'vm.prepare': async (peer, params) => {
       const { vm, check } = read(prepareSchema, params);
       const before = standbyOf(vm).length;
-      const devices = await attachments.prepare(vm, peer, { check });
+      const devices = await attachments.prepare(vm, peer, { check, preparedBy: peer });
       const made = before === 0;
       if (!check) {
         const earlier = preparations.get(vm);

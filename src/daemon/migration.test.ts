@@ -23,12 +23,22 @@ class Destination implements PreparedAttachments {
   offers = ['data', 'log'];
   refusal: NetbusError | undefined;
   readonly diary: string[] = [];
+  by: string | undefined;
 
   entries(): AttachmentEntry[] {
     return this.all;
   }
 
-  async prepare(vm: string, from: string, { check }: { check: boolean }): Promise<AttachmentEntry[]> {
+  preparedBy(): string | undefined {
+    return this.by;
+  }
+
+  async prepare(
+    vm: string,
+    from: string,
+    { check, preparedBy }: { check: boolean; preparedBy: string },
+  ): Promise<AttachmentEntry[]> {
+    assert.equal(preparedBy, from);
     this.diary.push(`${check ? 'check' : 'prepare'} ${vm} from ${from}`);
     if (this.refusal !== undefined) throw this.refusal;
     const entries = this.offers.map((name) => entry(name, { state: 'standby', connected: false }));
@@ -256,7 +266,7 @@ describe('the report', () => {
         { name: 'log', device: 'm3/log' },
       ],
       start: [],
-      reason: 'host m1 has not had VM web prepared here since this daemon was started',
+      reason: 'host m1 has not had VM web prepared here',
     });
   });
 });
@@ -280,5 +290,14 @@ describe('the calls of other hosts', () => {
     await assert.rejects(call('job.start', 'm1', { ...job, export: '../x' }), { code: 'usage', message: /^export: / });
     for (let i = 0; i < PREPARATIONS_MAX; i++) await call('vm.prepare', 'm3', { vm: `v${i}` });
     await assert.rejects(call('vm.report', 'm1', { vm: 'web' }), { code: 'denied' });
+  });
+
+  test('know who had it prepared also where the daemon was started again', async () => {
+    const handlers = createMigrationHandlers(destination, async () => ({}));
+    destination.by = 'm1';
+    destination.all = [entry('data', { state: 'standby' })];
+    await assert.rejects(handlers['vm.unprepare']('m3', { vm: 'web' }, undefined), { code: 'denied' });
+    await handlers['vm.unprepare']('m1', { vm: 'web' }, undefined);
+    assert.deepEqual(destination.diary, ['unprepare web']);
   });
 });

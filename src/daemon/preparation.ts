@@ -33,10 +33,14 @@ export class Preparation {
   }
 
   /**
-   * Prepares them; again is no harm. `check`: only looks whether that would go well, and answers nothing. Throws why not, with everything as it was before:
+   * Prepares them; again is no harm. `preparedBy`: the host that asks for it; left out for people here. `check`: only looks whether that would go well, and answers nothing. Throws why not, with everything as it was before:
    * `usage`, `not_found`, `denied`, `in_use`, `limit`, `unreachable`.
    */
-  async prepare(vm: string, from: string, { check = false } = {}): Promise<AttachmentEntry[]> {
+  async prepare(
+    vm: string,
+    from: string,
+    { check = false, preparedBy }: { check?: boolean; preparedBy?: string } = {},
+  ): Promise<AttachmentEntry[]> {
     const { host, hosts, attachments } = this.#options;
     if (from === host) throw new NetbusError('usage', `VM ${vm} is on this very host: --from is the host that it comes from`);
     if (!hosts().includes(from))
@@ -50,7 +54,7 @@ export class Preparation {
     try {
       const entries: AttachmentEntry[] = [];
       for (const device of devices) {
-        const { entry, isNew } = await attachments.expect(vm, from, device, { check: false });
+        const { entry, isNew } = await attachments.expect(vm, from, device, { check: false, preparedBy });
         if (isNew) made.push(device.name);
         entries.push(entry!);
       }
@@ -61,13 +65,28 @@ export class Preparation {
     }
   }
 
-  /** Takes back what is prepared of a VM; nothing is success. Throws `in_use` where a VMM is connected already. */
+  /** The host that had VM's devices prepared here. */
+  preparedBy(vm: string): string | undefined {
+    const prepared = [...this.#options.attachments.all].find(
+      ({ record }) => record.vm === vm && record.preparedBy !== undefined,
+    );
+    return prepared?.record.preparedBy;
+  }
+
+  /**
+   * Takes back what is prepared of a VM; nothing is success. Throws `in_use` where a VMM is connected already, or where the VM has come with one that may
+   * connect again.
+   */
   async unprepare(vm: string): Promise<void> {
     const { attachments } = this.#options;
     const expected = [...attachments.all].filter(({ record }) => record.vm === vm && record.arriving);
     const used = expected.find(({ connected }) => connected);
     if (used !== undefined)
       throw new NetbusError('in_use', `a VMM is connected to ${vm}/${used.record.name} already: stop it first`);
+    for (const attachment of expected) {
+      if (await attachment.mayComeBack())
+        throw new NetbusError('in_use', `VM ${vm} has come to this host, and its VMM may connect again: stop it first`);
+    }
     for (const { record } of expected) await attachments.unexpect(vm, record.name);
   }
 

@@ -10,7 +10,7 @@ for (const [order, restart] of [
   ['the device’s host while the VM’s daemon is away', ['stop m2', 'reboot m1', 'start m2']],
   ['the VM’s daemon, then the device’s host', ['stop m2', 'start m2', 'read', 'reboot m1']],
 ] as const) {
-  test(`a disk that nobody writes has nothing to lose: restarted are ${order}`, { timeout: 60_000 }, async () => {
+  test(`a disk that nobody writes has nothing to lose: restarted are ${order}`, { timeout: 180_000 }, async () => {
     const cluster = await Cluster.make('m1', 'm2');
     const [m1, m2] = [cluster.host('m1'), cluster.host('m2')];
     let vm: VhostUserFrontend | undefined;

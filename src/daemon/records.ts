@@ -126,6 +126,8 @@ export const virtualDeviceRecordSchema = z.strictObject({
       left: z.enum(leftStates),
       /** What its writes went to. */
       device: idsSchema.nullable(),
+      /** The VM was started anew here and did not have its device yet: what an earlier guest left is none of its business. */
+      isNew: z.literal(true).optional(),
     })
     .nullable(),
   writeCache: z.boolean().nullable(),
@@ -135,8 +137,12 @@ export const virtualDeviceRecordSchema = z.strictObject({
   arriving: z.literal(true).optional(),
   /** Where it comes from; while it is expected. */
   from: nameSchema.optional(),
+  /** The host that had it made ready here, and may have it taken back; left out where people here did. */
+  preparedBy: nameSchema.optional(),
   /** What that host could not tell the device's host itself; while it is expected. */
   signed: signedHandOverSchema.optional(),
+  /** What the guest had not flushed elsewhere on the device with these ids was written and flushed here; as long as the guest is not here for good. */
+  madeGood: z.strictObject({ bootId: z.string().max(64), instance: z.string().max(64) }).optional(),
   /** Why it is nobody's any more: the guest gets errors until it is detached. Left out while that is not so. */
   fenced: z.string().max(2000).optional(),
   /** How long requests wait for a device that is away before they fail, in milliseconds; left out = for ever. */

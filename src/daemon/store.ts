@@ -1,11 +1,13 @@
 /**
- * Records on stable storage: a folder of JSON files, one per record. A record is there completely or not at all, whatever ends the daemon, and
- * what `put` resolved for survives a power cut: the temporary is written and synced, renamed over the old one, and the folder synced.
+ * Records on stable storage: a folder of files, one per record. A record is there completely or not at all, whatever ends the daemon, and what `put` resolved
+ * for survives a power cut. A record that is new, or longer than its file has room for, is written beside its place, synced, renamed over the old one,
+ * and the folder synced; from then on a change is one write into that file (record-slots.ts), because a guest that moves waits for it.
  */
 import { join } from 'node:path';
 import type { z } from 'zod';
 import { NetbusError } from '../device/errors.ts';
 import { type RecordFiles, systemFiles } from './record-files.ts';
+import { newSlots, nextSlot, readSlots, type Slots } from './record-slots.ts';
 import { Turns } from './turns.ts';
 
 const EXTENSION = '.json';
@@ -31,6 +33,8 @@ export class RecordStore<Value> {
   readonly #files: RecordFiles;
   /** Per key, so that the last `put` of a key is what stays, and one slow key does not hold up the others. */
   readonly #turns = new Map<string, { turns: Turns; waiting: number }>();
+  /** Of the records whose files have them. */
+  readonly #slots = new Map<string, Slots>();
 
   constructor(folder: string, schema: z.ZodType<Value>, files: RecordFiles = systemFiles) {
     this.folder = folder;
@@ -44,13 +48,15 @@ export class RecordStore<Value> {
    */
   async load(now: number): Promise<LoadedRecords<Value>> {
     await this.#files.makeFolder(this.folder, 0o700);
+    // A daemon that was killed may have renamed a file whose name is not on stable storage: what is written into it from now on must not go with that.
+    await this.#files.syncFolder(this.folder);
     const records = new Map<string, Value>();
     const damaged: DamagedRecord[] = [];
     for (const file of (await this.#files.list(this.folder)).sort()) {
       if (file.startsWith(TEMPORARY_PREFIX)) await this.#files.remove(join(this.folder, file));
       if (file.startsWith('.') || !file.endsWith(EXTENSION)) continue;
       const key = file.slice(0, -EXTENSION.length);
-      const read = await this.#read(file);
+      const read = await this.#read(key, file);
       if ('value' in read) records.set(key, read.value);
       else damaged.push(await this.#setAside(file, read.reason, now));
     }
@@ -66,15 +72,19 @@ export class RecordStore<Value> {
   remove(key: string): Promise<void> {
     return this.#inTurn(key, async () => {
       await this.#guard(key, async () => {
-        await this.#files.remove(join(this.folder, key + EXTENSION)).catch(ignoreMissing);
+        this.#slots.delete(key);
+        await this.#files.remove(this.#path(key)).catch(ignoreMissing);
         await this.#files.syncFolder(this.folder);
       });
     });
   }
 
-  async #read(file: string): Promise<{ value: Value } | { reason: string }> {
+  async #read(key: string, file: string): Promise<{ value: Value } | { reason: string }> {
     try {
-      const text = await this.#files.read(join(this.folder, file));
+      const content = await this.#files.read(join(this.folder, file));
+      const found = readSlots(content);
+      if (found !== undefined) this.#slots.set(key, found.slots);
+      const text = found?.text ?? content;
       if (text.length > RECORD_BYTES_MAX) return { reason: `longer than ${RECORD_BYTES_MAX} bytes` };
       const parsed: unknown = JSON.parse(text);
       const result = this.#schema.safeParse(parsed);
@@ -98,26 +108,54 @@ export class RecordStore<Value> {
   }
 
   async #write(key: string, value: Value): Promise<void> {
-    const temporary = join(this.folder, `${TEMPORARY_PREFIX}${key}`);
+    const text = `${JSON.stringify(value, null, 2)}\n`;
+    const slots = this.#slots.get(key);
+    const next = slots && nextSlot(slots, text);
     await this.#guard(key, async () => {
-      try {
-        await this.#files.write(temporary, `${JSON.stringify(value, null, 2)}\n`, 0o600);
-      } catch (thrown) {
-        // Half a record takes room that a full filesystem does not have.
-        await this.#files.remove(temporary).catch(() => {});
-        throw thrown;
-      }
-      await this.#files.rename(temporary, join(this.folder, key + EXTENSION));
-      await this.#files.syncFolder(this.folder);
+      if (next === undefined || !(await this.#overwrite(key, next))) await this.#replace(key, text);
     });
+  }
+
+  /** Where it fails the present state stays, and the next write goes to the same place. False where the file is gone. */
+  async #overwrite(key: string, { position, content, slots }: NonNullable<ReturnType<typeof nextSlot>>): Promise<boolean> {
+    try {
+      await this.#files.overwrite(this.#path(key), position, content);
+      this.#slots.set(key, slots);
+      return true;
+    } catch (thrown) {
+      ignoreMissing(thrown);
+      return false;
+    }
+  }
+
+  async #replace(key: string, text: string): Promise<void> {
+    const temporary = join(this.folder, `${TEMPORARY_PREFIX}${key}`);
+    const { content, slots } = newSlots(text);
+    try {
+      await this.#files.write(temporary, content, 0o600);
+    } catch (thrown) {
+      // Half a record takes room that a full filesystem does not have.
+      await this.#files.remove(temporary).catch(() => {});
+      throw thrown;
+    }
+    // Until the new file is there for sure, nothing is written into whichever is there.
+    this.#slots.delete(key);
+    await this.#files.rename(temporary, this.#path(key));
+    await this.#files.syncFolder(this.folder);
+    this.#slots.set(key, slots);
+  }
+
+  #path(key: string): string {
+    return join(this.folder, key + EXTENSION);
   }
 
   async #guard(key: string, work: () => Promise<void>): Promise<void> {
     try {
       await work();
     } catch (thrown) {
-      const path = join(this.folder, key + EXTENSION);
-      throw new NetbusError('device', `the record ${path} cannot be stored${reasonOf(thrown, this.folder)}`, { cause: thrown });
+      throw new NetbusError('device', `the record ${this.#path(key)} cannot be stored${reasonOf(thrown, this.folder)}`, {
+        cause: thrown,
+      });
     }
   }
 

@@ -6,7 +6,8 @@ import type { DeviceIds } from '../filters/write-log/write-log.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { DirtyMap } from '../migration/mirror/dirty-map.ts';
-import { Mirror, type MirrorProgress } from '../migration/mirror/mirror.ts';
+import { Mirror } from '../migration/mirror/mirror.ts';
+import type { MirrorProgress } from '../migration/mirror/mirror-options.ts';
 import type { CopyHost } from '../migration/swap/copy-host.ts';
 
 export interface SwapMirrorOptions {

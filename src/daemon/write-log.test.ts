@@ -45,7 +45,7 @@ describe('the write log of a device of another host', () => {
     await m1.start('second boot');
   }
 
-  test('what the device’s host forgot is sent again, and the guest sees a pause', { timeout: 60_000 }, async () => {
+  test('what the device’s host forgot is sent again, and the guest sees a pause', { timeout: 180_000 }, async () => {
     await vm.write(8, pattern(2));
     await vm.write(0, pattern(3));
     const { writeLog } = await entry();
@@ -69,7 +69,7 @@ describe('the write log of a device of another host', () => {
     assert.equal(existsSync(join(m2.folder, 'run', 'web')), false);
   });
 
-  test('also where the daemon of the VM’s host was away meanwhile', { timeout: 60_000 }, async () => {
+  test('also where the daemon of the VM’s host was away meanwhile', { timeout: 180_000 }, async () => {
     await vm.write(8, pattern(2));
     await m2.stop();
     await reboot();
@@ -78,7 +78,7 @@ describe('the write log of a device of another host', () => {
     assert.deepEqual(await vm.read(8, 4096), pattern(2));
   });
 
-  test('a log that is gone: errors, and the next start of the VM goes on', { timeout: 60_000 }, async () => {
+  test('a log that is gone: errors, and the next start of the VM goes on', { timeout: 180_000 }, async () => {
     await vm.write(8, pattern(2));
     await m2.stop();
     rmSync(logPath());
@@ -91,7 +91,7 @@ describe('the write log of a device of another host', () => {
     assert.match(reason ?? '', /may be lost .*until the VM is started again/);
   });
 
-  test('an export that is opened anew is another instance, and gets what was not flushed', { timeout: 60_000 }, async () => {
+  test('an export that is opened anew is another instance, and gets what was not flushed', { timeout: 180_000 }, async () => {
     await vm.write(8, pattern(2));
     // Somebody replaced what is in the image.
     copyFileSync(`${image}.flushed`, image);

@@ -47,6 +47,7 @@ test('cut: what is left goes by a session of its own, once the device is there a
   clock.advance(2_000);
   await turn();
   assert.deepEqual(host.left, [{ queues: [QUEUE] }]);
+  await turn();
   assert.deepEqual(host.last.calls, ['quiesced, device open', 'close']);
   await virtual.close();
 });
@@ -75,6 +76,7 @@ test('a VMM that went while nobody was here: what is known of its queues is hand
   clock.advance(1_000);
   await turn();
   assert.deepEqual(host.left, [{ queues: [QUEUE], unflushed: IDS }]);
+  await turn();
   assert.deepEqual(host.last.calls, ['quiesced, device open', 'close']);
   const guest = use(virtual);
   assert.equal(await ask(guest, DiskKind.flush), DiskStatus.ok);
@@ -309,4 +311,26 @@ test('once it is settled the guest is here: its queues start as any others do', 
   assert.equal(virtual.passage.arrival(), undefined);
   await guest.close();
   await virtual.close();
+});
+
+test('what is known does not fit the guest: the device’s host is asked again, less and less often, until it knows more', async () => {
+  const { host, virtual, clock } = setUp({ arriving: true });
+  const guest = use(virtual);
+  assert.equal(await virtual.passage.arrival(), null);
+  const again = virtual.passage.arrivalAgain();
+  assert.equal(virtual.passage.arrivalAgain(), again);
+  await turn();
+  const asked = async (ms: number) => {
+    clock.advance(ms);
+    for (let i = 0; i < 10; i++) await turn();
+    return host.epoch;
+  };
+  assert.deepEqual([await asked(999), await asked(1), await asked(1_999), await asked(1)], [1, 2, 2, 3]);
+  host.handOver = { queues: [QUEUE] };
+  assert.equal(await asked(4_000), 4);
+  assert.deepEqual(await again, [QUEUE]);
+  assert.equal(await asked(60_000), 4);
+  await guest.close();
+  await virtual.close();
+  assert.deepEqual(host.left, ['unchanged']);
 });

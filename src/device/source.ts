@@ -25,8 +25,14 @@ export interface Passage {
    * the guest is here.
    */
   arrival(): Promise<readonly QueueHandOver[] | null> | undefined;
+  /**
+   * What was resolved does not fit the guest's queues: its last host may not have been heard yet. Resolves when something else is known, which may be never.
+   */
+  arrivalAgain(): Promise<readonly QueueHandOver[] | null> | undefined;
   /** Whatever the guest left unfinished elsewhere is noted by the frontend now, and outlives this process. Twice is once. */
   arrived(): void;
+  /** The VMM copies the guest's memory, as it does before the guest leaves, or does so no more. */
+  mayLeave(expected: boolean): void;
   /** All queues have stopped, and the device was quiesced. Resolves when the device's host has stored it, or at `signal`. Before `Device.close`. */
   leave(queues: readonly QueueHandOver[], signal: AbortSignal): Promise<void>;
 }

@@ -119,6 +119,15 @@ const table: readonly [what: string, state: Succession, step: Step, expected: Ex
   ['given back twice', stopped, quiesce('m1', left), stopped],
   ['given back, and corrected before anybody had it', stopped, quiesce('m1', other), { ...stopped, handOver: other }],
   ['given back once more when it has moved', arrived, quiesce('m1', left), 'same'],
+  ['told late by a host that was never granted it', { ...arrived, handOver: undefined }, quiesce('m1', left), arrived],
+  ['told late that nothing was left, by a new start of the VM', arrived, quiesce('m1', { queues: [] }), 'same'],
+  [
+    'a new start of the VM where it arrived',
+    arrived,
+    quiesce('m2', { queues: [] }),
+    { ...there, lease: { epoch: 5, holder: null } },
+  ],
+  ['told late, and the guest is there for good', there, quiesce('m1', left), ['denied', /the VM is at host m2/]],
   [
     'given back by the next host: the one before it is out',
     arrived,

@@ -2,6 +2,8 @@
  * Who may have the lease of an attachment next, as its guest moves between hosts. Pure: each function takes the state and gives the next one, or throws
  * why not; the same object means that nothing changes. A host that holds the lease is always the one that has the VM.
  */
+
+import { isDeepStrictEqual } from 'node:util';
 import { checkStartsAnew, checkUnmarked, type LeasePurpose, type Marked, markGranted, markOrphaned } from './copy-mark.ts';
 import { NetbusError } from './errors.ts';
 import type { HandOver } from './hand-over.ts';
@@ -49,21 +51,24 @@ export function granted<State extends Succession>(state: State, host: string, pu
 
 /**
  * `host` holds nothing any more, and all its I/O has ended. `unchanged`: its guest took nothing there, so that everything is as it was before it came.
- * What is known already may be told again. Throws `fenced`, `denied`, or `usage` where there is nothing to go back to.
+ * What is known already may be told again; what the host where the guest was before says late is for the one where it is. Throws `fenced`, `denied`, or `usage` where there is nothing to go back to.
  */
 export function quiesced<State extends Succession>(state: State, host: string, left: HandOver | 'unchanged'): State {
   checkNotFenced(state, host);
   const { lease, standby, previous } = state;
   if (state.host !== host) {
-    const isKnown = previous?.host === host || (standby?.host === host && left === 'unchanged');
-    if (isKnown) return state;
+    // It could not say so before the guest was let go on elsewhere, because it never had the lease of it. What is told again changes nothing.
+    if (previous?.host === host) {
+      const told = left === 'unchanged' ? undefined : stored(left);
+      return told === undefined || isDeepStrictEqual(told, state.handOver) ? state : change(state, { handOver: told });
+    }
+    if (standby?.host === host && left === 'unchanged') return state;
     throw standby?.host === host
       ? new NetbusError('denied', `the VM is at host ${state.host}: host ${host} has nothing of it that could be left`)
       : stranger(state, host);
   }
   const released = { lease: { ...lease, holder: null } };
-  if (left !== 'unchanged')
-    return change(state, { ...released, handOver: isEmpty(left) ? undefined : left, previous: undefined });
+  if (left !== 'unchanged') return change(state, { ...released, handOver: stored(left), previous: undefined });
   if (lease.holder === null) return state;
   if (previous === undefined) {
     throw new NetbusError('usage', `host ${host} has the VM for good, so there is nothing unchanged: say what the guest left`);
@@ -195,9 +200,10 @@ function stranger(state: Succession, host: string): NetbusError {
   return new NetbusError('denied', `the attachment is not one of host ${host}: the VM is at host ${state.host}`);
 }
 
-/** It says nothing that another host could go on by. */
-function isEmpty({ queues, unflushed, failure }: HandOver): boolean {
-  return queues.length === 0 && unflushed === undefined && failure === undefined;
+/** Undefined where it says nothing that another host could go on by. */
+function stored(left: HandOver): HandOver | undefined {
+  const { queues, unflushed, failure } = left;
+  return queues.length === 0 && unflushed === undefined && failure === undefined ? undefined : left;
 }
 
 function placeOf({ host, membership }: Place): Place {

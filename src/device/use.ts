@@ -293,6 +293,11 @@ export class Use {
     if (this.#connection === connection && !this.#answersErrors) this.slot.deviceLost(cause);
   }
 
+  /** A new grant comes with what the device's host knows now. */
+  askAgain(): void {
+    this.slot.deviceLost(new NetbusError('ended', 'the device host is asked again what the last host of the guest left'));
+  }
+
   /** From here on the owner waits for what is left, until it is closed. A cut is the end of the session that has the device. */
   #quiesced(outcome: 'clean' | 'cut'): Promise<void> {
     this.#stopped = true;
@@ -305,7 +310,12 @@ export class Use {
   async leave(left: HandOver | 'unchanged', signal: AbortSignal): Promise<void> {
     this.#isLeaving = true;
     this.#tellLeft(left);
-    await within(signal, this.ended);
+    const told = this.#told.signal;
+    const isTold = new Promise<void>((resolve) => {
+      if (told.aborted) resolve();
+      else told.addEventListener('abort', () => resolve(), { once: true });
+    });
+    await within(signal, isTold);
     if (signal.aborted) this.#undelivered(left);
   }
 
@@ -334,6 +344,8 @@ export class Use {
     const left = await this.#left;
     if (left !== undefined) await this.#giveBack(left);
     this.#told.abort();
+    // The VMM waits for what comes of this, and gets its answer first.
+    if (left !== undefined) await new Promise((resolve) => setImmediate(resolve));
     this.#endSession();
   }
 

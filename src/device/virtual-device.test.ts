@@ -17,6 +17,8 @@ test('it connects when the guest begins, and gives the lease back when it is qui
   );
   assert.deepEqual(await guest.quiesce(new AbortController().signal), { outcome: 'clean' });
   await virtual.passage.leave([], new AbortController().signal);
+  // The session has no hurry any more.
+  await turn();
   assert.deepEqual(host.last.calls, ['activate', 'quiesced, device closed', 'close']);
   await guest.close();
   await virtual.close();
@@ -262,6 +264,8 @@ test('quiet while the lease is asked for: what comes is given back', async () =>
   host.last.goOn();
   assert.deepEqual(await quiescing, { outcome: 'clean' });
   await virtual.passage.leave([], new AbortController().signal);
+  // The session has no hurry any more.
+  await turn();
   assert.deepEqual(host.last.calls, ['activate', 'quiesced, device closed', 'close']);
   await guest.close();
 });

@@ -18,6 +18,9 @@ import { type GuestHistory, type Renewal, Use } from './use.ts';
 
 /** How long the end of a virtual device waits for what it gives back. */
 const CLOSE_MS_MAX = 2_000;
+/** Between two looks whether more is known of a guest whose queues do not fit what is known. */
+const ASK_AGAIN_MS_MIN = 1_000;
+const ASK_AGAIN_MS_MAX = 30_000;
 
 /** Where a virtual device is. */
 export type VirtualDeviceState =
@@ -50,6 +53,8 @@ export interface VirtualDeviceOptions {
   readonly onWriteCache?: (enabled: boolean) => void;
   /** All that was unfinished of it is noted here. */
   readonly onArrived?: () => void;
+  /** See Passage. */
+  readonly onMayLeave?: (expected: boolean) => void;
   /** It has left again, and had taken something. */
   readonly onLeft?: () => void;
   /**
@@ -75,7 +80,9 @@ export class VirtualDevice implements Source {
   #arrival: Arrival | undefined;
   readonly passage: Passage = {
     arrival: () => this.#arrival?.queues,
+    arrivalAgain: () => this.#arrival?.askAgain(),
     arrived: () => this.#options.onArrived?.(),
+    mayLeave: (expected) => this.#options.onMayLeave?.(expected),
     leave: (queues, signal) => this.#leave(queues, signal),
   };
 
@@ -83,7 +90,7 @@ export class VirtualDevice implements Source {
     this.#options = options;
     this.#profile = options.profile;
     this.#history = { replay: new DiskReplay(options.before) };
-    if (options.arriving) this.#arrival = new Arrival();
+    if (options.arriving) this.#arrival = this.#newArrival();
   }
 
   get profile(): Profile {
@@ -132,7 +139,7 @@ export class VirtualDevice implements Source {
         this.#use = undefined;
         // What was cut off is still the frontend's, and goes on here with the next use.
         if (this.#arrival === undefined || use.slot.used) return undefined;
-        this.#arrival = new Arrival();
+        this.#arrival = this.#newArrival();
         return 'unchanged';
       },
     });
@@ -183,12 +190,27 @@ export class VirtualDevice implements Source {
     this.#become({ name: 'closed' });
   }
 
+  #newArrival(): Arrival {
+    const arrival: Arrival = new Arrival(() => this.#askAgain(arrival, ASK_AGAIN_MS_MIN));
+    return arrival;
+  }
+
+  /** Each grant is one more epoch for the device's host to store, so it is asked less and less often. */
+  #askAgain(arrival: Arrival, delayMs: number): void {
+    const use = this.#use;
+    this.#options.clock.after(delayMs, () => {
+      if (this.#arrival !== arrival || this.#use !== use || !arrival.isAskedAgain) return;
+      use?.askAgain();
+      this.#askAgain(arrival, Math.min(2 * delayMs, ASK_AGAIN_MS_MAX));
+    });
+  }
+
   #leave(queues: readonly QueueHandOver[], signal: AbortSignal): Promise<void> {
     const use = this.#use;
     if (use === undefined) return Promise.resolve();
     if (this.#arrival?.isUnchanged(queues)) {
       // Whoever is told that it comes after all begins anew.
-      this.#arrival = new Arrival();
+      this.#arrival = this.#newArrival();
       return use.leave('unchanged', signal);
     }
     this.#arrival = undefined;

@@ -11,6 +11,7 @@ import { FailedDevice } from '../../src/device/failed-device.ts';
 import { Lease } from '../../src/device/lease.ts';
 import { Slot } from '../../src/device/slot.ts';
 import { VirtualDevice } from '../../src/device/virtual-device.ts';
+import { UnloggedWrites } from '../../src/filters/write-log/unlogged-writes.ts';
 import { WriteLog } from '../../src/filters/write-log/write-log.ts';
 import { ManualClock } from '../../src/lib/clock.ts';
 import { HeldDevice } from '../support/held-device.ts';
@@ -50,6 +51,16 @@ deviceCompliance('held (the test device)', () => {
     lose: () => inner.lose(new NetbusError('ended', 'the test lost it')),
     event: () => inner.changeCapacity(16 * MIB),
   };
+});
+
+deviceCompliance('a device whose writes are flushed again and again', () => {
+  const { inner, ...fixture } = held();
+  const clock = new ManualClock();
+  const writes = new UnloggedWrites(clock);
+  writes.mayLeave = true;
+  const { device } = writes.admit({ epoch: 1, bootId: 'boot', instance: 'first', device: inner });
+  const event = () => inner.changeCapacity(16 * MIB);
+  return { ...fixture, device, started: () => clock.advance(0), event };
 });
 
 deviceCompliance('slot', () => {

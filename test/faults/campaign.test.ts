@@ -1,69 +1,17 @@
-/** The fault campaign as it is, for as long as the tests have time; and that it fails where the product is broken on purpose. */
+/** The fault campaign as it is, for as long as the tests have time. */
 import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { Campaign } from '../../bench/faults/campaign.ts';
-import { type FaultKind, faultKinds } from '../../bench/faults/kinds.ts';
-import { type FaultReport, isGood, jsonLine, table } from '../../bench/faults/report.ts';
-import { planRounds, type Round } from '../../bench/faults/schedule.ts';
-import { DEVICE_HOST, Stage, VM_HOST } from '../../bench/faults/stage.ts';
-import { Cleanup } from '../support/cleanup.ts';
-import { hostKind } from '../support/hosts.ts';
+import { test } from 'node:test';
+import { faultKinds } from '../../bench/faults/kinds.ts';
+import { isGood, jsonLine, table } from '../../bench/faults/report.ts';
+import { planRounds } from '../../bench/faults/schedule.ts';
 import { seededRandom } from '../support/random.ts';
-import { NOT_POSSIBLE_HERE } from '../support/skip.ts';
+import { PROGRAM, play, skip } from './play.ts';
 
-const PROGRAM = fileURLToPath(new URL('../../dist/netbus.js', import.meta.url));
-const SOURCE = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
-
-/** Each kind once, within this time on a machine that has some to give. */
+/** Each kind once, on a machine that has some time to give. */
 const FAULTS = faultKinds.length;
-const CAMPAIGN_MS_MAX = 60_000;
 const BACK_MS_MAX = 60_000;
-/** Nobody comes back in time here, whatever the time is. */
-const BROKEN_BACK_MS_MAX = 5_000;
-/** The product's bound is 10 s. */
-const BROKEN_VMM_MS_MAX = 13_000;
-
-/** A VM that is stopped and goes on begins a new use of its disk, which mends some of what is broken. */
-const [VM_GOES_ON, VM_IS_STOPPED] = [0.0005, 0];
-
-/** Few, so that each is written again and again however slow the machine is. */
-const BROKEN_BLOCKS = 64;
-
-// From the source a daemon takes five times as long to start.
-process.env.NETBUS_PROGRAM ??= PROGRAM;
-
-const { kind, reason } = await hostKind();
-const skip = kind === 'namespace' ? false : `${NOT_POSSIBLE_HERE}${reason}`;
-
-interface Play {
-  readonly kinds: readonly FaultKind[];
-  readonly seed: number;
-  readonly guest: boolean;
-  readonly ledgerBlocks?: number;
-  readonly rounds: Iterator<Round, never>;
-  readonly faults: number;
-  readonly backMsMax: number;
-  readonly vmmMsMax?: number;
-  readonly untilFound?: boolean;
-  readonly programs?: ReadonlyMap<string, readonly string[]>;
-  readonly say: (text: string) => void;
-}
-
-async function play({ rounds, faults, backMsMax, vmmMsMax, untilFound = false, say, ...what }: Play): Promise<FaultReport> {
-  const { seed, kinds } = what;
-  const cleanup = new Cleanup();
-  try {
-    const stage = await Stage.set({ cleanup, program: PROGRAM, ...what }, say);
-    const untilMs = performance.now() + CAMPAIGN_MS_MAX;
-    const bounds = { backMsMax, ...(vmmMsMax !== undefined && { vmmMsMax }) };
-    return await new Campaign(stage, { seed, kinds, rounds, faults, untilMs, ...bounds, untilFound }, say).run();
-  } finally {
-    await cleanup.run();
-  }
-}
 
 test('nothing is lost, stale, failed or left over, whatever fails', { skip }, async (t) => {
   assert.ok(existsSync(PROGRAM), `${PROGRAM} is missing: run "npm run build"`);
@@ -76,79 +24,4 @@ test('nothing is lost, stale, failed or left over, whatever fails', { skip }, as
   for (const line of table(report).split('\n')) t.diagnostic(line);
   assert.ok(isGood(report), `${jsonLine(report)}\n${said.join('\n')}`);
   if (report.byKind.has('disk-full')) assert.ok(report.expectedErrors > 0);
-});
-
-/** What is broken makes others wait, and waits take no processor. */
-const BROKEN_AT_A_TIME = 3;
-
-/**
- * One or two for each invariant that a campaign of faults watches: 1, 2, 3, 5, 6 and 9. The other three are watched elsewhere:
- * 4 (quiet means quiet): a late write of a session that was cut reaches the image as `second-writer` does; what reaches guest memory after
- * a cut is looked at by the simulation (its "memory") and the compliance suite, because a guest of this campaign cannot tell such a write from
- * its own read. With migration there is a moment at which quiet shows: the source has stopped.
- * 7 (everyone outside is hostile): no fault here is hostile; fuzzing is (test/fuzz, and the property tests of the parsers).
- * 8 (no one gets in): nobody tries here; src/bus/listener.test.ts has strangers, and the tests of the daemon have hosts that may not.
- */
-describe('the campaign finds', { skip, concurrency: BROKEN_AT_A_TIME }, () => {
-  const cut: Round = [{ kind: 'cut', atMs: 0, durationMs: 500, dice: VM_GOES_ON }];
-  const longCut: Round = [{ kind: 'cut', atMs: 0, durationMs: 15_000, dice: VM_IS_STOPPED }];
-  const kill: Round = [{ kind: 'kill-device-side', atMs: 0, durationMs: 0, dice: VM_GOES_ON }];
-
-  /** Two rounds with a daemon that is broken in one way, and no guest: the writer alone has to notice. */
-  async function broken(name: string, host: string, round: Round): Promise<FaultReport> {
-    const patch = new URL(`./broken/${name}.ts`, import.meta.url).href;
-    const program = [process.execPath, '--import', import.meta.resolve('tsx'), '--import', patch, SOURCE];
-    return await play({
-      kinds: round.map(({ kind }) => kind),
-      seed: 1,
-      guest: false,
-      ledgerBlocks: BROKEN_BLOCKS,
-      rounds: { next: () => ({ value: round, done: false }) },
-      faults: 3,
-      backMsMax: BROKEN_BACK_MS_MAX,
-      vmmMsMax: BROKEN_VMM_MS_MAX,
-      untilFound: true,
-      programs: new Map([[host, program]]),
-      say: () => {},
-    });
-  }
-
-  test('a device that answers before the work (nothing acknowledged is lost)', async () => {
-    const { lost, stale } = await broken('answers-before-the-work', DEVICE_HOST, kill);
-    assert.ok(lost + stale > 0);
-  });
-
-  test('writes that are replayed twice, out of order (replay is safe)', async () => {
-    const { lost, stale } = await broken('replays-twice', DEVICE_HOST, cut);
-    assert.ok(lost + stale > 0);
-  });
-
-  test("an earlier session's writes under the next one's lease (one writer)", async () => {
-    const { lost, stale } = await broken('second-writer', DEVICE_HOST, cut);
-    assert.ok(lost + stale > 0);
-  });
-
-  test('errors where there should be a pause (no surprise unplug)', async () => {
-    const { guestErrors } = await broken('fails-after-a-cut', VM_HOST, cut);
-    assert.ok(guestErrors > 0);
-  });
-
-  test('a disk that does not come back (no surprise unplug)', async () => {
-    const { guestErrors } = await broken('never-comes-back', VM_HOST, cut);
-    assert.ok(guestErrors > 0);
-  });
-
-  test('a VMM that waits for the network (the VMM never waits without bound)', async () => {
-    const { guestErrors, notes } = await broken('vmm-waits', VM_HOST, longCut);
-    assert.ok(guestErrors > 0);
-    assert.ok(
-      notes.some((note) => /its VMM waited for an answer/.test(note)),
-      notes.join('; '),
-    );
-  });
-
-  test('descriptors that sessions leave behind (everything is bounded)', async () => {
-    const { leaks } = await broken('leaks-descriptors', DEVICE_HOST, cut);
-    assert.ok(leaks > 0);
-  });
 });

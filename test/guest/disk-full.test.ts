@@ -8,6 +8,7 @@ import { startCluster } from '../support/cluster.ts';
 import { hostKind } from '../support/hosts.ts';
 import { runOk } from '../support/process.ts';
 import { NOT_POSSIBLE_HERE } from '../support/skip.ts';
+import { waitFor } from '../support/wait.ts';
 import { bootAttached, exportDisk, exportEmptyDisk } from './attached.ts';
 
 const cleanup = new Cleanup();
@@ -30,11 +31,14 @@ test('a full disk at the device host', { skip }, async () => {
   const failed = await guest.run('dd if=/dev/zero of=/dev/vda bs=1M seek=8 count=40 oflag=direct');
   assert.notEqual(failed.status, 0);
   assert.match(failed.output, /I\/O error|Input\/output error/);
-  assert.match(guest.consoleTail(200), /I\/O error, dev vda/);
+  await waitFor('the word of its kernel', () => /I\/O error, dev vda/.test(guest.consoleTail(200)));
 
-  const status = await cluster.client('m1').status();
-  assert.match(status.exports.find(({ name }) => name === 'full')?.reason ?? '', /ENOSPC: the filesystem is full/);
-  assert.match(readFileSync(cluster.logPath(m1), 'utf8'), /ENOSPC: the filesystem is full/);
+  const full = /ENOSPC: the filesystem is full/;
+  await waitFor('the reason', async () => {
+    const { exports } = await cluster.client('m1').status();
+    return full.test(exports.find(({ name }) => name === 'full')?.reason ?? '');
+  });
+  await waitFor('the reason in the log', () => full.test(readFileSync(cluster.logPath(m1), 'utf8')));
 
   // The other disk, and what the full one has room for.
   await guest.succeed(

@@ -40,26 +40,28 @@ describe('a remote disk in a guest', () => {
 
   test('keeps what fio writes, with flushes, on two queues', async () => {
     await guest.succeed(
-      'fio --name=verify --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=16 --numjobs=2 --size=24M --offset_increment=32M ' +
+      'fio --name=verify --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=16 --numjobs=2 --size=12M --offset_increment=32M ' +
         '--rw=randwrite --bsrange=4k-128k --fsync=64 --verify=crc32c --verify_fatal=1 --randseed=7',
     );
   });
 
   test('keeps what fio writes while it trims, and trimmed blocks are zeroes', async () => {
     await guest.succeed(
-      'fio --name=trim --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=16 --size=16M --rw=randtrimwrite --bs=8k --fsync=128 ' +
+      'fio --name=trim --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=16 --size=8M --rw=randtrimwrite --bs=8k --fsync=128 ' +
         '--verify=crc32c --verify_fatal=1 --trim_percentage=25 --trim_verify_zero=1 --trim_backlog=64 --randseed=9',
     );
   });
 
   test('writes zeroes, and gives space back where the guest discards', async () => {
-    await guest.succeed('dd if=/dev/urandom of=/dev/vda bs=1M count=64 oflag=direct 2>/dev/null; sync');
-    assert.ok(allocated(raw) >= 64 * MIB);
-    await guest.succeed('/sbin/blkdiscard -o 0 -l 33554432 /dev/vda');
-    assert.ok(allocated(raw) < 64 * MIB);
+    await guest.succeed(
+      '/sbin/blkdiscard /dev/vda && dd if=/dev/urandom of=/dev/vda bs=1M count=16 oflag=direct 2>/dev/null; sync',
+    );
+    assert.ok(allocated(raw) >= 16 * MIB);
+    await guest.succeed(`/sbin/blkdiscard -o 0 -l ${8 * MIB} /dev/vda`);
+    assert.ok(allocated(raw) < 16 * MIB);
     // The kernel's zeroout keeps blocks allocated.
-    await guest.succeed('/sbin/blkdiscard -z -o 33554432 -l 33554432 /dev/vda');
-    assert.equal(await guest.succeed('cmp -n 67108864 /dev/vda /dev/zero && echo zeroes'), 'zeroes');
+    await guest.succeed(`/sbin/blkdiscard -z -o ${8 * MIB} -l ${8 * MIB} /dev/vda`);
+    assert.equal(await guest.succeed(`cmp -n ${16 * MIB} /dev/vda /dev/zero && echo zeroes`), 'zeroes');
     await guest.succeed('/sbin/blkdiscard /dev/vda');
     assert.ok(allocated(raw) < MIB);
   });
@@ -86,7 +88,7 @@ describe('a remote disk in a guest', () => {
       return (await guest.succeed('blockdev --getsize64 /dev/vdb')) === String(128 * MIB);
     });
     await guest.succeed('resize2fs /dev/vdb');
-    await guest.succeed('dd if=/dev/zero of=/mnt/more bs=1M count=80 conv=fsync 2>/dev/null');
+    await guest.succeed('dd if=/dev/zero of=/mnt/more bs=1M count=56 conv=fsync 2>/dev/null');
     assert.equal(await guest.succeed('echo 3 >/proc/sys/vm/drop_caches; sha256sum /mnt/file'), sum);
     await guest.succeed('umount /mnt');
   });

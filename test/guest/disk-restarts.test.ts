@@ -24,7 +24,7 @@ after(() => cleanup.run());
 /** Writes and checks for some seconds, longer than what happens meanwhile. */
 async function whileWorking(happens: () => Promise<void>): Promise<void> {
   const fio =
-    'fio --name=work --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=16 --numjobs=2 --size=32M --offset_increment=64M ' +
+    'fio --name=work --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=16 --numjobs=2 --size=16M --offset_increment=64M ' +
     '--rw=randwrite --bsrange=4k-64k --fsync=32 --verify=crc32c --verify_fatal=1 --randseed=3';
   const work = guest.succeed(fio);
   // Told by `await work`; here it must only not count as nobody's.

@@ -43,8 +43,8 @@ describe('a real guest', () => {
     assert.equal((await runOk(['sh', '-c', `sha256sum <${content}`])).trim(), sum);
   });
 
-  test('gives status and output of commands that fail, that say much, and that run side by side', async () => {
-    const guest = await startGuest({ name: 'commands', cleanup });
+  test('gives status and output of commands that fail, that say much, and that run side by side; and starts again after a reset', async () => {
+    const guest = await startGuest({ name: 'commands', cleanup, resettable: true });
     assert.deepEqual(await guest.run('echo out; echo error >&2; exit 3'), { status: 3, output: 'out\nerror\n' });
     await assert.rejects(guest.succeed('false'), /guest commands: "false" ended with 1/);
     const slow = guest.run('until [ -e /tmp/go ]; do usleep 1000; done; echo late');
@@ -52,6 +52,8 @@ describe('a real guest', () => {
     await guest.succeed('touch /tmp/go');
     assert.equal((await slow).output, 'late\n');
     await assert.rejects(guest.run('sleep 60', { timeoutMs: 50 }), /waited 50 ms for "sleep 60"/);
+    await guest.reset();
+    assert.equal((await guest.run('test -e /tmp/go')).status, 1);
     const lost = assert.rejects(guest.run('sleep 60'), /the guest ended/);
     await guest.kill();
     await lost;
@@ -67,14 +69,6 @@ describe('a real guest', () => {
     await guest.powerOff();
     await checkFilesystem(path);
     assert.equal(await runOk(['debugfs', '-R', 'cat /root/note', path]), 'kept\n');
-  });
-
-  test('starts again after a reset', async () => {
-    const guest = await startGuest({ name: 'again', cleanup, resettable: true });
-    await guest.succeed('touch /tmp/before');
-    await guest.reset();
-    assert.equal((await guest.run('test -e /tmp/before')).status, 1);
-    await guest.kill();
   });
 
   test('uses a disk behind vhost-user on its host, with fio and several queues', async () => {

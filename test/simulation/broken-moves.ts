@@ -6,6 +6,7 @@ import { Places } from '../../src/daemon/places.ts';
 import { NetbusError } from '../../src/device/errors.ts';
 import type { QueueHandOver } from '../../src/device/hand-over.ts';
 import type { OpenSession } from '../../src/device/source.ts';
+import { UnloggedWrites } from '../../src/filters/write-log/unlogged-writes.ts';
 import { WriteLog } from '../../src/filters/write-log/write-log.ts';
 import type { Wrappers } from './host.ts';
 
@@ -54,6 +55,11 @@ export const brokenMoves: readonly BrokenMove[] = [
     wrappers: { deviceHost: sayingNothing, ...FORGOTTEN },
   },
   {
+    what: 'a source that has the device flushes nothing and says that all is flushed',
+    invariants: LOSSES,
+    wrappers: { during: flushedAlways, ...FORGOTTEN },
+  },
+  {
     what: 'a fence does not refuse the old host',
     invariants: ['one writer', 'every hold ends'],
     wrappers: { during: fencingNothing, faults: ['failOver'], moves: false },
@@ -77,6 +83,17 @@ function replaced<Class extends object, Name extends keyof Class>(of: Class, nam
 /** As if the ring had been served to its end. */
 function withoutHeads(left: QueueHandOver): QueueHandOver {
   return { ...left, fetched: left.usedIndex, heads: [] };
+}
+
+function flushedAlways(): () => void {
+  const { prototype } = UnloggedWrites;
+  const real = Object.getOwnPropertyDescriptors(prototype);
+  Object.defineProperty(prototype, 'areFlushed', { ...real.areFlushed, get: () => true });
+  Object.defineProperty(prototype, 'mayLeave', { ...real.mayLeave, get: () => false });
+  return () => {
+    Object.defineProperty(prototype, 'areFlushed', real.areFlushed);
+    Object.defineProperty(prototype, 'mayLeave', real.mayLeave);
+  };
 }
 
 function keptNowhere(): never {

@@ -149,6 +149,9 @@ function writtenLater(files: RecordFiles): RecordFiles {
     write: async (path, content, mode) => {
       void files.write(path, content, mode);
     },
+    overwrite: async (path, position, content) => {
+      void files.overwrite(path, position, content);
+    },
   };
 }
 

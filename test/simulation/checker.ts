@@ -10,7 +10,7 @@
  * Each write has a number, which is what its blocks hold.
  */
 import type { DiskWitness } from './disk.ts';
-import { Knowledge, rules } from './knowledge.ts';
+import { Knowledge, type Left, rules } from './knowledge.ts';
 import type { World } from './world.ts';
 import { NEVER, newWrite, type Write } from './writes.ts';
 
@@ -144,7 +144,7 @@ export class Checker implements DiskWitness {
   }
 
   /** It goes on at another host: see Knowledge. */
-  guestMoved(how: { isKept: boolean; hasLog: boolean }): void {
+  guestMoved(how: { left: Left; hasLog: boolean }): void {
     this.knowledge.guestMoved(++this.#now, how);
   }
 

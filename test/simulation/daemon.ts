@@ -161,6 +161,7 @@ export class SimDaemon {
           {
             entries: () => this.attachments.entries(),
             prepare: (...given) => this.preparation.prepare(...given),
+            preparedBy: (vm) => this.preparation.preparedBy(vm),
             unprepare: (vm) => this.preparation.unprepare(vm),
           },
           async () => {

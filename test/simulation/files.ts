@@ -54,6 +54,7 @@ export class SimFiles {
       list: (folder) => this.#later(process, 'list', () => this.#list(folder)),
       read: (path) => this.#later(process, `read ${path}`, () => this.#find(path).content),
       write: (path, content) => this.#write(process, path, content),
+      overwrite: (path, position, content) => this.#overwrite(process, path, position, content),
       rename: (from, to) =>
         this.#later(process, `rename ${to}`, () => {
           const inode = this.#find(from);
@@ -87,6 +88,18 @@ export class SimFiles {
     return this.#later(process, `write ${path}`, () => {
       written.content = content;
       written.synced = content;
+    });
+  }
+
+  /** In place: what is on its way may be there in part, in memory and on the disk. */
+  #overwrite(process: SimProcess, path: string, position: number, content: string): Promise<void> {
+    const what = `overwrite ${path} at ${position}`;
+    const inode = this.#names.get(path);
+    if (inode === undefined) return this.#later(process, what, () => void this.#find(path));
+    if (process.alive) inode.content = splice(inode.content, position, this.#half(content, ''));
+    return this.#later(process, what, () => {
+      inode.content = splice(inode.content, position, content);
+      inode.synced = splice(inode.synced, position, content);
     });
   }
 
@@ -137,8 +150,15 @@ export class SimFiles {
 
   /** As much of it as was written. */
   #half(content: string, synced: string): string {
-    return this.#world.chance(3) ? synced : content.slice(0, this.#world.random.below(content.length + 1));
+    if (this.#world.chance(3)) return synced;
+    const part = content.slice(0, this.#world.random.below(content.length + 1));
+    // A file that had this size keeps it.
+    return synced.length === content.length ? splice(synced, 0, part) : part;
   }
+}
+
+function splice(content: string, position: number, part: string): string {
+  return content.slice(0, position) + part + content.slice(position + part.length);
 }
 
 function apply(names: Map<string, Inode>, changes: readonly NameChange[]): void {

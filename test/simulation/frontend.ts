@@ -11,6 +11,7 @@ import { DiskKind, DiskStatus } from '../../src/device/disk.ts';
 import { NetbusError } from '../../src/device/errors.ts';
 import type { QueueHandOver } from '../../src/device/hand-over.ts';
 import { FreeRows, MessageTable } from '../../src/device/message-table.ts';
+import type { Passage } from '../../src/device/source.ts';
 import { DiskStatistics } from '../../src/frontends/vhost-user/disk-statistics.ts';
 import { RingTimes } from '../../src/frontends/vhost-user/ring-times.ts';
 import { abortAfter } from '../../src/lib/clock.ts';
@@ -112,6 +113,7 @@ export class SimFrontend implements Frontend {
       if (this.#isClosed || !vmm.isConnectedTo(this)) return;
       this.#vmm = vmm;
       this.#options.onConnection(true);
+      this.#options.source.passage?.mayLeave(vmm.copiesMemory);
       this.#start();
     });
   }
@@ -120,6 +122,7 @@ export class SimFrontend implements Frontend {
     this.#inTurn(async () => {
       await this.#stop();
       if (this.#vmm === undefined) return;
+      this.#options.source.passage?.mayLeave(false);
       this.#vmm = undefined;
       if (!this.#isClosed) this.#options.onConnection(false);
     });
@@ -127,6 +130,11 @@ export class SimFrontend implements Frontend {
 
   startRings(): void {
     this.#inTurn(async () => this.#start());
+  }
+
+  /** The VMM notes what is written to guest memory. */
+  mayLeave(expected: boolean): void {
+    this.#process.tell(() => this.#options.source.passage?.mayLeave(expected));
   }
 
   /** `stopped` hears the next entry to take: what GET_VRING_BASE answers. */
@@ -181,25 +189,29 @@ export class SimFrontend implements Frontend {
       lost: () => this.#violated('no surprise', 'a virtual device was lost'),
     });
     if (arrival === undefined) this.#begin(use);
-    else {
-      void arrival.then((queues) => {
-        if (this.#use !== use || use.isStopping || !this.#process.alive) return;
-        const left = queues?.[0] ?? null;
-        use.handOver = left === null ? null : (this.#broken.handOver?.(left) ?? left);
-        use.isExpected = false;
-        this.#begin(use);
-      });
-    }
+    else this.#receive(use, arrival);
+  }
+
+  #receive(use: Use, arrival: ReturnType<Passage['arrival']>): void {
+    void arrival?.then((queues) => {
+      if (this.#use !== use || use.isStopping || !this.#process.alive) return;
+      const left = queues?.[0] ?? null;
+      use.handOver = left === null ? null : (this.#broken.handOver?.(left) ?? left);
+      use.isExpected = false;
+      this.#begin(use);
+    });
   }
 
   /** It is known what is left, and the ring fits it, or is held. */
   #begin(use: Use): void {
     const { world } = this.#process;
     try {
+      this.#whyHeld = undefined;
       use.queue = new SimQueue(use.vmm, use.handOver);
     } catch (thrown) {
       this.#whyHeld = NetbusError.from(thrown).message;
       world.trace(`${this.#process.name} holds a ring: ${this.#whyHeld}`);
+      this.#receive(use, this.#options.source.passage?.arrivalAgain());
       return;
     }
     if (use.handOver !== undefined) {

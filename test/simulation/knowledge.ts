@@ -21,6 +21,9 @@ export const rules = {
   unansweredGoesBack: true,
 };
 
+/** What a guest that moves has not flushed, where it was. */
+export type Left = 'nothing' | 'kept' | 'unknown';
+
 export class Knowledge {
   /** This guest has had its device for so long that its log has everything that no flush covers. */
   isWhole = false;
@@ -44,11 +47,12 @@ export class Knowledge {
     this.#hasLog = hasLog;
   }
 
-  /** It goes on at another host. `isKept`: what it has not flushed can be fetched from the one where it was. */
-  guestMoved(now: number, { isKept, hasLog }: { isKept: boolean; hasLog: boolean }): void {
+  /** It goes on at another host. `left`: what it has not flushed can be fetched from the one where it was, or that one says that there is nothing. */
+  guestMoved(now: number, { left, hasLog }: { left: Left; hasLog: boolean }): void {
     // What the host before that one had is not known to the next one.
     const wasWhole = this.flushBegunAt > this.#movedAt;
-    if (!isKept || !wasWhole) this.#unknownBefore = now;
+    if (left === 'nothing') this.#unknownBefore = -1;
+    else if (left === 'unknown' || !wasWhole) this.#unknownBefore = now;
     this.isWhole = false;
     this.#movedAt = now;
     this.#hasLog = hasLog;

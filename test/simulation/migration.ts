@@ -5,6 +5,7 @@
 import type { SimDaemon } from './daemon.ts';
 import type { SimVm } from './guest.ts';
 import type { SimHost } from './host.ts';
+import type { Left } from './knowledge.ts';
 import { ask } from './operator.ts';
 import { GuestRing } from './ring.ts';
 import type { SimVmm } from './vmm.ts';
@@ -85,6 +86,7 @@ export class Migration {
     await this.#step('connect', 20);
     if (this.#isSourceGone) return false;
     this.#destination = this.vm.makeVmm(this.to, new GuestRing(() => {}));
+    this.#source.copyMemory(true);
     await this.#step('copy', world.pick([5, 50, 500]));
     if (world.chance(12)) this.#destination.quit();
     if (this.#isSourceGone || this.#destination.isOver) return false;
@@ -105,6 +107,7 @@ export class Migration {
   async #switchOver(destination: SimVmm, daemon: SimDaemon | undefined): Promise<boolean> {
     const world = this.#world;
     const { ring, unseen } = this.vm.copyMemory();
+    const left = this.#left;
     destination.ring = ring;
     destination.base = this.#source.base;
     destination.startRings();
@@ -119,8 +122,7 @@ export class Migration {
       return this.#goOn('destinations that died after the start');
     }
     this.vm.lastMove = { from: this.from, daemon };
-    const isKept = this.from !== this.vm.deviceHost && this.from.hasLogMemory && this.from.isOn && this.#hasRoom;
-    this.vm.checker.guestMoved({ isKept, hasLog: this.to === this.vm.deviceHost || this.to.hasLogMemory });
+    this.vm.checker.guestMoved({ left, hasLog: this.to === this.vm.deviceHost || this.to.hasLogMemory });
     this.vm.runIn(destination, unseen);
     this.#count('moves');
     return true;
@@ -144,7 +146,7 @@ export class Migration {
           preparation.prepare(name, this.from.name),
         );
     this.#mayComeLate = !prepared.ok && UNANSWERED.has(prepared.code);
-    // The device's host may have stored that the VM is expected, and nobody heard of it.
+    // The device's host may store that the VM is expected only after it was told that it is not.
     if (this.#mayComeLate) this.#world.count('standbys that stay');
     return prepared.ok;
   }
@@ -160,6 +162,7 @@ export class Migration {
 
   /** The VM stays, or is off: nothing of it is to come to the destination any more. */
   async #undo(): Promise<void> {
+    this.#source.copyMemory(false);
     const { name } = this.vm;
     this.#destination?.quit();
     if (this.#byDesk) {
@@ -173,8 +176,9 @@ export class Migration {
     for (;;) {
       const undone = await ask(this.#world, this.to, `unprepare ${name}`, ({ preparation }) => preparation.unprepare(name));
       if (undone.ok) return;
-      // Its own record goes first: a daemon that dies then has not told the device's host.
       if (UNANSWERED.has(undone.code)) this.#world.count('standbys that stay');
+      // Its daemon was killed, and its VMM went before it was back: the lease is with a host that cannot give it back.
+      if (undone.message.includes('may connect again') && this.vm.recordAtDevice?.host === this.to.name) return;
       await this.#world.pause(UNDO_PAUSE_MS);
     }
   }
@@ -195,9 +199,17 @@ export class Migration {
     return this.#source.isOver;
   }
 
-  /** What the source's log may have fits into the destination's. */
-  get #hasRoom(): boolean {
-    return this.to === this.vm.deviceHost ? false : this.to.hasLogMemory && this.to.logBytes >= this.vm.diskBytes;
+  /** As the device's host knows it, or as it must be. */
+  get #left(): Left {
+    const { from, vm } = this;
+    const record = vm.recordAtDevice;
+    if (record !== undefined && record.lease.holder === null && record.host === from.name) {
+      const { unflushed } = record.handOver ?? {};
+      if (unflushed === undefined) this.#world.count('guests that left nothing unflushed');
+      if (unflushed === undefined) return 'nothing';
+      return unflushed.log !== undefined && from.isOn ? 'kept' : 'unknown';
+    }
+    return from !== vm.deviceHost && from.hasLogMemory && from.isOn ? 'kept' : 'unknown';
   }
 
   #step(step: Step, typicalMs: number): Promise<void> {

@@ -45,6 +45,9 @@ export function planMoves(cluster: Cluster, spanMs: number, how: Wrappers['moves
           if (world.chance(outOf)) strike(cluster, step, migration);
           if (step === 'stop' && isStalled) stall(world, vm);
           if (step === 'switch' && isForgotten) world.at(world.latency(3), () => forget(cluster, vm));
+          // Where the source has the device it goes with it, and the guest must have left by then.
+          if (step === 'arrive' && isForgotten && migration.from === vm.deviceHost)
+            world.at(world.latency(3), () => powerFails(cluster, vm.deviceHost));
         };
         const migration = new Migration({ world, vm, to: world.pick(hosts), onStep });
         begin(
@@ -58,9 +61,13 @@ export function planMoves(cluster: Cluster, spanMs: number, how: Wrappers['moves
 
 /** What has to be fetched from the source's host is rarely needed: the device's host forgets before the first flush of the destination. */
 function forget(cluster: Cluster, vm: SimVm): void {
-  const { world } = cluster;
   const { deviceHost } = vm;
-  if (deviceHost === vm.host || deviceHost === vm.movesTo) return;
+  if (deviceHost !== vm.host && deviceHost !== vm.movesTo) powerFails(cluster, deviceHost);
+}
+
+/** For a moment. */
+function powerFails(cluster: Cluster, deviceHost: SimHost): void {
+  const { world } = cluster;
   deviceHost.losePower();
   world.at(world.latency(100), () => {
     deviceHost.boot();

@@ -126,11 +126,9 @@ async function freeStuck(cluster: Cluster): Promise<void> {
 }
 
 /** By the design: see docs/decisions/0014. */
-function mayBeStuck({ mayBeStuck, lastMove, host, vmm, holdMs, recordAtDevice }: SimVm): boolean {
+function mayBeStuck({ mayBeStuck, lastMove, host, recordAtDevice }: SimVm): boolean {
   if (lastMove === undefined || recordAtDevice === undefined) return false;
   if (mayBeStuck) return true;
-  // Its last host answered with errors and never had the device: what it left cannot be told from nothing.
-  if (vmm?.frontend?.whyHeld !== undefined) return holdMs !== undefined;
   return recordAtDevice.host !== host.name && lastMove.daemon !== lastMove.from.daemon;
 }
 

@@ -32,6 +32,7 @@ export class SimVmm {
   /** Next entry, as the last stop said. */
   base = 0;
   isOver = false;
+  #copiesMemory = false;
   readonly #options: VmmOptions;
   #socket: SimFrontend | undefined;
   /** It is connected to this one. */
@@ -78,6 +79,16 @@ export class SimVmm {
     if (this.#frontend !== frontend) return;
     this.#frontend = undefined;
     this.#stopped('lost');
+  }
+
+  /** As before a migration's end. */
+  get copiesMemory(): boolean {
+    return this.#copiesMemory;
+  }
+
+  copyMemory(copies: boolean): void {
+    this.#copiesMemory = copies;
+    this.#frontend?.mayLeave(copies);
   }
 
   startRings(): void {

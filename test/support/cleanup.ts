@@ -8,7 +8,7 @@ type Undo = () => void | Promise<void>;
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /** Longest time that the actions may take after a signal, in milliseconds; then the process ends all the same. */
-const SIGNAL_CLEANUP_MS_MAX = 15_000;
+const SIGNAL_CLEANUP_MS_MAX = 60_000;
 
 export class Cleanup {
   readonly #actions: { what: string; undo: Undo }[] = [];

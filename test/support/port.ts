@@ -1,18 +1,36 @@
 /** TCP ports of this machine, for programs that cannot choose their own. */
+import { randomInt } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { createServer, type ListenOptions, type Server } from 'node:net';
 import { waitFor } from './wait.ts';
 
-/** A port that was free a moment ago: the kernel does not hand it out again soon. */
-export function freePort(address: string): Promise<number> {
+/** Below the ports that the kernel gives to connections and to listeners that do not choose, which could take one between two looks. */
+const PORT_FIRST = 16_384;
+const PORTS = 16_384;
+
+/** A port that is free, and that no other program that asks here is given while this one runs. */
+export async function freePort(address: string): Promise<number> {
+  for (;;) {
+    const port = PORT_FIRST + randomInt(PORTS);
+    // A name of the kernel's, which goes with the process that has it.
+    const reservation = await listen({ path: `\0netbus-test-port-${port}` });
+    const probe = reservation && (await listen({ host: address, port }));
+    if (probe === undefined) {
+      reservation?.close();
+      continue;
+    }
+    await new Promise((resolve) => probe.close(resolve));
+    reservation!.unref();
+    return port;
+  }
+}
+
+/** Undefined where the place is taken. */
+function listen(place: ListenOptions): Promise<Server | undefined> {
   return new Promise((resolve, reject) => {
     const server = createServer();
-    server.once('error', reject);
-    server.listen(0, address, () => {
-      const bound = server.address();
-      const port = typeof bound === 'object' && bound !== null ? bound.port : 0;
-      server.close(() => resolve(port));
-    });
+    server.once('error', (error: NodeJS.ErrnoException) => (error.code === 'EADDRINUSE' ? resolve(undefined) : reject(error)));
+    server.listen(place, () => resolve(server));
   });
 }
 

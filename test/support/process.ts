@@ -11,8 +11,8 @@ const DIE_WITH_PARENT = ['setpriv', '--pdeathsig', 'KILL', '--'];
 /** Output that is kept of each stream, in characters; beyond it the oldest is dropped. */
 const OUTPUT_CHARACTERS_MAX = 4 * 1024 * 1024;
 
-/** How long `stop` waits after SIGTERM before it sends SIGKILL, in milliseconds. */
-const STOP_MS_DEFAULT = 5_000;
+/** How long `stop` waits after SIGTERM before it sends SIGKILL, in milliseconds: what ends in order must have the time for it on a slow machine. */
+const STOP_MS_DEFAULT = 30_000;
 
 /** How long output may still arrive after the exit, in milliseconds. */
 const LATE_OUTPUT_MS_MAX = 500;

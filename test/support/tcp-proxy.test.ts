@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { connect, createServer, type Socket } from 'node:net';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { after, beforeEach, describe, test } from 'node:test';
 import { ManualClock } from '../../src/lib/clock.ts';
 import { CLEAR_WIRE, TcpProxy } from './tcp-proxy.ts';
@@ -36,23 +36,28 @@ class Collected {
 
 const accepted: Socket[] = [];
 const server = createServer({ allowHalfOpen: true }, (socket) => accepted.push(socket));
+const echo = createServer((socket) => socket.pipe(socket));
 
 beforeEach(async () => {
-  if (!server.listening) {
-    server.listen(0, LOOPBACK);
-    await once(server, 'listening');
+  for (const each of [server, echo]) {
+    if (each.listening) continue;
+    each.listen(0, LOOPBACK);
+    await once(each, 'listening');
   }
   await proxy?.close();
   clock = new ManualClock();
-  const address = server.address();
-  if (address === null || typeof address === 'string') throw new Error('no address');
-  proxy = await TcpProxy.listen({ host: LOOPBACK, port: 0 }, { host: LOOPBACK, port: address.port }, clock);
+  proxy = await TcpProxy.listen({ host: LOOPBACK, port: 0 }, { host: LOOPBACK, port: portOf(server) }, clock);
   [near, far] = await pair();
 });
 after(async () => {
   await proxy.close();
   server.close();
+  echo.close();
 });
+
+function portOf(listener: Server): number {
+  return (listener.address() as AddressInfo).port;
+}
 
 async function pair(): Promise<[Collected, Collected]> {
   const before = accepted.length;
@@ -63,6 +68,10 @@ async function pair(): Promise<[Collected, Collected]> {
 
 /** A round trip of another connection: whatever the kernel had for this process before has been read. */
 async function settled(): Promise<void> {
+  const socket = connect({ host: LOOPBACK, port: portOf(echo) });
+  socket.write('x');
+  await once(socket, 'data');
+  socket.destroy();
   for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
 }
 

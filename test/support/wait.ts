@@ -4,7 +4,8 @@ import { existsSync, readFileSync } from 'node:fs';
 
 /** Time between two looks where the outside world cannot tell by itself, in milliseconds. */
 const POLL_INTERVAL_MS = 10;
-const WAIT_MS_DEFAULT = 10_000;
+/** Generous: it ends a test that hangs and says nothing about speed. */
+const WAIT_MS_DEFAULT = 60_000;
 
 /** Passes a promise on, or rejects after `timeoutMs` with "waited … for WHAT". */
 export async function withDeadline<T>(what: string, timeoutMs: number, promise: Promise<T>): Promise<T> {

@@ -16,7 +16,7 @@ export interface WireReply {
   readonly error?: string;
 }
 
-const ANSWER_MS_MAX = 30_000;
+const ANSWER_MS_MAX = 60_000;
 /** The first proxy's port; each next one has the next. */
 const PORT_FIRST = 7500;
 

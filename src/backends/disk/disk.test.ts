@@ -186,7 +186,7 @@ describe('the lock', () => {
     await assert.rejects(openSource({ waitForLock: { signal: waiting.signal, onWaiting } }), { code: 'in_use' });
   });
 
-  test('is met by QEMU: it may read what we read, and write nothing', { timeout: 20_000 }, async (t) => {
+  test('is met by QEMU: it may read what we read, and write nothing', { timeout: 180_000 }, async (t) => {
     const writes = ['-f', 'raw', '-c', 'write 0 512', image.path];
     const reads = ['-r', '-f', 'raw', '-c', 'read 0 512', image.path];
     const run = async (args: string[]) => {

@@ -1,14 +1,13 @@
 /**
- * The write log of a guest that has gone to another host, as that host takes it: what no flush covers, in pages. It goes below what the guest has
- * written there since.
+ * The write log of a guest that has gone to another host, as that host takes it: what no flush covers, in pages. It goes to the device below what the
+ * guest has written there since, so it needs no room in the log there.
  */
 import { NetbusError } from '../../device/errors.ts';
-import { DISK_SECTOR_BYTES } from '../../device/profile.ts';
 import type { Region } from '../../device/region.ts';
-import { SegmentList } from '../../device/segments.ts';
-import { ALL_SECTORS, nextSector, SECTORS_PER_BLOCK } from './block-sectors.ts';
+import { ALL_SECTORS } from './block-sectors.ts';
 import type { LogBlocks } from './log-blocks.ts';
 import { LOG_BLOCK_BYTES } from './log-file.ts';
+import type { SentBlocks } from './resend.ts';
 
 /** Their data, and what is said of them, fit one answer on a control link. */
 export const KEPT_BLOCKS_PAGE_MAX = 128;
@@ -52,31 +51,33 @@ export function checkKeptPage({ blocks, data, more }: KeptPage, after: number, c
   if (more && blocks.length === 0) throw wrong('there is more, and nothing in it');
 }
 
-/** Puts the sectors of a checked page into the log that it does not have. `staging`: as long as the page's data at least. False where there is no room. */
-export function mergeKeptPage(log: LogBlocks, page: KeptPage, staging: Region, now: number): boolean {
-  const segments = new SegmentList();
-  let offset = 0;
+/** The log that the guest's last host keeps. */
+export interface KeptLog {
+  /** The page behind the block with number `after`; -1: the first. Rejects where it cannot be had. */
+  read(after: number): Promise<KeptPage>;
+  /** For the data of a page. Whoever is given the log releases it. */
+  readonly staging: Region & { release(): void };
+  readonly capacityBytes: number;
+  /** It was sent and flushed; the guest's requests go when this has resolved. */
+  madeGood?(): Promise<void>;
+}
+
+/** Of a checked page what `own` does not have newer. Its data is copied to `staging`. */
+export function blocksBelow(own: LogBlocks | undefined, page: KeptPage, staging: Region): SentBlocks {
   if (page.data.length > 0) staging.bytes(0, page.data.length).set(page.data);
-  for (const { block, sectors, zero } of page.blocks) {
-    const own = log.entry(block);
-    const missing = own < 0 ? sectors : sectors & ~log.sectors(own);
-    for (let first = nextSector(missing, 0, 1); first < SECTORS_PER_BLOCK; ) {
-      const end = nextSector(missing, first, 0);
-      if (!log.hasRoom(1)) return false;
-      const position = block * LOG_BLOCK_BYTES + first * DISK_SECTOR_BYTES;
-      const extent = (end - first) * DISK_SECTOR_BYTES;
-      if (zero) {
-        log.writeZeroes(position, extent, now);
-      } else {
-        segments.clear();
-        segments.add(staging, offset + first * DISK_SECTOR_BYTES, extent);
-        log.write(position, extent, segments, now);
-      }
-      first = nextSector(missing, end, 1);
-    }
-    if (!zero) offset += LOG_BLOCK_BYTES;
-  }
-  return true;
+  let stored = 0;
+  const offsets = page.blocks.map(({ zero }) => (zero ? 0 : stored++ * LOG_BLOCK_BYTES));
+  return {
+    numbers: page.blocks.map(({ block }) => block),
+    region: staging,
+    sectors: (index) => {
+      const { block, sectors } = page.blocks[index];
+      const entry = own?.entry(block) ?? -1;
+      return entry < 0 ? sectors : sectors & ~own!.sectors(entry);
+    },
+    isZero: (index) => page.blocks[index].zero,
+    dataOffset: (index) => offsets[index],
+  };
 }
 
 function wrong(what: string): NetbusError {

@@ -9,9 +9,10 @@ import { NetbusError } from '../../device/errors.ts';
 import type { MessageTable } from '../../device/message-table.ts';
 import type { Profile } from '../../device/profile.ts';
 import { InFlightWrites } from './in-flight-writes.ts';
+import type { KeptLog } from './kept-blocks.ts';
 import type { LogBlocks } from './log-blocks.ts';
 import { LOG_BLOCK_BYTES } from './log-file.ts';
-import { Resend } from './resend.ts';
+import { Sending } from './sending.ts';
 import type { WriteLog } from './write-log.ts';
 
 /** Larger zeroes are made durable instead of logged: a guest that clears its disk would fill any log. */
@@ -57,11 +58,14 @@ export class LoggedDevice implements Device {
   #flush: 'none' | 'wanted' | 'sent' = 'none';
   #waitsForFlush = false;
   #cancelRetry: (() => void) | undefined;
-  #resend: Resend | undefined;
+  readonly #kept: KeptLog | undefined;
+  #sending: Sending | undefined;
 
-  constructor(inner: Device, log: WriteLog) {
+  /** `kept`: what goes below the log, where the device's host forgot that, too. */
+  constructor(inner: Device, log: WriteLog, kept?: KeptLog) {
     this.#inner = inner;
     this.#log = log;
+    this.#kept = kept;
     this.#state = log.sending ? 'sending' : 'open';
     this.opened = this.#state === 'open' ? Promise.resolve() : new Promise((resolve) => (this.#tellOpened = resolve));
   }
@@ -80,9 +84,9 @@ export class LoggedDevice implements Device {
     return this.#waitsForFlush && this.#state === 'open';
   }
 
-  /** Blocks of the log that were sent again. */
+  /** Blocks that were sent again. */
   get resent(): number {
-    return this.#resend?.sent ?? 0;
+    return this.#sending?.sent ?? 0;
   }
 
   start(guest: Guest): void {
@@ -140,14 +144,17 @@ export class LoggedDevice implements Device {
     return unfinished.length === 0 ? { outcome: 'clean' } : { outcome: 'cut', unfinished };
   }
 
-  close(): Promise<void> {
+  async close(): Promise<void> {
     this.#end();
-    return this.#inner.close();
+    await this.#inner.close();
+    // Until then what was sent from there may be on its way.
+    this.#kept?.staging.release();
   }
 
   #end(): void {
     this.#state = 'ended';
     this.#guest = undefined;
+    this.#sending?.end();
     this.#cancelRetry?.();
   }
 
@@ -259,7 +266,7 @@ export class LoggedDevice implements Device {
 
   /** There may be room again, here or in the device. */
   #goOn(): void {
-    if (this.#state === 'sending') this.#sendMore();
+    if (this.#state === 'sending') this.#sending?.more();
     if (this.#flush === 'wanted') this.#sendFlush();
     if (!this.#guestWaits || this.#innerFull || this.#quiescing || this.#state !== 'open') return;
     this.#guestWaits = false;
@@ -300,8 +307,7 @@ export class LoggedDevice implements Device {
 
   #ownReply(row: number, status: number): void {
     if (this.#state === 'sending') {
-      this.#resend!.answered(row);
-      if (status !== DiskStatus.ok) this.#failSending('a write of it failed');
+      this.#sending!.answered(row, status);
       return;
     }
     this.#flush = 'none';
@@ -326,21 +332,23 @@ export class LoggedDevice implements Device {
   // --- the log is sent again -------------------------------------------------------------------------------------------
 
   #beginSending(): void {
-    this.#resend = new Resend(this.#log.blocks, this.#inner, this.#table, this.#ownRow);
-    queueMicrotask(() => this.#sendMore());
-  }
-
-  #sendMore(): void {
-    if (this.#state !== 'sending' || !this.#resend!.more()) return;
-    this.#state = 'flushing';
-    this.#flush = 'wanted';
-    this.#sendFlush();
+    this.#sending = new Sending({
+      ...{ own: this.#log.blocks, kept: this.#kept, device: this.#inner, table: this.#table, firstRow: this.#ownRow },
+      onDone: () => {
+        this.#state = 'flushing';
+        this.#flush = 'wanted';
+        this.#sendFlush();
+      },
+      onFailed: (why) => this.#failSending(why),
+    });
+    this.#sending.begin();
   }
 
   #open(): void {
     this.#state = 'open';
-    this.#log.sent((this.#resend?.total ?? 0) * LOG_BLOCK_BYTES);
-    this.#resend = undefined;
+    this.#log.sent(this.resent * LOG_BLOCK_BYTES);
+    this.#sending = undefined;
+    this.#kept?.staging.release();
     this.#tellOpened();
   }
 

@@ -6,10 +6,9 @@
  */
 import { createHash } from 'node:crypto';
 import { NetbusError } from '../../device/errors.ts';
-import type { Region } from '../../device/region.ts';
 import type { Grant } from '../../device/source.ts';
 import type { Clock } from '../../lib/clock.ts';
-import { checkKeptPage, type KeptPage, mergeKeptPage } from './kept-blocks.ts';
+import type { KeptLog } from './kept-blocks.ts';
 import { LogBlocks } from './log-blocks.ts';
 import { LOG_BLOCK_BYTES, LogFile, removeFile } from './log-file.ts';
 import { LoggedDevice } from './logged-device.ts';
@@ -40,6 +39,8 @@ export interface WriteLogOptions {
   readonly boundBytes: number;
   /** Names the attachment, the start of the guest, and this boot of this host: a file of another one is not used. */
   readonly owner: string;
+  /** An earlier daemon served this guest here: a log that has to be made now lacks what it wrote. */
+  readonly wasServed?: boolean;
   readonly clock: Clock;
   /** All that was acknowledged is on stable storage or in it, which was not so when it was opened. */
   readonly onComplete?: () => void;
@@ -57,6 +58,8 @@ export class WriteLog {
   #complete = false;
   #sending = false;
   #isElsewhere = false;
+  /** What the guest wrote here before this log was made may be in no log at all. */
+  #isLacking = false;
   #deviceNumber = 0;
   #device: LoggedDevice | undefined;
   #trouble: string | undefined;
@@ -96,12 +99,12 @@ export class WriteLog {
    * `admit`.
    */
   comes(unflushed: DeviceIds | undefined, hasLog: boolean): void {
-    if (unflushed === undefined) {
+    if (unflushed !== undefined) {
+      if (this.#deviceNumber === 0) this.#deviceNumber = deviceNumber(unflushed);
+      this.#isElsewhere = hasLog && !this.complete && !this.#isLacking;
+    } else if (!this.#isLacking) {
       this.#becomeComplete();
-      return;
     }
-    if (this.#deviceNumber === 0) this.#deviceNumber = deviceNumber(unflushed);
-    this.#isElsewhere = hasLog && !this.complete;
   }
 
   /** What came before this log is in another one, until a flush covers it: whatever is written now must be in this one, to go over that. */
@@ -109,42 +112,25 @@ export class WriteLog {
     return this.#isElsewhere;
   }
 
-  /** The device forgot what is elsewhere: it is needed here before `admit`. */
+  /** The device forgot what is elsewhere: `admit` needs it. */
   lacks(granted: DeviceIds): boolean {
     const known = this.#blocks?.file.device || this.#deviceNumber;
     return this.#isElsewhere && (this.sending || known !== deviceNumber(granted));
   }
 
-  /** Takes all that is elsewhere, below what is here. Rejects, for another try, where `read` does; otherwise `admit` has the last word. */
-  async takeOlder(read: (after: number) => Promise<KeptPage>, staging: Region, capacityBytes: number): Promise<void> {
-    const blocks = this.#blocks;
-    if (blocks === undefined) return;
-    for (let after = -1, more = true; more; ) {
-      const page = await read(after);
-      checkKeptPage(page, after, capacityBytes);
-      if (this.#blocks !== blocks) return;
-      if (!mergeKeptPage(blocks, page, staging, this.clock.wallTime())) {
-        this.#tellTrouble("there is no room here for what the guest's last host kept");
-        return;
-      }
-      after = page.blocks.at(-1)?.block ?? after;
-      more = page.more;
-    }
-    // In this order: whoever is killed in between takes it once more.
-    this.#setSending(true);
-    this.#becomeComplete();
-  }
-
-  /** What a guest may use of a grant. `before`: the device that the guest used last, where the log does not know. */
-  admit(grant: Grant, before: DeviceIds | null): Grant {
+  /**
+   * What a guest may use of a grant. `before`: the device that the guest used last, where the log does not know. `kept`: what is elsewhere and the device
+   * lacks; it goes to the device first.
+   */
+  admit(grant: Grant, before: DeviceIds | null, kept?: KeptLog): Grant {
     const known = this.#blocks?.file.device || this.#deviceNumber || (before === null ? 0 : deviceNumber(before));
     const granted = deviceNumber(grant);
     // In this order: whoever is killed in between sends once more than is needed, and never once less.
     if (known !== 0 && known !== granted) this.#setSending(true);
     this.#deviceNumber = granted;
     if (this.#blocks !== undefined) this.#blocks.file.device = granted;
-    if (this.sending && !this.complete) return { ...grant, unflushed: this.#notCovered() };
-    const device = new LoggedDevice(grant.device, this);
+    if (this.sending && !this.complete && kept === undefined) return { ...grant, unflushed: this.#notCovered() };
+    const device = new LoggedDevice(grant.device, this, kept);
     this.#device = device;
     return { ...grant, device, unflushed: 'kept', ready: device.opened };
   }
@@ -172,6 +158,8 @@ export class WriteLog {
     this.#blocks?.file.close();
     this.#blocks = undefined;
     this.#complete = false;
+    this.#isElsewhere = false;
+    this.#isLacking = true;
     const message = `the write log ${this.#options.path} is damaged: its file was cut, or its memory is gone`;
     this.#tellTrouble(message);
     return new NetbusError('device', message);
@@ -208,12 +196,14 @@ export class WriteLog {
 
   #becomeComplete(): void {
     this.#isElsewhere = false;
+    this.#isLacking = false;
     if (this.#blocks === undefined) this.#complete = true;
     else this.#blocks.file.complete = true;
     this.#options.onComplete?.();
   }
 
   #create(complete: boolean): void {
+    this.#isLacking = this.#options.wasServed ?? false;
     try {
       const file = LogFile.create(this.#options);
       file.complete = complete;

@@ -18,6 +18,8 @@ export interface DeviceModel {
   handOverOf(ring: Ring): QueueHandOver | null | undefined | 'expected';
   /** The ring's guest comes from another host, and may not kick it by itself. */
   needsKick(ring: Ring): boolean;
+  /** What `handOverOf` said does not fit the ring: it is out of use. */
+  ringHeld(ring: Ring): void;
   /** The ring has a queue now. */
   ringStarted(ring: Ring): void;
   /** There may be work: a kick came, or a ring was enabled. */

@@ -22,7 +22,7 @@ import type { RingTimes } from './ring-times.ts';
 /** How long the requests of a VMM that has gone are waited for: its guest is dead, or goes on from its used index. */
 const DISCONNECT_QUIESCE_MS_MAX = 1_000;
 /** Of each bound: what is left for telling the device's host what the guest takes along. */
-const LEAVE_SHARE = 0.2;
+export const LEAVE_SHARE = 0.2;
 
 export interface DeviceUseOptions {
   readonly source: Source;
@@ -100,6 +100,11 @@ export class DeviceUse {
   /** See DeviceModel. */
   needsKick(ring: Ring): boolean {
     return this.#passage.needsKick(ring);
+  }
+
+  /** See DeviceModel. */
+  ringHeld(): void {
+    this.#passage.ringHeld();
   }
 
   ringStarted(ring: Ring): void {

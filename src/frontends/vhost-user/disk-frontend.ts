@@ -17,7 +17,7 @@ import { type RingsStart, type RingsStop, RingTimes } from './ring-times.ts';
 import { Session } from './session.ts';
 
 /** How long a VMM that stops its rings may be kept waiting, in all. */
-const QUIESCE_MS_MAX = 10_000;
+export const QUIESCE_MS_MAX = 10_000;
 /** Owner and group may connect: the VMM runs as another user of the device's group. */
 const SOCKET_MODE = 0o660;
 

@@ -2,11 +2,11 @@
 import { DiskStatus } from '../../device/disk.ts';
 import type { QueueHandOver } from '../../device/hand-over.ts';
 import type { DiskProfile } from '../../device/profile.ts';
-import type { Source } from '../../device/source.ts';
+import type { Passage, Source } from '../../device/source.ts';
 import type { BusyPoll } from '../../lib/busy-poll.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
-import { hasFeature } from '../../protocols/vhost-user/index.ts';
+import { hasFeature, VirtioFeature } from '../../protocols/vhost-user/index.ts';
 import {
   BLOCK_CONFIG_WRITEBACK_OFFSET,
   BlockFeature,
@@ -59,10 +59,13 @@ export class DiskModel implements DeviceModel {
   readonly #requests: DiskRequests;
   readonly #pump: RingPump;
   readonly #use: DeviceUse;
+  readonly #passage: Passage | undefined;
   #accepted = 0n;
+  #mayLeave = false;
 
   constructor(options: DiskModelOptions) {
-    const { profile } = options.source;
+    const { profile, passage } = options.source;
+    this.#passage = passage;
     this.features = blockFeatureBits(profile);
     this.#writeCache = options.writeCache;
     const rows = new RequestRows(options.depth, options.rings.length, options.dirtyLog);
@@ -109,6 +112,7 @@ export class DiskModel implements DeviceModel {
   featuresAccepted(features: bigint): void {
     this.#accepted = features;
     this.#chooseDurability();
+    this.#tellMayLeave(hasFeature(features, VirtioFeature.logAll));
   }
 
   needsKick(ring: Ring): boolean {
@@ -117,6 +121,10 @@ export class DiskModel implements DeviceModel {
 
   handOverOf(ring: Ring): QueueHandOver | null | undefined | 'expected' {
     return this.#use.handOverOf(ring);
+  }
+
+  ringHeld(): void {
+    this.#use.ringHeld();
   }
 
   ringStarted(ring: Ring): void {
@@ -132,7 +140,13 @@ export class DiskModel implements DeviceModel {
   }
 
   end(): Promise<void> {
-    return this.#use.end();
+    return this.#use.end().finally(() => this.#tellMayLeave(false));
+  }
+
+  #tellMayLeave(expected: boolean): void {
+    if (expected === this.#mayLeave) return;
+    this.#mayLeave = expected;
+    this.#passage?.mayLeave(expected);
   }
 
   /** virtio 1.2, 5.2.6.2: without FLUSH the driver cannot ask for stable storage, so each write must be there when it is answered. */

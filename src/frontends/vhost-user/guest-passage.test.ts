@@ -292,3 +292,34 @@ test('a cut is the end of the drain', () =>
     assert.equal(outcome, 'cut');
     assert.ok(drainMs >= 8_000 && drainMs + stallMs <= 10_000, `${drainMs} and ${stallMs} ms`);
   }));
+
+test('a VMM that begins to copy the guest’s memory announces that it may leave, until it says otherwise or goes', () =>
+  withTwoHosts(async ({ m1, connect }) => {
+    const vm = await connect();
+    const features = (extra: bigint) =>
+      vm.control.tell({ name: 'setFeatures', features: vm.negotiated.features | extra }, [], true);
+    const logAll = 1n << 26n;
+    await features(logAll);
+    await features(logAll);
+    await features(0n);
+    await features(logAll);
+    vm.close();
+    await waitFor('the end', () => m1.passage.mayLeaveTold.length === 4);
+    assert.deepEqual(m1.passage.mayLeaveTold, [true, false, true, false]);
+  }));
+
+test('a ring that is held begins when its last host is heard after all', () =>
+  withTwoHosts(async ({ m1, m2, connect }) => {
+    const vm = await connect({ queues: 2 });
+    await vm.write(0, pattern(512, 0));
+    await stop(vm);
+    m2.passage.expect();
+    await vm.moveTo(m2.path);
+    m2.passage.arrive(null);
+    await waitFor('one to be held', () => states(m2)?.join() === 'broken,running');
+    assert.equal(m2.passage.arrivedCount, 0, 'nothing is settled before that');
+    m2.passage.arrive(m1.passage.last);
+    await waitFor('both to run', () => states(m2)?.join() === 'running,running');
+    assert.deepEqual(await vm.read(0, 512), pattern(512, 0));
+    assert.equal(m2.passage.arrivedCount, 1);
+  }));

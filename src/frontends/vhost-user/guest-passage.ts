@@ -13,7 +13,7 @@ type State =
   /** It is expected from another host: the rings wait for what that one left. */
   | { readonly name: 'expected' }
   /** It is here, with what was left of its queues; null: nobody knows. */
-  | { readonly name: 'arrived'; readonly queues: readonly QueueHandOver[] | null }
+  | { readonly name: 'arrived'; readonly queues: readonly QueueHandOver[] | null; readonly isAskedAgain?: true }
   /** Its host is being told what it takes along; a ring that is kicked meanwhile waits until that is done. */
   | { readonly name: 'leaving' };
 
@@ -62,11 +62,28 @@ export class GuestPassage {
     }
   }
 
+  /** What is known does not fit it: its last host may not have been heard yet. Until then nothing of the guest is here for good. */
+  ringHeld(): void {
+    const arrived = this.#state;
+    if (arrived.name !== 'arrived' || arrived.isAskedAgain) return;
+    const again = this.#passage!.arrivalAgain();
+    if (again === undefined) return;
+    const waiting: State = { ...arrived, isAskedAgain: true };
+    this.#state = waiting;
+    void again.then((queues) => {
+      if (this.#state !== waiting) return;
+      this.#state = { name: 'arrived', queues };
+      for (const ring of this.#rings) ring.beginAgain();
+    });
+  }
+
   /** A ring has begun, and notes what was left of it. */
   ringStarted(): void {
-    if (this.#state.name !== 'arrived') return;
+    if (this.#state.name !== 'arrived' || this.#state.isAskedAgain) return;
     const { queues } = this.#state;
-    if (this.#rings.every((ring) => isNoted(ring) || !queues?.[ring.index]?.heads.length)) this.#passage!.arrived();
+    // One that its VMM has never begun has nothing; any other one may turn out not to fit.
+    const isNew = (ring: Ring) => ring.base === 0 && !queues?.[ring.index]?.heads.length;
+    if (this.#rings.every((ring) => isNoted(ring) || isNew(ring))) this.#passage!.arrived();
   }
 
   /** The guest leaves, with the rings as they stand: `heads` says which requests of a ring have no answer. Resolves at `signal` at the latest. */

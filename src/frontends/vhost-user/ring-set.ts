@@ -179,6 +179,7 @@ export class RingSet {
       const { message } = NetbusError.from(thrown);
       this.#log.warn({ ring: index }, `ring ${index} cannot start: ${message}`);
       ring.break(message);
+      this.#model.ringHeld(ring);
     }
   }
 

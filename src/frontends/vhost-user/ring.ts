@@ -209,6 +209,13 @@ export class Ring {
     if (this.#errFd !== NONE) native.signalEvent(this.#errFd);
   }
 
+  /** It begins after all, where it was broken before it had a queue. */
+  beginAgain(): void {
+    if (this.state.name !== 'broken' || this.state.queue !== undefined) return;
+    this.state = { name: 'stopped' };
+    this.kick();
+  }
+
   close(): void {
     this.#endKick();
     this.setCall(NONE);

@@ -113,6 +113,18 @@ export function checkMessage<T>(schema: z.ZodType<T>, value: unknown, what: stri
   throw new NetbusError('protocol', plainText(`${what}: ${place}${issue.message}`));
 }
 
+/**
+ * Decodes what a guest that moves waits for, once: the first time of a kind takes milliseconds, in which zod makes its checks, and every later one
+ * a fraction of one.
+ */
+export function warmDecoders(): void {
+  const queue = { fetched: 0, usedIndex: 0, heads: [0], lastBatch: [0] };
+  const unflushed = { bootId: '-', instance: '-', log: { host: '-', bytes: 0 } };
+  const left = { queues: [queue], unflushed, writeCache: true };
+  decodeMessage(quiescedSchema, encodeMessage({ left }), 'STATE quiesced');
+  decodeMessage(statedSchema, encodeMessage({ epoch: 1, instance: '-', handOver: left }), 'STATED');
+}
+
 export function encodeMessage(value: object): Uint8Array {
   return Buffer.from(JSON.stringify(value));
 }

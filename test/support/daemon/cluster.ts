@@ -4,10 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ControlClient } from '../../../src/api/client.ts';
 import { loadConfig } from '../../../src/daemon/config.ts';
-import { type Daemon, startDaemon } from '../../../src/daemon/daemon.ts';
+import { type Daemon, type DaemonOptions, startDaemon } from '../../../src/daemon/daemon.ts';
 import { writeAuthority, writeIdentity } from '../../../src/directory/identity-files.ts';
 import { issueAuthority, issueHost } from '../../../src/directory/identity-issue.ts';
-import { systemClock } from '../../../src/lib/clock.ts';
+import { type Clock, systemClock } from '../../../src/lib/clock.ts';
 import type { Log } from '../../../src/lib/log.ts';
 import { freePort } from '../port.ts';
 import { TcpProxy } from '../tcp-proxy.ts';
@@ -24,6 +24,8 @@ export class ClusterHost {
   readonly folder: string;
   readonly client: ControlClient;
   readonly lines: LogLine[] = [];
+  /** Of another release: set before `start`. */
+  release: Pick<DaemonOptions, 'release' | 'protocol'> = { release: '0.0.0' };
   #daemon: Daemon | undefined;
 
   constructor(name: string, folder: string) {
@@ -36,11 +38,12 @@ export class ClusterHost {
     return join(this.folder, 'netbus.yaml');
   }
 
-  /** `bootId`: another one stands for a reboot of the host. */
-  async start(bootId?: string): Promise<void> {
+  /** `bootId`: another one stands for a reboot of the host. `frontendClock`: see DaemonOptions. */
+  async start(bootId?: string, frontendClock: Clock = systemClock): Promise<void> {
     const log = recordLog(this.lines);
     const boot = bootId === undefined ? {} : { bootId };
-    this.#daemon = await startDaemon({ config: loadConfig(this.config), log, clock: systemClock, release: '0.0.0', ...boot });
+    const fixed = { config: loadConfig(this.config), log, clock: systemClock, frontendClock, ...this.release };
+    this.#daemon = await startDaemon({ ...fixed, ...boot });
   }
 
   async stop(): Promise<void> {

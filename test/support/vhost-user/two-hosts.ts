@@ -23,6 +23,7 @@ export class TestPassage implements Passage {
   storing: Promise<void> = Promise.resolve();
   /** How often all that was left was noted. */
   arrivedCount = 0;
+  readonly mayLeaveTold: boolean[] = [];
   readonly #disk: MemoryDisk;
   #tell: (queues: readonly QueueHandOver[] | null) => void = () => {};
 
@@ -34,7 +35,13 @@ export class TestPassage implements Passage {
     return this.expected;
   }
 
-  /** From here on the guest is expected; `arrive` ends that. */
+  arrivalAgain(): Promise<readonly QueueHandOver[] | null> {
+    return new Promise((resolve) => {
+      this.#tell = resolve;
+    });
+  }
+
+  /** From here on the guest is expected; `arrive` ends that, also where it is asked again. */
   expect(): void {
     this.expected = new Promise((resolve) => {
       this.#tell = resolve;
@@ -47,6 +54,10 @@ export class TestPassage implements Passage {
 
   arrived(): void {
     this.arrivedCount++;
+  }
+
+  mayLeave(expected: boolean): void {
+    this.mayLeaveTold.push(expected);
   }
 
   async leave(queues: readonly QueueHandOver[], signal: AbortSignal): Promise<void> {
