@@ -81,7 +81,7 @@ export interface AttachmentOptions {
   readonly whyFenced?: (record: VirtualDeviceRecord) => string | undefined;
   /** Tells one VMM's process from all others: see GuestGuard. */
   readonly identifyProcess?: (pid: number) => string;
-  /** For devices of other hosts; undefined: none. */
+  /** For devices of other hosts, and those that forget; undefined: none. */
   readonly writeLog?: WriteLogChoice | undefined;
   readonly clock: Clock;
   readonly log: Log;
@@ -115,7 +115,7 @@ export class Attachment {
     this.#log = log;
     this.#since = clock.wallTime();
     this.#guard = new GuestGuard(record, { identify: identifyProcess, whyFenced });
-    const { vm, name, profile, depth, holdMs, host, attachment, guest, arriving = false } = record.value;
+    const { vm, name, profile, depth, holdMs, host, attachment, guest, arriving = false, forgets = false } = record.value;
     const open = deviceHost.openSession(attachment, this.#closing.signal);
     this.#files = new DeviceFiles({
       runDir: options.runDir,
@@ -131,8 +131,8 @@ export class Attachment {
       onNotTold: (reason) =>
         log.warn({ ...this.#fields(), reason }, "the driver's write-cache choice did not reach the device's host yet"),
     });
-    // This host's own devices forget nothing that their guests outlive.
-    if (options.writeLog !== undefined && host !== options.host && !profile.readOnly) {
+    // This host's own disks forget nothing that their guests outlive; an NBD server does.
+    if (options.writeLog !== undefined && (host !== options.host || forgets) && !profile.readOnly) {
       const path = writeLogPath(options.runDir, vm, name);
       const onWhole = () => this.#passage.madeGood();
       this.#writeLog = new AttachmentLog({ ...options.writeLog, record, path, clock, log, events: this.events, onWhole });

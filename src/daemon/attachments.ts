@@ -245,7 +245,7 @@ export class Attachments {
   async #expect(
     deviceHost: DeviceHost,
     place: Pick<VirtualDeviceRecord, 'vm' | 'name' | 'host' | 'export' | 'from'>,
-    { attachment, profile, depth, writeCache, holdMs }: PreparedDevice,
+    { attachment, profile, depth, writeCache, holdMs, forgets }: PreparedDevice,
   ): Promise<Attachment> {
     const { clock, membership, host } = this.#options;
     const createdAt = new Date(clock.wallTime()).toISOString();
@@ -255,6 +255,7 @@ export class Attachments {
         ...{ version: 1, ...place, attachment, profile, depth, guest: null, writeCache, arriving: true, createdAt },
         ...(holdMs !== undefined && { holdMs }),
         ...(number !== undefined && { membership: number }),
+        ...(forgets && { forgets }),
       },
       deviceHost,
     );

@@ -106,8 +106,8 @@ export class LocalDeviceHost implements DeviceHost {
     this.#isolate = isolate;
   }
 
-  attach(request: AttachToExport): Promise<CreatedAttachment> {
-    return this.#exports.attach(this.#host, request);
+  async attach(request: AttachToExport): Promise<CreatedAttachment> {
+    return { ...(await this.#exports.attach(this.#host, request)), ...this.#forgets(request.export) };
   }
 
   detach(attachment: string): Promise<void> {
@@ -126,8 +126,9 @@ export class LocalDeviceHost implements DeviceHost {
     return this.#exports.places.expected(this.#host, { vm, from });
   }
 
-  prepare(request: PrepareRequest): Promise<PreparedDevice> {
-    return this.#exports.places.prepare(this.#host, request);
+  async prepare(request: PrepareRequest): Promise<PreparedDevice> {
+    const prepared = await this.#exports.places.prepare(this.#host, request);
+    return { ...prepared, ...this.#forgets(prepared.export) };
   }
 
   unprepare(attachment: string): Promise<void> {
@@ -166,6 +167,10 @@ export class LocalDeviceHost implements DeviceHost {
         close: () => session.close(),
       };
     };
+  }
+
+  #forgets(name: string): { forgets?: true } {
+    return this.#exports.forgets(name) ? { forgets: true } : {};
   }
 }
 

@@ -160,7 +160,8 @@ export class FakeNbdServer {
     if (error === 0 && command === Command.write) payload.copy(this.storage, position);
     if (error === 0 && command === Command.writeZeroes) this.storage.fill(0, position, position + length);
     if (command !== Command.read || !this.structured) {
-      const data = command === Command.read && error === 0 ? this.storage.subarray(position, position + length) : Buffer.alloc(0);
+      const data =
+        command === Command.read && error === 0 ? this.storage.subarray(position, position + length) : Buffer.alloc(0);
       return Buffer.concat([simpleReply(cookie, error), data]);
     }
     if (error !== 0) {
