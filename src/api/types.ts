@@ -72,7 +72,7 @@ export const backingShape = {
   /** Absolute path of an image file or a block device. */
   disk: z.string().startsWith('/').max(4096).optional(),
   /** URI of an NBD server's export. */
-  nbd: z.string().startsWith('nbd').max(NBD_URI_CHARACTERS_MAX).optional(),
+  nbd: z.string().max(NBD_URI_CHARACTERS_MAX).optional(),
 };
 
 export const exportRequestSchema = z

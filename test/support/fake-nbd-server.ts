@@ -40,6 +40,8 @@ export class FakeNbdServer {
   /** Requests that have no answer, while `holding`. */
   readonly held: FakeRequest[] = [];
   holding = false;
+  /** Takes connections, and says nothing. */
+  mute = false;
   /** What to answer with; undefined: do it. */
   errorOf: (request: FakeRequest) => number | undefined = () => undefined;
   /** What it says instead of an answer. */
@@ -88,6 +90,7 @@ export class FakeNbdServer {
     this.clients++;
     this.#socket = socket;
     socket.on('error', () => {});
+    if (this.mute) return;
     let pending = Buffer.alloc(0);
     let state: 'flags' | 'options' | 'transmission' = 'flags';
     const greeting = Buffer.from('NBDMAGICIHAVEOPT\0\x03', 'latin1');
@@ -172,11 +175,15 @@ export class FakeNbdServer {
     const chunks: Buffer[] = [];
     for (let at = position; at < position + length; at += this.chunkBytes) {
       const data = this.storage.subarray(at, Math.min(at + this.chunkBytes, position + length));
-      chunks.push(data.every((byte) => byte === 0) ? holeChunk(cookie, 0, at, data.length) : dataChunk(cookie, 0, at, data));
+      chunks.push(isZero(data) ? holeChunk(cookie, 0, at, data.length) : dataChunk(cookie, 0, at, data));
     }
     chunks.push(chunk(cookie, CHUNK_FLAG_DONE, Chunk.none, Buffer.alloc(0)));
     return Buffer.concat(chunks);
   }
+}
+
+function isZero(data: Buffer): boolean {
+  return data.length > 0 && data[0] === 0 && data.subarray(1).equals(data.subarray(0, -1));
 }
 
 function optionReply(option: number, type: number, payload: Buffer = Buffer.alloc(0)): Buffer {
