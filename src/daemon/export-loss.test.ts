@@ -94,10 +94,13 @@ test('one server export has one export here, unless all only read it', async () 
 
 test('requests and records name exactly one device, and records of before NBD are still read', () => {
   const request = (more: object) => exportRequestSchema.safeParse({ name: 'data', ...more }).success;
-  assert.deepEqual(
-    [{}, { disk: '/d' }, { nbd: uri }, { disk: '/d', nbd: uri }, { nbd: uri, direct: true }].map(request),
-    [false, true, true, false, false],
-  );
+  assert.deepEqual([{}, { disk: '/d' }, { nbd: uri }, { disk: '/d', nbd: uri }, { nbd: uri, direct: true }].map(request), [
+    false,
+    true,
+    true,
+    false,
+    false,
+  ]);
   const old = { version: 1, name: 'data', readOnly: false, direct: false, allow: [], reopened: 0, createdAt: 'x' };
   assert.deepEqual(exportRecordSchema.parse({ ...old, disk: '/d' }), { ...old, disk: '/d' });
   assert.equal(exportRecordSchema.safeParse(old).success, false);
