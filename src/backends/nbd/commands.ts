@@ -1,3 +1,5 @@
+import { Command } from '../../protocols/nbd/constants.ts';
+
 /** What a command needs beyond its row: state of `Commands`. */
 export const CommandState = { none: 0, queued: 1, sent: 2 } as const;
 
@@ -43,6 +45,14 @@ export class Commands {
   /** Commands that the server has, or is to get. */
   get unanswered(): number {
     return this.#unanswered;
+  }
+
+  /** The server has something that it may not have done yet and that changes the export. */
+  get hasWrites(): boolean {
+    return this.state.some((state, tag) => {
+      const changes = this.command[tag] !== Command.read && this.command[tag] !== Command.flush;
+      return state === CommandState.sent && changes;
+    });
   }
 
   queue(tag: number, command: number, flags: number, position: number, length: number, skip: number): void {

@@ -285,21 +285,10 @@ export class NbdConnection implements ReplySink {
   #lose(cause: NetbusError, isServerAlive: boolean): void {
     if (this.#lost !== undefined || this.#closed) return;
     this.#lost = cause;
-    const inDoubt = isServerAlive && this.#hasWrites();
+    const inDoubt = isServerAlive && [...this.#users.values()].some(({ commands }) => commands.hasWrites);
     this.#free();
     for (const user of [...this.#users.values()]) user.lost(cause);
     this.#options.onLost({ cause, inDoubt });
-  }
-
-  /** The server may have something that it has not done yet and that changes the export. */
-  #hasWrites(): boolean {
-    for (const { commands } of this.#users.values()) {
-      for (let tag = 0; tag < commands.state.length; tag++) {
-        const changes = commands.command[tag] !== Command.read && commands.command[tag] !== Command.flush;
-        if (commands.state[tag] === CommandState.sent && changes) return true;
-      }
-    }
-    return false;
   }
 
   #free(): void {
