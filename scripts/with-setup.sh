@@ -83,7 +83,8 @@ kmod: orders the guests' drivers
 PACKAGES
   [[ $1 == demo ]] || cat <<'PACKAGES'
 qemu-system-common: qemu-storage-daemon, the vhost-user backend to compare with, and virtiofsd
-nbdkit: the NBD server to compare with
+qemu-utils: qcow2 images, and an NBD server for them
+nbdkit: an NBD server, also to compare with
 gnutls-bin: keys for TLS between the peers to compare with
 systemd: checks the units, and runs the service in a guest
 man-db: checks the manual pages, as Debian does

@@ -59,6 +59,13 @@ export const nameSchema = z
 export const HOLD_MS_MAX = 7 * 24 * 3_600_000;
 
 /** How long a guest waits for a device that is away, in milliseconds; 0 = not at all. */
+/** A name of 4096 bytes, each of them escaped, and an address. */
+const NBD_URI_CHARACTERS_MAX = 12_800;
+
+export function hasOneBacking({ disk, nbd }: { disk?: string | undefined; nbd?: string | undefined }): boolean {
+  return (disk === undefined) !== (nbd === undefined);
+}
+
 export const holdSchema = z.number().int().min(0).max(HOLD_MS_MAX);
 
 /** Shorter than this, a connection that is cut and comes back would do. */
@@ -67,16 +74,26 @@ export const FENCE_AFTER_MS_MIN = 10_000;
 /** How long a silent holder keeps the lease where another host wants to take over, in milliseconds. */
 export const fenceAfterSchema = holdSchema.min(FENCE_AFTER_MS_MIN);
 
-export const exportRequestSchema = z.strictObject({
-  name: nameSchema,
+/** What stands behind an export: exactly one of them. */
+export const backingShape = {
   /** Absolute path of an image file or a block device. */
-  disk: z.string().startsWith('/').max(4096),
-  readOnly: z.boolean().default(false),
-  /** Hosts that may use it; nobody by default. */
-  allow: z.array(nameSchema).max(1024).default([]),
-  /** O_DIRECT instead of the page cache. */
-  direct: z.boolean().default(false),
-});
+  disk: z.string().startsWith('/').max(4096).optional(),
+  /** URI of an NBD server's export. */
+  nbd: z.string().max(NBD_URI_CHARACTERS_MAX).optional(),
+};
+
+export const exportRequestSchema = z
+  .strictObject({
+    name: nameSchema,
+    ...backingShape,
+    readOnly: z.boolean().default(false),
+    /** Hosts that may use it; nobody by default. */
+    allow: z.array(nameSchema).max(1024).default([]),
+    /** Of a disk: O_DIRECT instead of the page cache. */
+    direct: z.boolean().default(false),
+  })
+  .refine(hasOneBacking, 'exactly one of "disk" and "nbd" is needed')
+  .refine(({ nbd, direct }) => nbd === undefined || !direct, '"direct" is for a disk');
 export type ExportRequest = z.input<typeof exportRequestSchema>;
 
 export const attachRequestSchema = z.strictObject({

@@ -9,6 +9,7 @@ import { Context } from './context.ts';
 
 interface ExportOptions {
   disk?: string;
+  nbd?: string;
   readOnly?: true;
   direct?: true;
   allow?: string[];
@@ -19,9 +20,17 @@ export function addExport(program: Command): void {
   program
     .command('export')
     .summary('offer a disk of this host to other hosts')
-    .description('Offers an image file or a block device of this host, under NAME, to the hosts that --allow names.')
+    .description(
+      'Offers an image file or a block device of this host, or an export of an NBD server, under NAME, to the hosts that --allow names.',
+    )
     .argument('<name>', 'what the export is called; HOST/NAME on other hosts')
     .option('--disk <path>', 'image file or block device; its size is a multiple of 512 bytes')
+    .addOption(
+      new Option(
+        '--nbd <uri>',
+        'instead of a disk: an export of an NBD server such as qemu-nbd or nbdkit, nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=/PATH',
+      ).conflicts(['disk', 'direct']),
+    )
     .option('--allow <hosts>', 'hosts that may use it, separated by commas; this one too, if it may', hostList)
     .option('--read-only', 'nobody may write; several VMs may use it at once')
     .option('--direct', 'use O_DIRECT, past the page cache of this host')
@@ -29,7 +38,7 @@ export function addExport(program: Command): void {
       new Option(
         '--reopen',
         'open an export that there is anew, after a flush had failed or the image was replaced; its VMs go on',
-      ).conflicts(['disk', 'allow', 'readOnly', 'direct']),
+      ).conflicts(['disk', 'nbd', 'allow', 'readOnly', 'direct']),
     )
     .addHelpText(
       'after',
@@ -37,19 +46,21 @@ export function addExport(program: Command): void {
 Examples:
   netbus export data --disk /srv/images/data.img --allow m2,m3
   netbus export data --reopen
+  netbus export root --nbd 'nbd+unix:///?socket=/run/root.sock' --allow m2
   netbus export tools --disk /dev/vg0/tools --read-only --allow m2
 `,
     )
     .action(async (name: string, options: ExportOptions, command: Command) => {
       const context = new Context(command);
-      const { disk, allow, readOnly = false, direct = false, reopen } = options;
+      const { disk, nbd, allow, readOnly = false, direct = false, reopen } = options;
       if (reopen) {
         const entry = await context.client.reopen(name);
         context.print(entry, () => `opened ${name} anew${trouble(entry)}\n`);
         return;
       }
-      if (disk === undefined || allow === undefined) {
-        const missing = [disk === undefined && '--disk <path>', allow === undefined && '--allow <hosts>']
+      const backing = disk !== undefined ? { disk: resolve(disk) } : nbd !== undefined ? { nbd } : undefined;
+      if (backing === undefined || allow === undefined) {
+        const missing = [backing === undefined && '--disk <path>', allow === undefined && '--allow <hosts>']
           .filter(Boolean)
           .join(' and ');
         throw new NetbusError(
@@ -57,7 +68,7 @@ Examples:
           `${missing} not specified; type: netbus export <name> --disk <path> --allow <hosts>; see "netbus export --help"`,
         );
       }
-      const entry = await context.client.export({ name, disk: resolve(disk), readOnly, direct, allow });
+      const entry = await context.client.export({ name, ...backing, readOnly, direct, allow });
       context.print(entry, () => describe(entry));
       context.warn(await unknownHosts(context, entry.allow));
     });

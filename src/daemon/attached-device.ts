@@ -26,7 +26,7 @@ import { type HandOverPeers, Successors } from './successors.ts';
 import { WriteCacheChoice } from './write-cache-choice.ts';
 
 /** A device, its attachment, and how many stood behind the virtual device before it. */
-export type AttachedPlace = Pick<VirtualDeviceRecord, 'host' | 'export' | 'attachment' | 'generation'>;
+export type AttachedPlace = Pick<VirtualDeviceRecord, 'host' | 'export' | 'attachment' | 'generation' | 'forgets'>;
 
 export interface AttachedDeviceOptions
   extends Pick<GuestPlaceOptions, 'host' | 'epoch' | 'onSettled' | 'onMoved' | 'onFenced'> {
@@ -61,7 +61,7 @@ export class AttachedDevice {
     const { record, place, deviceHost, guard, handOverPeers: peers, clock, events } = options;
     this.#options = options;
     const { vm, name, profile } = record.value;
-    const { host, export: exported, attachment, generation } = place;
+    const { host, export: exported, attachment, generation, forgets = false } = place;
     const log = bindFields(options.log, { attachment: `${vm}/${name}` });
     const device = { device: `${host}/${exported}` };
     this.writeCache = new WriteCacheChoice({
@@ -71,8 +71,9 @@ export class AttachedDevice {
       onNotTold: (reason) =>
         log.warn({ ...device, reason }, "the driver's write-cache choice did not reach the device's host yet"),
     });
-    // This host's own devices forget nothing that their guests outlive.
-    if (options.writeLog !== undefined && host !== options.host && !profile.readOnly) {
+    const isLocal = host === options.host;
+    // This host's own disks forget nothing that their guests outlive; an NBD server does.
+    if (options.writeLog !== undefined && (!isLocal || forgets) && !profile.readOnly) {
       const path = writeLogPath(options.runDir, vm, name, generation);
       const onWhole = () => this.place.madeGood();
       const { isStable = false } = options;
@@ -87,7 +88,8 @@ export class AttachedDevice {
         onWhole,
       });
     }
-    if (host === options.host && !profile.readOnly) this.#local = new LocalWrites({ record, logs: options.writeLog, clock });
+    if (isLocal && this.writeLog === undefined && !profile.readOnly)
+      this.#local = new LocalWrites({ record, logs: options.writeLog, clock });
     this.#brought = new BroughtHandOver({ record, deviceHost, log });
     if (peers !== undefined) {
       const onSent = (to: string) => events.handOverSent(to);

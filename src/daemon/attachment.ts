@@ -82,7 +82,7 @@ export interface AttachmentOptions {
   readonly identifyProcess?: (pid: number) => string;
   /** What comes between the sessions of a virtual device and its guest; asked for each session. */
   readonly filterOf?: ((vm: string, name: string) => SessionFilter | undefined) | undefined;
-  /** For devices of other hosts; undefined: none. */
+  /** For devices of other hosts, and those that forget; undefined: none. */
   readonly writeLog?: WriteLogChoice | undefined;
   readonly clock: Clock;
   readonly log: Log;

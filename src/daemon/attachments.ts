@@ -259,7 +259,7 @@ export class Attachments {
   async #expect(
     deviceHost: DeviceHost,
     place: Pick<VirtualDeviceRecord, 'vm' | 'name' | 'host' | 'export' | 'preparedBy'> & { from: string },
-    { attachment, profile, depth, writeCache, holdMs }: PreparedDevice,
+    { attachment, profile, depth, writeCache, holdMs, forgets }: PreparedDevice,
   ): Promise<Attachment> {
     const { clock, membership, host } = this.#options;
     const createdAt = new Date(clock.wallTime()).toISOString();
@@ -267,6 +267,7 @@ export class Attachments {
     const made = this.#make({
       ...{ version: 1, ...place, attachment, profile, depth, guest: null, writeCache, arriving: true, createdAt },
       ...(holdMs !== undefined && { holdMs }),
+      ...(forgets && { forgets }),
       ...(number !== undefined && { membership: number }),
     });
     try {

@@ -43,7 +43,7 @@ import { Membership } from './membership.ts';
 import { Metrics } from './metrics.ts';
 import { createMigrationHandlers } from './migration-calls.ts';
 import { MigrationDesk } from './migration-desk.ts';
-import { diskOpener } from './open-disk.ts';
+import { exportOpener } from './open-export.ts';
 import { Overview } from './overview.ts';
 import { keepFailure, takeFolders } from './own-folders.ts';
 import { controlSocketPath } from './paths.ts';
@@ -145,7 +145,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     bootId,
     exports: exportRecords,
     attachments: attachmentRecords,
-    openExport: diskOpener(clock, log),
+    openExport: exportOpener(clock, log),
     membershipOf: (name) => membership.numberOf(name),
     isMember,
     verifyHandOver: (signed) => verifyHandOver(signed, { ca: identity.ca, cluster: config.cluster, directory, clock }),
@@ -229,6 +229,7 @@ async function start(options: DaemonOptions, closers: Closers, events: Events): 
     attachments: () => attachments,
     deviceHost: (name) => deviceHosts.get(name),
     membershipAt: (name) => (name === host ? undefined : membership.numberOf(host)),
+    forgets: (device) => device.host === host && exports.forgets(device.export),
     allocate: (bytes) => NativeRegion.allocate(bytes),
     clock,
     log,

@@ -120,8 +120,8 @@ export class LocalDeviceHost implements DeviceHost {
     return this.#exports.copies.outcome(this.#host, request);
   }
 
-  attach(request: AttachToExport): Promise<CreatedAttachment> {
-    return this.#exports.attach(this.#host, request);
+  async attach(request: AttachToExport): Promise<CreatedAttachment> {
+    return { ...(await this.#exports.attach(this.#host, request)), ...this.#forgets(request.export) };
   }
 
   detach(attachment: string): Promise<void> {
@@ -140,8 +140,9 @@ export class LocalDeviceHost implements DeviceHost {
     return this.#exports.places.expected(this.#host, { vm, from });
   }
 
-  prepare(request: PrepareRequest): Promise<PreparedDevice> {
-    return this.#exports.places.prepare(this.#host, request);
+  async prepare(request: PrepareRequest): Promise<PreparedDevice> {
+    const prepared = await this.#exports.places.prepare(this.#host, request);
+    return { ...prepared, ...this.#forgets(prepared.export) };
   }
 
   unprepare(attachment: string): Promise<void> {
@@ -180,6 +181,10 @@ export class LocalDeviceHost implements DeviceHost {
         close: () => session.close(),
       };
     };
+  }
+
+  #forgets(name: string): { forgets?: true } {
+    return this.#exports.forgets(name) ? { forgets: true } : {};
   }
 }
 

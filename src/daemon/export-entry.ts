@@ -4,7 +4,7 @@ import { markText } from '../device/copy-mark.ts';
 import { NetbusError } from '../device/errors.ts';
 import { isFenced } from '../device/succession.ts';
 import type { Export } from './export.ts';
-import type { AttachmentRecord } from './records.ts';
+import { type AttachmentRecord, deviceOf } from './records.ts';
 
 /** Of the hosts that may use it so many are named; a list of all exports must fit a message between hosts. */
 const ALLOW_LISTED_MAX = 32;
@@ -28,7 +28,7 @@ export async function describeExport(target: Export): Promise<ExportEntry> {
   const entry: ExportEntry = {
     name: record.name,
     class: 'disk',
-    device: record.disk,
+    device: deviceOf(record),
     readOnly: record.readOnly,
     shared,
     allow: [...record.allow],

@@ -4,43 +4,73 @@ import { formatBytes } from '../lib/format.ts';
 import type { NewEvent } from './events.ts';
 import type { DeviceFailure } from './export.ts';
 import { userName } from './export-entry.ts';
-import type { AttachmentRecord, ExportRecord } from './records.ts';
+import { type AttachmentRecord, deviceOf, type ExportRecord } from './records.ts';
 
-export function addedEvent({ name, disk, readOnly, allow }: ExportRecord): NewEvent {
+export function addedEvent(record: ExportRecord): NewEvent {
+  const { name, readOnly, allow } = record;
   const access = readOnly ? 'read-only' : 'read and write';
   const hosts = allow.length > 0 ? allow.join(', ') : 'nobody';
-  return { type: 'export.added', subject: name, message: `${disk} is exported, ${access}, for ${hosts}`, details: { disk } };
+  return {
+    type: 'export.added',
+    subject: name,
+    message: `${deviceOf(record)} is exported, ${access}, for ${hosts}`,
+    details: backing(record),
+  };
 }
 
-export function removedEvent({ name, disk }: ExportRecord): NewEvent {
-  return { type: 'export.removed', subject: name, message: `${disk} is not exported any more`, details: { disk } };
+export function removedEvent(record: ExportRecord): NewEvent {
+  const { name } = record;
+  return {
+    type: 'export.removed',
+    subject: name,
+    message: `${deviceOf(record)} is not exported any more`,
+    details: backing(record),
+  };
 }
 
-export function readyEvent({ name, disk }: ExportRecord): NewEvent {
-  return { type: 'export.ready', subject: name, message: `${disk} is open`, details: { disk } };
+export function readyEvent(record: ExportRecord): NewEvent {
+  const { name } = record;
+  return { type: 'export.ready', subject: name, message: `${deviceOf(record)} is open`, details: backing(record) };
 }
 
-export function unreadyEvent({ name, disk }: ExportRecord, state: { name: 'waiting' | 'failed'; reason: string }): NewEvent {
-  const { reason } = state;
-  const message = state.name === 'waiting' ? `it waits: ${reason}` : `it cannot be opened, and is tried again: ${reason}`;
-  return { type: `export.${state.name}`, subject: name, message, details: { disk, reason } };
+export function unreadyEvent(
+  record: ExportRecord,
+  { name, reason, isHeld }: { name: 'waiting' | 'failed'; reason: string; isHeld?: true },
+): NewEvent {
+  const failed = isHeld ? 'it is not opened by itself' : 'it cannot be opened, and is tried again';
+  const message = name === 'waiting' ? `it waits: ${reason}` : `${failed}: ${reason}`;
+  return { type: `export.${name}`, subject: record.name, message, details: { ...backing(record), reason } };
 }
 
-export function failureEvent({ name, disk }: ExportRecord, failure: DeviceFailure): NewEvent {
+export function failureEvent(record: ExportRecord, failure: DeviceFailure): NewEvent {
+  const { name } = record;
   const { operation, error, message, failures } = failure;
   const isFull = error === 'ENOSPC' || error === 'EDQUOT';
-  const details = { disk, operation, error, failures };
-  return { type: isFull ? 'export.disk-full' : 'export.device-error', subject: name, message: `${disk}: ${message}`, details };
+  const details = { ...backing(record), operation, error, failures };
+  return {
+    type: isFull ? 'export.disk-full' : 'export.device-error',
+    subject: name,
+    message: `${deviceOf(record)}: ${message}`,
+    details,
+  };
 }
 
-export function flushFailedEvent({ name, disk }: ExportRecord): NewEvent {
-  const message = `${disk}: a flush failed, so acknowledged writes may be lost; every flush fails until it is opened anew (netbus export ${name} --reopen)`;
-  return { type: 'export.flush-failed', subject: name, message, details: { disk } };
+export function flushFailedEvent(record: ExportRecord): NewEvent {
+  const { name } = record;
+  const message = `${deviceOf(record)}: a flush failed, so acknowledged writes may be lost; every flush fails until it is opened anew (netbus export ${name} --reopen)`;
+  return { type: 'export.flush-failed', subject: name, message, details: backing(record) };
 }
 
-export function reopenedEvent({ name, disk }: ExportRecord): NewEvent {
-  const message = `${disk} was opened anew: guests with writes that were not flushed send them again`;
-  return { type: 'export.reopened', subject: name, message, details: { disk } };
+export function reopenedEvent(record: ExportRecord): NewEvent {
+  const { name } = record;
+  const message = `${deviceOf(record)} was opened anew: guests with writes that were not flushed send them again`;
+  return { type: 'export.reopened', subject: name, message, details: backing(record) };
+}
+
+export function lostEvent(record: ExportRecord, { message }: NetbusError): NewEvent {
+  const details = { ...backing(record), reason: message };
+  const said = `${message}: it is opened anew, and guests with writes that were not flushed send them again`;
+  return { type: 'export.reopened', subject: record.name, message: said, details };
 }
 
 export function attachedEvent(record: AttachmentRecord, attached: boolean): NewEvent {
@@ -88,4 +118,8 @@ export function sessionLostEvent(record: AttachmentRecord, { code, message }: Ne
     message: `the session of ${user} ended while it had the device: ${message}`,
     details: { user, peer: record.host, code, reason: message },
   };
+}
+
+function backing({ disk, nbd }: ExportRecord): Record<string, string> {
+  return { ...(disk !== undefined && { disk }), ...(nbd !== undefined && { nbd }) };
 }

@@ -9,10 +9,10 @@ import { fenced, type Succession } from '../device/succession.ts';
 import { abortAfter, type Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import type { EventRecorder } from './events.ts';
-import { failureEvent, flushFailedEvent, readyEvent, unreadyEvent } from './export-events.ts';
+import { failureEvent, flushFailedEvent, lostEvent, readyEvent, unreadyEvent } from './export-events.ts';
 import { changePlace } from './place-events.ts';
 import type { StoredRecord } from './record.ts';
-import type { AttachmentRecord, ExportRecord } from './records.ts';
+import { type AttachmentRecord, deviceOf, type ExportRecord } from './records.ts';
 import { ServedAttachment } from './served-attachment.ts';
 import { Turns } from './turns.ts';
 
@@ -20,17 +20,24 @@ const OPEN_RETRY_MS = 3_000;
 /** A look at the image for `ls` and `status`; a file system that hangs must not hang them. */
 const REFRESH_MS_MAX = 2_000;
 
-/** How an export is opened: tells of a wait for the image's lock, and of changes (size, failures) while it is open. */
+/** How an export is opened: tells of a wait for the image's lock or for the server, and of changes (failures, loss) while it is open. */
 export interface OpenHooks {
-  /** Ends the opening, also one that waits for the lock. */
+  /** Ends the opening, also one that waits. */
   readonly signal: AbortSignal;
-  /** False: a lock that somebody else holds is `in_use` at once. True: it is waited for, and `onWaiting` says so. */
+  /** False: a lock that somebody else holds, or a server that is away, fails at once. True: it is waited for, and `onWaiting` says so. */
   readonly waitForLock: boolean;
   readonly onWaiting: (reason: string) => void;
   /** A flush failed: every one will until the export is opened anew, as another instance. */
   readonly onFlushFailed: () => void;
   /** Operations on the device fail; told with a limit, not for each one. */
   readonly onFailure: (failure: DeviceFailure) => void;
+  /** What is behind it is gone, with all its devices. `inDoubt`: it may still be at writes that it did not answer. Told once. */
+  readonly onLost: (loss: DeviceLoss) => void;
+}
+
+export interface DeviceLoss {
+  readonly cause: NetbusError;
+  readonly inDoubt: boolean;
 }
 
 /** What is said of a device's operation that failed. */
@@ -48,10 +55,11 @@ export type OpenExport = (record: ExportRecord, hooks: OpenHooks) => Promise<Bac
 
 export type ExportState =
   | { readonly name: 'opening' }
-  /** Another open file holds the image's lock. */
+  /** Another open file holds the image's lock, or the server is away. */
   | { readonly name: 'waiting'; readonly reason: string }
   | { readonly name: 'ready'; readonly source: BackendSource }
-  | { readonly name: 'failed'; readonly reason: string }
+  /** `isHeld`: until somebody opens it anew; otherwise it is tried again. */
+  | { readonly name: 'failed'; readonly reason: string; readonly isHeld?: true }
   | { readonly name: 'closed' };
 
 export interface ExportOptions {
@@ -78,6 +86,8 @@ export class Export {
   #state: ExportState = { name: 'opening' };
   #since: number;
   #opening: Promise<void> = Promise.resolve();
+  /** Counted, so that what a former opening says late has no effect. */
+  #openings = 0;
   #cancelRetry: () => void = () => {};
 
   constructor(options: ExportOptions) {
@@ -221,12 +231,7 @@ export class Export {
     this.#cancelRetry();
     await this.#opening;
     this.#cancelRetry();
-    const state = this.#state;
-    const cause = new NetbusError('ended', `export ${this.name} is opened anew`);
-    await Promise.all([...this.#attached.values()].map(({ served }) => served?.end(cause)));
-    for (const attached of this.#attached.values()) attached.served = undefined;
-    this.#become({ name: 'opening' });
-    if (state.name === 'ready') await state.source.close();
+    await this.#endAll(new NetbusError('ended', `export ${this.name} is opened anew`));
     await this.openInTime();
   }
 
@@ -237,7 +242,7 @@ export class Export {
     refreshed.catch(() => undefined);
     const { signal, cancel } = abortAfter(this.#options.clock, REFRESH_MS_MAX);
     const late = new Promise<never>((_, reject) => {
-      const error = new NetbusError('timeout', `${this.record.disk} did not answer within ${REFRESH_MS_MAX} ms`);
+      const error = new NetbusError('timeout', `${deviceOf(this.record)} did not answer within ${REFRESH_MS_MAX} ms`);
       signal.addEventListener('abort', () => reject(error), { once: true });
     });
     try {
@@ -263,12 +268,37 @@ export class Export {
   #openSource(waitForLock: boolean, onWaiting: (reason: string) => void): Promise<BackendSource> {
     const { record, openExport, events } = this.#options;
     const { reopened } = record.value;
+    const opening = ++this.#openings;
     const onFlushFailed = () => {
       events.record(flushFailedEvent(record.value));
       void this.#countReopening(reopened + 1);
     };
     const onFailure = (failure: DeviceFailure) => events.record(failureEvent(record.value, failure));
-    return openExport(record.value, { signal: this.#closing.signal, waitForLock, onWaiting, onFlushFailed, onFailure });
+    const onLost = (loss: DeviceLoss) => void this.turns.run(() => this.#lost(opening, loss));
+    const { signal } = this.#closing;
+    return openExport(record.value, { signal, waitForLock, onWaiting, onFlushFailed, onFailure, onLost });
+  }
+
+  /** It is opened anew, as another instance; where it may still be at what it did not answer, only when somebody says so. */
+  async #lost(opening: number, { cause, inDoubt }: DeviceLoss): Promise<void> {
+    await this.#opening;
+    if (opening !== this.#openings || this.#state.name !== 'ready' || this.#closing.signal.aborted) return;
+    this.#options.events.record(lostEvent(this.record, cause));
+    await this.#countReopening(this.record.reopened + 1);
+    await this.#endAll(cause);
+    if (this.#closing.signal.aborted) return;
+    if (!inDoubt) return await this.openInTime();
+    const reason = `${cause.message}; it may still be at writes that it did not answer: restart it, then type: netbus export ${this.name} --reopen`;
+    this.#become({ name: 'failed', reason, isHeld: true });
+  }
+
+  /** Ends all sessions and their I/O, and closes what is open. */
+  async #endAll(cause: NetbusError): Promise<void> {
+    const state = this.#state;
+    await Promise.all([...this.#attached.values()].map(({ served }) => served?.end(cause)));
+    for (const attached of this.#attached.values()) attached.served = undefined;
+    this.#become({ name: 'opening' });
+    if (state.name === 'ready') await state.source.close();
   }
 
   /** The next opening is another instance. */
@@ -279,7 +309,7 @@ export class Export {
       const fields = { export: this.name, reason: NetbusError.from(thrown).message };
       this.#options.log.error(
         fields,
-        'a failed flush was not recorded: do not restart this daemon before its state folder can be written',
+        'an opening as another instance was not recorded: do not restart this daemon before its state folder can be written',
       );
     }
   }
@@ -310,7 +340,7 @@ export class Export {
     const before = this.#state;
     this.#state = state;
     if (before.name !== state.name) this.#since = clock.wallTime();
-    const fields = { export: this.name, disk: this.record.disk };
+    const fields = { export: this.name, device: deviceOf(this.record) };
     switch (state.name) {
       case 'ready':
         for (const attached of this.#attached.values()) this.#serve(attached, state.source);
@@ -320,7 +350,10 @@ export class Export {
       case 'waiting':
       case 'failed':
         if (before.name === state.name && before.reason === state.reason) break;
-        log.warn({ ...fields, reason: state.reason }, `export ${state.name}; it is tried again`);
+        log.warn(
+          { ...fields, reason: state.reason },
+          state.name === 'failed' && state.isHeld ? 'export failed' : `export ${state.name}; it is tried again`,
+        );
         events.record(unreadyEvent(this.record, state));
         break;
     }

@@ -12,6 +12,7 @@ import type { Session } from '../device/source.ts';
 import { checkTakesPart, fenced, isFenced, type Place, takenOver, unprepared } from '../device/succession.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
+import { parseNbdUri } from '../protocols/nbd/uri.ts';
 import { Copies, type CopiesOptions } from './copies.ts';
 import type { AttachToExport } from './device-host.ts';
 import type { EventRecorder } from './events.ts';
@@ -54,6 +55,8 @@ export interface CreatedAttachment {
   readonly attachment: string;
   readonly profile: Profile;
   readonly depth: number;
+  /** See VirtualDeviceRecord; for devices of this host. */
+  readonly forgets?: true;
 }
 
 /** What a session of an attachment begins with. */
@@ -297,6 +300,11 @@ export class Exports {
     if (record !== undefined) this.#options.events.record(sessionLostEvent(record, cause));
   }
 
+  /** Whether the export may forget what was not flushed while this host goes on. */
+  forgets(name: string): boolean {
+    return this.#table.exports.get(name)?.record.nbd !== undefined;
+  }
+
   /** An attachment's record. */
   record(id: string): AttachmentRecord | undefined {
     return this.#table.attached(id)?.record;
@@ -321,11 +329,12 @@ export class Exports {
     await Promise.all([...this.all].map((candidate) => candidate.close(cause)));
   }
 
-  async #add({ name, disk, readOnly, direct, allow }: z.output<typeof exportRequestSchema>): Promise<Export> {
+  async #add({ name, disk, nbd, readOnly, direct, allow }: z.output<typeof exportRequestSchema>): Promise<Export> {
     const { clock, log } = this.#options;
+    const backing = disk !== undefined ? { disk } : { nbd: this.#nbdUri(nbd!, readOnly) };
     const hosts = [...new Set(allow)].sort();
     const createdAt = new Date(clock.wallTime()).toISOString();
-    const added = this.#make({ version: 1, name, disk, readOnly, direct, allow: hosts, reopened: 0, createdAt });
+    const added = this.#make({ version: 1, name, ...backing, readOnly, direct, allow: hosts, reopened: 0, createdAt });
     try {
       await added.openNow();
       this.#table.checkOpen();
@@ -335,9 +344,17 @@ export class Exports {
       throw thrown;
     }
     this.#table.exports.set(name, added);
-    log.info({ export: name, disk, readOnly, allow: hosts }, 'export added');
+    log.info({ export: name, ...backing, readOnly, allow: hosts }, 'export added');
     this.#options.events.record(addedEvent(added.record));
     return added;
+  }
+
+  /** In its one form. NBD has no lock: what can be seen here of a second user is refused here. */
+  #nbdUri(text: string, readOnly: boolean): string {
+    const { uri } = parseNbdUri(text);
+    const other = [...this.all].find(({ record }) => record.nbd === uri && !(record.readOnly && readOnly));
+    if (other === undefined) return uri;
+    throw new NetbusError('in_use', `${uri} is exported as ${other.name} already: unexport that first`);
   }
 
   /** Attached anew after this host had not been told of the detach, or was fenced: a new start, with the times that the VM's side says now. */

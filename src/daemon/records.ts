@@ -1,6 +1,6 @@
 /** What is on stable storage: one file per export, per attachment at the device's host, per virtual device at the VM's host. */
 import { z } from 'zod';
-import { holdSchema, nameSchema } from '../api/types.ts';
+import { backingShape, hasOneBacking, holdSchema, nameSchema } from '../api/types.ts';
 import { sourceStates, targetStates } from '../device/copy-mark.ts';
 import { handOverSchema } from '../device/hand-over.ts';
 import { profileSchema } from '../device/profile.ts';
@@ -33,21 +33,28 @@ export const copyMarkSchema = z.union([
 ]);
 
 /** An export of this host. */
-export const exportRecordSchema = z.strictObject({
-  version: z.literal(1),
-  name: nameSchema,
-  disk: z.string().startsWith('/'),
-  readOnly: z.boolean(),
-  direct: z.boolean(),
-  allow: z.array(nameSchema),
-  /**
-   * How often it was opened anew after a flush had failed: what was acknowledged before may be lost, so that is another instance, and
-   * nobody may go on as if it were the same.
-   */
-  reopened: z.number().int().min(0),
-  createdAt: timeSchema,
-});
+export const exportRecordSchema = z
+  .strictObject({
+    version: z.literal(1),
+    name: nameSchema,
+    ...backingShape,
+    readOnly: z.boolean(),
+    direct: z.boolean(),
+    allow: z.array(nameSchema),
+    /**
+     * How often it was opened anew after a flush had failed, or its NBD server was lost: what was acknowledged before may be lost, so that is another
+     * instance, and nobody may go on as if it were the same.
+     */
+    reopened: z.number().int().min(0),
+    createdAt: timeSchema,
+  })
+  .refine(hasOneBacking, 'exactly one of "disk" and "nbd" is needed');
 export type ExportRecord = Readonly<z.infer<typeof exportRecordSchema>>;
+
+/** What stands behind an export, for people: a path or a URI. */
+export function deviceOf({ disk, nbd }: Pick<ExportRecord, 'disk' | 'nbd'>): string {
+  return disk ?? nbd!;
+}
 
 /** An attachment to an export of this host: the authority on who may write, and what the guest's driver was promised. */
 export const attachmentRecordSchema = z.strictObject({
@@ -110,6 +117,7 @@ export const virtualDeviceRecordSchema = z.strictObject({
         attachment: z.uuid(),
         generation: z.number().int().min(1).optional(),
         membership: z.string().max(64).optional(),
+        forgets: z.literal(true).optional(),
         device: idsSchema.nullable(),
       }),
     })
@@ -143,6 +151,8 @@ export const virtualDeviceRecordSchema = z.strictObject({
   signed: signedHandOverSchema.optional(),
   /** What the guest had not flushed elsewhere on the device with these ids was written and flushed here; as long as the guest is not here for good. */
   madeGood: z.strictObject({ bootId: z.string().max(64), instance: z.string().max(64) }).optional(),
+  /** A device of this host that may forget what was not flushed while its guest lives on: an NBD server is behind it. */
+  forgets: z.literal(true).optional(),
   /** Why it is nobody's any more: the guest gets errors until it is detached. Left out while that is not so. */
   fenced: z.string().max(2000).optional(),
   /** How long requests wait for a device that is away before they fail, in milliseconds; left out = for ever. */

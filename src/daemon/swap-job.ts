@@ -27,6 +27,8 @@ export interface SwapJobOptions {
   readonly deviceHost: (host: string) => DeviceHost;
   /** This host's, as a device of `host` is attached under it. */
   readonly membershipAt: (host: string) => string | undefined;
+  /** See VirtualDeviceRecord. */
+  readonly forgets: (device: JobRecord['to']) => boolean;
   readonly mapPath: string;
   /** Of this host: a map ends with it, also where the run folder does not. */
   readonly bootId: string;
@@ -267,10 +269,13 @@ export class SwapJob implements Job {
   }
 
   async #trySwitch(): Promise<Switched['outcome']> {
-    const { attachment, membershipAt } = this.#options;
+    const { attachment, membershipAt, forgets } = this.#options;
     const tried = this.#try();
     const { to } = this.record;
-    const place = { ...to, attachment: tried.next.attachment, generation: tried.generation, membership: membershipAt(to.host) };
+    const place = {
+      ...{ ...to, attachment: tried.next.attachment, generation: tried.generation, membership: membershipAt(to.host) },
+      ...(forgets(to) && { forgets: true as const }),
+    };
     this.#phase = 'switching';
     this.#switch = new SwapSwitch({
       ...{ target: attachment(), tried, place, mirror: this.#mirror!, patience: this.#patience },

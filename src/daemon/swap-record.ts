@@ -10,11 +10,12 @@ export function swapped(
   next: AttachedPlace & { readonly generation: number; readonly membership?: string | undefined },
   device: Device,
 ): VirtualDeviceRecord {
-  const { host, export: exported, attachment, generation, membership } = value;
+  const { host, export: exported, attachment, generation, membership, forgets } = value;
   const old = {
     ...{ host, export: exported, attachment, device: value.guest?.device ?? null },
     ...(generation !== undefined && { generation }),
     ...(membership !== undefined && { membership }),
+    ...(forgets && { forgets }),
   };
   return { ...placed(value, next, device), swap: { generation: next.generation, old } };
 }
@@ -26,16 +27,17 @@ export function unswapped(value: VirtualDeviceRecord): VirtualDeviceRecord {
 }
 
 function placed(
-  { generation: _, membership: __, ...rest }: VirtualDeviceRecord,
+  { generation: _, membership: __, forgets: ___, ...rest }: VirtualDeviceRecord,
   place: AttachedPlace & { readonly membership?: string | undefined },
   device: Device,
 ): VirtualDeviceRecord {
-  const { host, export: exported, attachment, generation, membership } = place;
+  const { host, export: exported, attachment, generation, membership, forgets } = place;
   return {
     ...rest,
     ...{ host, export: exported, attachment },
     ...(generation !== undefined && { generation }),
     ...(membership !== undefined && { membership }),
+    ...(forgets && { forgets }),
     guest: rest.guest && { ...rest.guest, device },
   };
 }

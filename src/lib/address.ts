@@ -17,22 +17,22 @@ const hostName = /^(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9
 const dottedNumbers = /^[0-9.]+$/;
 
 /** The address, or undefined where the text is none. */
-export function parseAddress(text: string): Address | undefined {
+export function parseAddress(text: string, defaultPort: number = DEFAULT_PORT): Address | undefined {
   const bracketed = /^\[([^\]]+)\](?::(\d{1,5}))?$/.exec(text);
-  if (bracketed !== null) return isIPv6(bracketed[1]) ? withPort(bracketed[1], bracketed[2]) : undefined;
-  if (isIPv6(text)) return withPort(text, undefined);
+  if (bracketed !== null) return isIPv6(bracketed[1]) ? withPort(bracketed[1], bracketed[2], defaultPort) : undefined;
+  if (isIPv6(text)) return withPort(text, undefined, defaultPort);
   const plain = /^([^:]+)(?::(\d{1,5}))?$/.exec(text);
   if (plain === null) return undefined;
   const [, host, port] = plain;
   const valid = isIPv4(host) || (hostName.test(host) && !dottedNumbers.test(host));
-  return valid ? withPort(host, port) : undefined;
+  return valid ? withPort(host, port, defaultPort) : undefined;
 }
 
 export function formatAddress({ host, port }: Address): string {
   return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
-function withPort(host: string, digits: string | undefined): Address | undefined {
-  const port = digits === undefined ? DEFAULT_PORT : Number(digits);
+function withPort(host: string, digits: string | undefined, defaultPort: number): Address | undefined {
+  const port = digits === undefined ? defaultPort : Number(digits);
   return port >= 1 && port <= PORT_MAX ? { host, port } : undefined;
 }

@@ -233,7 +233,7 @@ export class SimDaemon {
 
   /** As backends/disk/disk.ts does it, but on a simulated disk. The lock belongs to the open file: whatever a killed process left in the kernel keeps it. */
   readonly #openExport: OpenExport = async (record, { signal, onWaiting, onFlushFailed }) => {
-    const disk = this.#host.disks.get(record.disk)!;
+    const disk = this.#host.disks.get(record.disk!)!;
     const { wrappers } = this.#options;
     while (disk.leftBehind && wrappers.ignoresLock !== true) {
       onWaiting(`${record.disk} is in use`);
@@ -243,14 +243,14 @@ export class SimDaemon {
     const fd = ++this.#lastFd;
     this.#diskOf.set(fd, disk);
     const profile = profileOf(disk);
-    const failures = new FailureLog(record.disk, this.#clock, this.#log());
-    const image = new Image({ path: record.disk, fd, isBlockDevice: false, profile, failures });
+    const failures = new FailureLog(record.disk!, this.#clock, this.#log());
+    const image = new Image({ path: record.disk!, fd, isBlockDevice: false, profile, failures });
     image.onFlushFailed = onFlushFailed;
     const source: BackendSource = {
       instance: `${record.disk}-${record.reopened}`,
       profile,
       open: (): Device => new DiskDevice(image, this.#io, 'threads', () => {}),
-      describe: () => ({ path: record.disk }),
+      describe: () => ({ path: record.disk! }),
       refresh: async () => profile,
       close: async () => {},
     };

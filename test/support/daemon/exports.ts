@@ -5,10 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { openNullSource } from '../../../src/backends/null/null.ts';
 import type { NewEvent } from '../../../src/daemon/events.ts';
-import type { DeviceFailure, OpenExport } from '../../../src/daemon/export.ts';
+import type { DeviceFailure, DeviceLoss, OpenExport } from '../../../src/daemon/export.ts';
 import { Exports, type ExportsOptions } from '../../../src/daemon/exports.ts';
 import type { VerifyHandOver } from '../../../src/daemon/places.ts';
-import { attachmentRecordSchema, exportRecordSchema } from '../../../src/daemon/records.ts';
+import { attachmentRecordSchema, deviceOf, exportRecordSchema } from '../../../src/daemon/records.ts';
 import { RecordStore } from '../../../src/daemon/store.ts';
 import { NetbusError } from '../../../src/device/errors.ts';
 import { ManualClock } from '../../../src/lib/clock.ts';
@@ -37,13 +37,20 @@ export class FakeDisks {
   }
 
   /** What the last opening was asked with. */
-  asked: { reopened: number; flushFailed: () => void; failed: (failure: DeviceFailure) => void } | undefined;
+  asked:
+    | {
+        reopened: number;
+        flushFailed: () => void;
+        failed: (failure: DeviceFailure) => void;
+        lost: (loss: DeviceLoss) => void;
+      }
+    | undefined;
 
-  readonly open: OpenExport = async (record, { waitForLock, onWaiting, onFlushFailed, onFailure, signal }) => {
-    this.asked = { reopened: record.reopened, flushFailed: onFlushFailed, failed: onFailure };
+  readonly open: OpenExport = async (record, { waitForLock, onWaiting, onFlushFailed, onFailure, onLost, signal }) => {
+    this.asked = { reopened: record.reopened, flushFailed: onFlushFailed, failed: onFailure, lost: onLost };
     if (this.failure !== undefined) throw this.failure;
     if (this.#locked !== undefined) {
-      const reason = `${record.disk} is in use`;
+      const reason = `${deviceOf(record)} is in use`;
       if (!waitForLock) throw new NetbusError('in_use', reason);
       onWaiting(reason);
       const aborted = new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
