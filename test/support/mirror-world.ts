@@ -40,7 +40,8 @@ export class MirrorWorld {
   isTargetAway = false;
   /** Told by the mirror. */
   failure: NetbusError | undefined;
-  converged = 0;
+  /** The switch could have been made, and was looked at. */
+  wasInStep = false;
   readonly #folder = mkdtempSync(join(tmpdir(), 'netbus-mirror-'));
   readonly #blank: boolean;
   #map!: DirtyMap;
@@ -184,6 +185,7 @@ export class MirrorWorld {
     for (let tries = 0; ; tries++) {
       this.clock.advance(20_000);
       await turn();
+      this.wasInStep = false;
       await this.renew(true);
       if (this.wasInStep) break;
       if (tries > 20) throw new Error('it does not come in step');
@@ -191,8 +193,6 @@ export class MirrorWorld {
     this.guest.breaches.push(...this.model.mistakes);
     if (this.guest.breaches.length > 0) throw new Error(this.guest.breaches.join('; '));
   }
-
-  wasInStep = false;
 
   async dispose(): Promise<void> {
     this.old.automatic = true;
@@ -237,17 +237,14 @@ export class MirrorWorld {
       clock: this.clock,
       allocate: (bytes) => Object.assign(new MemoryRegion(bytes), { release: () => {} }),
       blankTarget: this.#blank && this.#jobs === 1,
-      openTarget: async (onEnded) => {
+      openTarget: async () => {
         if (this.isTargetAway) throw new NetbusError('unreachable', 'the host of the new disk is away');
         const device = this.target.open() as ForgetfulDevice;
         this.#endsLate(device);
         const { bootId, instance } = this.target;
-        void onEnded;
         return { device, ids: { bootId, instance }, close: () => {} };
       },
-      onConverged: () => {
-        this.converged++;
-      },
+      onConverged: () => {},
       onFailed: (cause) => {
         this.failure = cause;
       },

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, truncateSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
@@ -39,6 +39,7 @@ class Setup {
   readonly clock = new ManualClock();
   readonly old: ForgetfulDisk;
   readonly target: ForgetfulDisk;
+  readonly path = join(folder, `map-${++maps}`);
   readonly map: DirtyMap;
   readonly mirror: Mirror;
   device!: MirrorDevice;
@@ -54,7 +55,7 @@ class Setup {
     if (features !== undefined) Object.assign(this.target, { profile: { ...this.target.profile, features } });
     this.old.memory.fill(1);
     this.target.memory.fill(2);
-    this.map = DirtyMap.create({ path: join(folder, `map-${++maps}`), owner: 'test', capacityBytes }, extents);
+    this.map = DirtyMap.create({ path: this.path, owner: 'test', capacityBytes }, extents);
     this.map.blocking = blocking;
     this.mirror = new Mirror({
       map: this.map,
@@ -476,6 +477,14 @@ describe('failures of a copy', () => {
       await setup.until('failed', () => setup.failures.length === 1);
       assert.match(setup.failures[0].message, /the new disk is (smaller than the old one|read-only)/);
     }
+  });
+
+  test('a map that lost its memory ends the job before the switch', async () => {
+    await using setup = new Setup();
+    truncateSync(setup.path, 4096);
+    await setup.until('failed', () => setup.failures.length === 1);
+    assert.match(setup.failures[0].message, /the map of the copy is damaged/);
+    assert.equal(setup.converged, 0);
   });
 
   test('a flush that fails means that it may have lost everything that was not flushed', async () => {

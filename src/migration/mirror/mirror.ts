@@ -209,6 +209,13 @@ export class Mirror implements CopierOwner, TargetOwner {
     const { map, target, copier } = this;
     if (map.dirty > 0) this.#isCalm = false;
     copier.fill();
+    // What it looked at last may be what is gone.
+    if (map.faulty) {
+      this.fail(
+        new NetbusError('device', 'the map of the copy is damaged, its file or its memory is gone: start the copy again'),
+      );
+      return;
+    }
     target.push();
     const isLast = map.dirty === 0 && copier.busy === 0;
     this.#flush.tend(isLast && (this.isDraining || (map.blocking && !this.#isCalm)));

@@ -88,11 +88,6 @@ export class Target {
     return this.isOpen ? undefined : this.#reason;
   }
 
-  /** Rows without an answer, the flush among them. */
-  get pending(): number {
-    return this.#pendingCount;
-  }
-
   /** Where a row is filled in before `send`. Another one each time that it is opened. */
   get table(): MessageTable {
     return this.#table;
@@ -106,10 +101,6 @@ export class Target {
   /** Opens it, unless it is open, and keeps it open. */
   begin(): void {
     if (this.#state.name === 'away') void this.#open();
-  }
-
-  isPending(row: number): boolean {
-    return this.#pending[row] === 1;
   }
 
   /** A row that is filled in. It goes with the next `push`. Only while it is open. */
