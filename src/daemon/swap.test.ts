@@ -65,7 +65,7 @@ describe(`a hot-swap (SEED=${SEED})`, () => {
     test(`${from} → ${to} under a guest of m2`, { timeout: 120_000 }, async () => {
       const guest = await begin(m2, `${from}/data`);
       guest.run();
-      const { id } = await m2.client.swap('web', 'disk', { to: `${to}/data`, overwrite: true });
+      const { id } = await m2.client.swap('web', 'disk', { to: `${to}/data` });
       const job = await done(m2, id);
       assert.ok(job.progress!.stallMs! >= 0);
       const entry = await attachment(m2);
@@ -86,7 +86,7 @@ describe(`a hot-swap (SEED=${SEED})`, () => {
   test('there and back again, and the daemon of the old disk may go', { timeout: 120_000 }, async () => {
     const guest = await begin(m2, 'm1/data');
     guest.run();
-    await done(m2, (await m2.client.swap('web', 'disk', { to: 'm2/data', overwrite: true })).id);
+    await done(m2, (await m2.client.swap('web', 'disk', { to: 'm2/data' })).id);
     await m1.stop();
     await guest.write(20);
     await m1.start();
@@ -102,7 +102,7 @@ describe(`a hot-swap (SEED=${SEED})`, () => {
   test('cancelled: the guest stays where it is, and the next one begins anew', { timeout: 120_000 }, async () => {
     const guest = await begin(m2, 'm1/data');
     guest.run();
-    const { id } = await m2.client.swap('web', 'disk', { to: 'm3/data', overwrite: true, bytesPerSecondMax: 64 * 1024 });
+    const { id } = await m2.client.swap('web', 'disk', { to: 'm3/data', bytesPerSecondMax: 64 * 1024 });
     await assert.rejects(m2.client.swap('web', 'disk', { to: 'm2/data' }), { code: 'in_use' });
     await assert.rejects(m2.client.detach('web', 'disk', { force: true }), { code: 'in_use', message: /--cancel/ });
     await assert.rejects(m3.client.prepare('web', { from: 'm2' }), { message: /m3\/data/ });
@@ -116,7 +116,7 @@ describe(`a hot-swap (SEED=${SEED})`, () => {
 
   test('the VM’s daemon is started anew while it copies: the job goes on', { timeout: 120_000 }, async () => {
     const guest = await begin(m2, 'm1/data');
-    const { id } = await m2.client.swap('web', 'disk', { to: 'm3/data', overwrite: true, bytesPerSecondMax: 1024 * 1024 });
+    const { id } = await m2.client.swap('web', 'disk', { to: 'm3/data', bytesPerSecondMax: 1024 * 1024 });
     await guest.write(50);
     await m2.stop();
     await m2.start();
@@ -131,7 +131,7 @@ describe(`a hot-swap (SEED=${SEED})`, () => {
 
   test('the new disk’s daemon is started anew while it is filled', { timeout: 120_000 }, async () => {
     const guest = await begin(m2, 'm1/data');
-    const { id } = await m2.client.swap('web', 'disk', { to: 'm3/data', overwrite: true, bytesPerSecondMax: 1024 * 1024 });
+    const { id } = await m2.client.swap('web', 'disk', { to: 'm3/data', bytesPerSecondMax: 1024 * 1024 });
     guest.run();
     await waitFor('some of it is copied', async () => (await m2.client.job(id)).progress!.doneBytes > 0);
     await m3.stop();
