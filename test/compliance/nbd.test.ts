@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after } from 'node:test';
@@ -10,7 +10,7 @@ import { silentLog } from '../../src/lib/log.ts';
 import { Cleanup } from '../support/cleanup.ts';
 import { FakeNbdServer } from '../support/fake-nbd-server.ts';
 import { type RunningNbdServer, startNbdkit, startQemuNbd } from '../support/nbd-server.ts';
-import { runOk } from '../support/process.ts';
+import { type RunningProcess, runOk } from '../support/process.ts';
 import { type DeviceFixture, deviceCompliance } from './device-compliance.ts';
 
 const cleanup = new Cleanup();
@@ -34,9 +34,17 @@ async function fixture(server: RunningNbdServer, options: Partial<NbdSourceOptio
     region,
     content: 'kept',
     quietAt: 'cut',
-    stall: { begin: () => server.process.signal('SIGSTOP'), end: () => server.process.signal('SIGCONT') },
+    stall: { begin: () => freeze(server.process), end: () => server.process.signal('SIGCONT') },
     dispose: () => source.close(),
   };
+}
+
+/** The signal is on its way when `kill` returns; each thread stops when it gets it. */
+function freeze(running: RunningProcess): void {
+  running.signal('SIGSTOP');
+  const tasks = `/proc/${running.pid}/task`;
+  const isStopped = (thread: string) => /^State:\s+T/m.test(readFileSync(`${tasks}/${thread}/status`, 'latin1'));
+  while (!readdirSync(tasks).every(isStopped));
 }
 
 const qcow2 = join(root, 'disk.qcow2');
