@@ -9,10 +9,10 @@ const jobIdSchema = z.string().regex(/^j[1-9]\d{0,8}$/);
 const copyTargetSchema = z.strictObject({ host: nameSchema, export: nameSchema });
 
 /**
- * `waiting`: it has not begun, because its virtual device has yet to settle on this host, and nothing was touched; `copying`; `deciding`: on stable
- * storage before the old device is told to hand over; `finishing`: the guest uses the new device, and the old one's host does not know it yet.
+ * `waiting`: it has not begun, because its virtual device has yet to settle on this host, and nothing was touched; `copying`, until the new device is the
+ * guest's (the record of the virtual device has it while that is being decided); `finishing`: the guest uses the new device, and the old one's host does not know it yet.
  */
-export const jobStates = ['waiting', 'copying', 'deciding', 'finishing', ...jobEndStates] as const;
+export const jobStates = ['waiting', 'copying', 'finishing', ...jobEndStates] as const;
 
 export const jobRecordSchema = z.strictObject({
   version: z.literal(1),
