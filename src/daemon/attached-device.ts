@@ -60,6 +60,7 @@ export class AttachedDevice {
   constructor(options: AttachedDeviceOptions) {
     const { record, place, deviceHost, guard, handOverPeers: peers, clock, events } = options;
     this.#options = options;
+    const { isStable = false } = options;
     const { vm, name, profile } = record.value;
     const { host, export: exported, attachment, generation, forgets = false } = place;
     const log = bindFields(options.log, { attachment: `${vm}/${name}` });
@@ -67,6 +68,8 @@ export class AttachedDevice {
     this.writeCache = new WriteCacheChoice({
       record,
       deviceHost,
+      // It may have chosen while the device was filled.
+      isUntold: isStable,
       onNotStored: (reason) => log.error({ ...device, reason }, "the driver's write-cache choice was not stored"),
       onNotTold: (reason) =>
         log.warn({ ...device, reason }, "the driver's write-cache choice did not reach the device's host yet"),
@@ -76,7 +79,6 @@ export class AttachedDevice {
     if (options.writeLog !== undefined && (!isLocal || forgets) && !profile.readOnly) {
       const path = writeLogPath(options.runDir, vm, name, generation);
       const onWhole = () => this.place.madeGood();
-      const { isStable = false } = options;
       this.writeLog = new AttachmentLog({
         ...options.writeLog,
         record,

@@ -7,6 +7,8 @@ import type { VirtualDeviceRecord } from './records.ts';
 export interface WriteCacheChoiceOptions {
   readonly record: StoredRecord<VirtualDeviceRecord>;
   readonly deviceHost: DeviceHost;
+  /** The device's host may not know what the driver chose last. */
+  readonly isUntold: boolean;
   readonly onNotStored: (reason: string) => void;
   readonly onNotTold: (reason: string) => void;
 }
@@ -14,10 +16,11 @@ export interface WriteCacheChoiceOptions {
 export class WriteCacheChoice {
   readonly #options: WriteCacheChoiceOptions;
   /** The driver's choice is not yet in the record of the device's host. */
-  #isUntold = false;
+  #isUntold: boolean;
 
   constructor(options: WriteCacheChoiceOptions) {
     this.#options = options;
+    this.#isUntold = options.isUntold;
   }
 
   async keep(enabled: boolean): Promise<void> {
