@@ -38,6 +38,7 @@ export class SwapMirror {
   #isPaused: boolean;
   #ids: DeviceIds | null = null;
   #isClosed = false;
+  #totalBytes = 0;
 
   /** `left`: goes on with the map of a daemon before this one, if that is there. Throws `limit` where there is no memory. */
   constructor(options: SwapMirrorOptions, { left }: { left: boolean }) {
@@ -78,6 +79,7 @@ export class SwapMirror {
       onConverged: options.onConverged,
       onFailed: options.onFailed,
     });
+    this.#totalBytes = this.#map.dirtyBytes;
     if (this.#isMapping || this.#isPaused) this.#mirror.pause();
   }
 
@@ -116,11 +118,15 @@ export class SwapMirror {
     if (this.#isClosed) return;
     this.#isMapping = false;
     this.#map.known = true;
+    this.#totalBytes = this.#map.dirtyBytes;
     if (!this.#isPaused) this.#mirror.resume();
   }
 
+  /** Of what there was to copy when that was known: holes are not. */
   get progress(): MirrorProgress {
-    return this.#mirror.progress;
+    const { dirtyBytes, ...progress } = this.#mirror.progress;
+    this.#totalBytes = Math.max(this.#totalBytes, dirtyBytes);
+    return { ...progress, dirtyBytes, totalBytes: this.#totalBytes, doneBytes: this.#totalBytes - dirtyBytes };
   }
 
   /** Of the new device, as it was granted last. */
