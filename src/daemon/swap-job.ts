@@ -7,7 +7,7 @@ import type { AllocateStaging } from '../bus/staging.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
-import { type SwapTry, settle } from '../migration/swap/try.ts';
+import { type Persistent, type SwapTry, settle } from '../migration/swap/try.ts';
 import type { Attachment, SessionFilter } from './attachment.ts';
 import type { DeviceHost } from './device-host.ts';
 import type { Job, JobEnd } from './job.ts';
@@ -194,27 +194,36 @@ export class SwapJob implements Job {
       await this.#converged();
       const outcome = this.#stopping === undefined ? await this.#trySwitch() : 'stays';
       if (outcome === 'decided') return this.#finish();
-      if (outcome === 'lost') await this.#settle();
       if (this.#stopping !== undefined) return this.#undo(this.#stopping);
       if (outcome === 'lost') await this.#beginAgain();
       await this.#patience.pause(SWITCH_RETRY_MS);
     }
   }
 
-  /** A daemon before this one ended meanwhile. */
+  /** A daemon before this one ended meanwhile. The guest goes on at once, unless the new device may be its already. */
   async #resume(): Promise<JobEnd> {
     if (this.record.state === 'finishing') return this.#finish();
-    const { old, next } = this.#try();
-    const isWhole =
-      this.#options.attachment().record.swap === undefined &&
-      (await this.#patience.persist(() => old.host.mark(old.attachment)))?.state === 'copied' &&
-      (await this.#patience.persist(() => next.host.mark(next.attachment)))?.state === 'filling';
-    if (!isWhole && (await this.#settle()) === 'decided') return this.#finish();
-    await putBack(this.#options.attachment(), this.#patience);
-    if (!isWhole) await this.#beginAgain();
-    if (this.#stopping !== undefined) return this.#undo(this.#stopping);
+    const target = this.#options.attachment();
+    const isOpen = target.record.swap !== undefined;
+    if (isOpen && (await this.#settle()) === 'decided') return this.#finish();
+    await putBack(target, this.#patience);
     this.#makeMirror({ left: true });
+    if (isOpen || !(await this.#isWhole())) await this.#beginAgain();
     return this.#course();
+  }
+
+  /** Both devices are still marked for the present try. */
+  async #isWhole(): Promise<boolean> {
+    const { old, next } = this.#try();
+    const ends = [
+      [old, 'copied'],
+      [next, 'filling'],
+    ] as const;
+    for (const [{ host, attachment }, state] of ends) {
+      const mark = await this.#unlessStopping.persist(() => host.mark(attachment));
+      if (mark?.state !== state || mark.generation !== this.record.generation) return false;
+    }
+    return true;
   }
 
   /** Marks both devices. Rejects where that is refused; nothing is marked then, as far as the hosts answer. */
@@ -236,11 +245,10 @@ export class SwapJob implements Job {
     }
   }
 
-  /** Another try, onto what is its own already. */
-  #beginAgain(): Promise<void> {
-    return this.#patience.persist(async () => {
-      if (this.#stopping === undefined) await this.#begin(true);
-    });
+  /** Another try, when the last one is over at both hosts, onto what is its own already. */
+  async #beginAgain(): Promise<void> {
+    await settle(this.#try(), this.#unlessStopping);
+    await this.#unlessStopping.persist(() => this.#begin(true));
   }
 
   #makeMirror({ left }: { left: boolean }): void {
@@ -301,10 +309,22 @@ export class SwapJob implements Job {
     return { state: 'done' };
   }
 
-  /** The guest keeps the old device. */
+  /**
+   * The guest keeps the old device, whose host was not told to hand it over, or has taken that back. So the new one's host need not answer: what is there stays marked
+   * as half-filled.
+   */
   async #undo(end: JobEnd): Promise<JobEnd> {
+    const { generation, old, next } = this.#try();
     await this.#dropMirror({ isInUse: true });
-    return (await this.#settle()) === 'decided' ? this.#finish() : end;
+    await next.host.abort(next.attachment, generation).catch((thrown: unknown) => {
+      const { message } = NetbusError.from(thrown);
+      this.#options.log.info(
+        { job: this.record.id, reason: message },
+        "the new device's host was not told that the swap is given up",
+      );
+    });
+    await this.#patience.persist(() => old.host.abort(old.attachment, generation));
+    return end;
   }
 
   /** `isInUse`: the guest may still have a device of it. */
@@ -335,6 +355,15 @@ export class SwapJob implements Job {
       next: { host: deviceHost(to.host).copies, attachment: attachment! },
     };
   }
+
+  /** Asks as long as nobody wants the job to end. */
+  readonly #unlessStopping: Persistent = {
+    persist: (ask) =>
+      this.#patience.persist(async () => {
+        if (this.#stopping !== undefined) throw new NetbusError('usage', 'the job is to end');
+        return ask();
+      }),
+  };
 
   #settle(): Promise<'decided' | 'given up'> {
     return settle(this.#try(), this.#patience);
