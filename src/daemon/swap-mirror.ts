@@ -35,6 +35,7 @@ export class SwapMirror {
   readonly #mirror: Mirror;
   /** What is to be copied is not known yet. */
   #isMapping = false;
+  #toCopyBytes: number;
   #isPaused: boolean;
   #ids: DeviceIds | null = null;
   #isClosed = false;
@@ -56,6 +57,7 @@ export class SwapMirror {
     } catch (thrown) {
       throw new NetbusError('limit', `the map of the copy cannot be made: ${NetbusError.from(thrown).message}`);
     }
+    this.#toCopyBytes = this.#isMapping ? 0 : capacityBytes;
     this.#mirror = new Mirror({
       map: this.#map,
       clock,
@@ -115,12 +117,18 @@ export class SwapMirror {
     }
     if (this.#isClosed) return;
     this.#isMapping = false;
+    this.#toCopyBytes = this.#map.dirtyBytes;
     this.#map.known = true;
     if (!this.#isPaused) this.#mirror.resume();
   }
 
+  /** Of what there was to copy when that became known. What the guest has written behind the first pass is told when that is over. */
   get progress(): MirrorProgress {
-    return this.#mirror.progress;
+    const progress = this.#mirror.progress;
+    const { dirtyBytes } = progress;
+    const totalBytes = this.#toCopyBytes;
+    const doneBytes = Math.max(0, totalBytes - dirtyBytes);
+    return { ...progress, totalBytes, doneBytes, dirtyBytes: progress.mode === 'blocking' ? dirtyBytes : 0 };
   }
 
   /** Of the new device, as it was granted last. */
