@@ -2,11 +2,20 @@
  * `npm run bench -- disk`: how fast Netbus is, beside the programs that do the same job today.
  * `npm run bench -- faults`: what guests notice while everything below them fails, one after the other and together.
  * `npm run bench -- migration`: what is lost and how long everything stands still when a guest moves and its disk does not.
+ * `npm run bench -- swap`: how long a guest waits when its disk is replaced by one of another host, and how fast that is beside QEMU's mirror.
  */
 import { benchDisk } from './disk.ts';
 import { benchFaults } from './faults.ts';
 import { benchMigration } from './migration.ts';
-import { parseDiskBenchOptions, parseFaultBenchOptions, parseMigrationBenchOptions, UsageError, usage } from './options.ts';
+import {
+  parseDiskBenchOptions,
+  parseFaultBenchOptions,
+  parseMigrationBenchOptions,
+  parseSwapBenchOptions,
+  UsageError,
+  usage,
+} from './options.ts';
+import { benchSwap } from './swap.ts';
 
 const EXIT_OK = 0;
 const EXIT_FAILED = 1;
@@ -36,10 +45,12 @@ function run(bench: string | undefined, argv: readonly string[]): Promise<boolea
       return benchFaults(parseFaultBenchOptions(argv));
     case 'migration':
       return benchMigration(parseMigrationBenchOptions(argv));
+    case 'swap':
+      return benchSwap(parseSwapBenchOptions(argv));
     case undefined:
       throw new UsageError('which benchmark?');
     default:
-      throw new UsageError(`there is no benchmark "${bench}", only disk, faults and migration`);
+      throw new UsageError(`there is no benchmark "${bench}", only disk, faults, migration and swap`);
   }
 }
 

@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { faultKinds } from './faults/kinds.ts';
-import { parseDiskBenchOptions, parseFaultBenchOptions, parseMigrationBenchOptions, UsageError } from './options.ts';
+import {
+  parseDiskBenchOptions,
+  parseFaultBenchOptions,
+  parseMigrationBenchOptions,
+  parseSwapBenchOptions,
+  UsageError,
+} from './options.ts';
 
 test('without options it is the smoke benchmark', () => {
   const options = parseDiskBenchOptions([]);
@@ -83,5 +89,14 @@ test('migration: a round for each placement and more, and mistakes in one line e
   assert.deepEqual(options, { seed: 9, migrations: 6, json: true });
   for (const argv of [['--migrations', '0'], ['--migrations', '1.5'], ['--seed', 'x'], ['--fast']]) {
     assert.throws(() => parseMigrationBenchOptions(argv), UsageError, argv.join(' '));
+  }
+});
+
+test('swap: both sizes by default, and mistakes in one line each', () => {
+  assert.deepEqual(parseSwapBenchOptions([]), { seed: undefined, swaps: 100, sizesGiB: [1, 8], json: false });
+  const options = parseSwapBenchOptions(['--swaps', '2', '--sizes', '0.25', '--seed', '9', '--json']);
+  assert.deepEqual(options, { seed: 9, swaps: 2, sizesGiB: [0.25], json: true });
+  for (const argv of [['--swaps', '0'], ['--sizes', '0.01'], ['--sizes', '1,'], ['--seed', 'x'], ['--fast']]) {
+    assert.throws(() => parseSwapBenchOptions(argv), UsageError, argv.join(' '));
   }
 });

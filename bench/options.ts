@@ -39,6 +39,16 @@ export interface MigrationBenchOptions {
   readonly json: boolean;
 }
 
+export interface SwapBenchOptions {
+  /** Undefined: a new one. */
+  readonly seed: number | undefined;
+  /** In all, over the sizes and what is on the disks. */
+  readonly swaps: number;
+  readonly sizesGiB: readonly number[];
+  /** Nothing but the JSON line on stdout. */
+  readonly json: boolean;
+}
+
 /** A mistake on the command line: one line for people. */
 export class UsageError extends Error {}
 
@@ -65,6 +75,13 @@ usage: npm run bench -- migration [options]
 
   --migrations N   how often the guest moves (default 51)
   --seed S         the moves of a run before; without it a new seed, which is printed
+  --json           as above
+
+usage: npm run bench -- swap [options]
+
+  --swaps N        how many disks are swapped in all (default 100)
+  --sizes LIST     of the disks, in GiB (default 1,8); two images of each are there at a time
+  --seed S         the swaps of a run before; without it a new seed, which is printed
   --json           as above`;
 
 const QUEUES_MAX = 16;
@@ -133,6 +150,43 @@ function parseMigration(argv: readonly string[]) {
   } catch (error) {
     throw new UsageError((error as Error).message);
   }
+}
+
+const SWAPS_MAX = 10_000;
+/** What the guest works on has to fit, and there has to be something beside it. */
+const SIZE_GIB_MIN = 0.125;
+const SIZE_GIB_MAX = 1024;
+
+export function parseSwapBenchOptions(argv: readonly string[]): SwapBenchOptions {
+  const { seed, swaps, sizes, json } = parseSwap(argv);
+  return {
+    seed: seed === undefined ? undefined : seedOf(seed),
+    swaps: whole('--swaps', swaps, SWAPS_MAX),
+    sizesGiB: [...new Set(sizes.split(',').map(sizeGiB))],
+    json,
+  };
+}
+
+function parseSwap(argv: readonly string[]) {
+  try {
+    return parseArgs({
+      args: [...argv],
+      options: {
+        swaps: { type: 'string', default: '100' },
+        sizes: { type: 'string', default: '1,8' },
+        seed: { type: 'string' },
+        json: { type: 'boolean', default: false },
+      },
+    }).values;
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+}
+
+function sizeGiB(text: string): number {
+  const value = positive('--sizes', text, SIZE_GIB_MAX);
+  if (value < SIZE_GIB_MIN) throw new UsageError(`--sizes: ${text} is less than ${SIZE_GIB_MIN}`);
+  return value;
 }
 
 function seedOf(text: string): number {

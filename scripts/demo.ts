@@ -1,9 +1,10 @@
 /**
- * The demo: `npm run demo -- [disk|outage|migrate] [--json] [--keep]`.
+ * The demo: `npm run demo -- [disk|outage|migrate|swap] [--json] [--keep]`.
  *
  *   disk    a disk of one host in a virtual machine on another (the default)
  *   outage  the same while the network is cut, daemons are killed and the disk's host loses its power
  *   migrate a guest that works moves over three hosts, and its disk stays where it is
+ *   swap    a guest has moved, its disk follows it while it works, and the host that the disk was on goes away
  *   --json  the story goes to stderr; the last line of stdout is {"demo":"disk","ok":true,"verifiedBytes":N,...}
  *   --keep  leaves everything running to explore, says how, and ends with Ctrl-C
  */
@@ -16,10 +17,11 @@ import { tellMigrationStory } from './demo/migrate.ts';
 import { tellOutageStory } from './demo/outage.ts';
 import { Story } from './demo/story.ts';
 import { tellSummary } from './demo/summary.ts';
+import { tellSwapStory } from './demo/swap.ts';
 
-const USAGE = 'usage: npm run demo -- [disk|outage|migrate] [--json] [--keep]';
+const USAGE = 'usage: npm run demo -- [disk|outage|migrate|swap] [--json] [--keep]';
 
-const DEMOS = ['disk', 'outage', 'migrate'] as const;
+const DEMOS = ['disk', 'outage', 'migrate', 'swap'] as const;
 type Demo = (typeof DEMOS)[number];
 
 interface Options {
@@ -92,6 +94,12 @@ async function tell(demo: Demo, story: Story, cleanup: Cleanup, keep: boolean): 
       story.title('Netbus: a guest moves over three hosts while it works, and its disk stays where it is');
       const { cluster, result } = await tellMigrationStory(story, cleanup);
       if (keep) await exploreHosts(story, cluster, ['m1', 'm2', 'm3']);
+      return result;
+    }
+    case 'swap': {
+      story.title('Netbus: the disk follows a guest that has moved, while it works, and its old host goes away');
+      const { cluster, result } = await tellSwapStory(story, cleanup);
+      if (keep) await exploreHosts(story, cluster, ['m2']);
       return result;
     }
   }

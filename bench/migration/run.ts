@@ -1,5 +1,4 @@
 /** One guest that works and moves again and again, and what it, its disk and the daemons have to say of it. */
-import { closeSync, openSync, readSync } from 'node:fs';
 import { DebugPort } from '../../test/guest/debug-port.ts';
 import { NetbusDisks, type Stalls } from '../../test/guest/netbus-disks.ts';
 import { type Disks, Traveller } from '../../test/guest/traveller.ts';
@@ -7,10 +6,9 @@ import type { Cleanup } from '../../test/support/cleanup.ts';
 import type { Cluster } from '../../test/support/cluster.ts';
 import { longestGapMs } from '../../test/support/gaps.ts';
 import { waitFor } from '../../test/support/wait.ts';
-import { BLOCK_BYTES, describeFinding } from '../faults/block-ledger.ts';
 import { FioGuest, fioOptions } from '../faults/fio-guest.ts';
 import { DEVICE_HOST, type Move, placementOf } from './plan.ts';
-import { BlockRecorder, WRITER_PORT } from './recorder.ts';
+import { BlockRecorder, checkImage, WRITER_END, WRITER_PORT, writerCommand } from './recorder.ts';
 import type { Sample } from './report.ts';
 
 const MIB = 1024 * 1024;
@@ -20,8 +18,6 @@ const FIO_MIB = 32;
 const FIO_DEPTH = 16;
 const FIO_BLOCK_KIB_MAX = 64;
 const WRITER_BLOCKS = 1024;
-const WRITERS = 4;
-const WRITER_PAUSE_US = 3_000;
 const WRITER_SEED = 7;
 
 const MEMORY_MIB = 384;
@@ -97,8 +93,7 @@ class Run {
       return;
     }
     this.#fio = await FioGuest.start(guest, [work], seed);
-    const writer = `/sbin/block-writer /dev/vda ${(FIO_MIB * MIB) / BLOCK_BYTES} ${WRITER_BLOCKS} ${WRITER_SEED} ${WRITERS} ${WRITER_PAUSE_US}`;
-    await guest.succeed(`(${writer}; touch /run/block-writer.ended) </dev/null >/run/block-writer.log 2>&1 &`);
+    await guest.succeed(writerCommand(FIO_MIB * MIB, WRITER_BLOCKS, WRITER_SEED));
     await this.#works();
   }
 
@@ -146,7 +141,7 @@ class Run {
     else {
       try {
         await this.#fio!.stop();
-        await traveller.guest.succeed('killall block-writer; until [ -e /run/block-writer.ended ]; do usleep 20000; done');
+        await traveller.guest.succeed(WRITER_END);
         await traveller.powerOff();
       } catch (thrown) {
         this.#note(`the guest could not be ended: ${(thrown as Error).message}`);
@@ -198,21 +193,11 @@ class Run {
 
   /** Each block that the writer was told is written, in the image and beside all daemons. */
   #checkImage(imagePath: string): void {
-    const { ledger, errors, problem } = this.#recorder;
-    if (problem !== undefined) this.#note(problem);
-    if (errors > 0) this.#note(`${errors} requests of the writer failed`);
-    this.#corruptions += errors + (problem === undefined ? 0 : 1);
-    const image = openSync(imagePath, 'r');
-    const data = new Uint8Array(BLOCK_BYTES);
-    for (let block = 0; block < ledger.blocks; block++) {
-      readSync(image, data, 0, BLOCK_BYTES, FIO_MIB * MIB + block * BLOCK_BYTES);
-      const finding = ledger.check(block, data);
-      if (finding === undefined) continue;
-      if (finding.what === 'corrupt') this.#corruptions++;
-      else this.#lostWrites++;
-      this.#note(describeFinding(finding));
-    }
-    closeSync(image);
+    const { corruptions, lostWrites, notes } = checkImage(this.#recorder, imagePath, FIO_MIB * MIB);
+    this.#corruptions += corruptions;
+    this.#lostWrites += lostWrites;
+    for (const note of notes) this.#note(note);
+    const { ledger } = this.#recorder;
     this.#options.say(`${ledger.writes} writes of the writer were recorded, and looked for in the image`);
   }
 

@@ -1,50 +1,20 @@
 /** The migration demo's story: a guest that copies files and verifies them moves over three hosts; its disk stays where it is. */
 
 import { formatTable } from '../../src/lib/format.ts';
-import type { Guest } from '../../test/guest/guest.ts';
 import { NetbusDisks } from '../../test/guest/netbus-disks.ts';
 import { checkFilesystem } from '../../test/guest/root-disk.ts';
 import { Traveller } from '../../test/guest/traveller.ts';
 import type { Cleanup } from '../../test/support/cleanup.ts';
 import { type Cluster, startCluster } from '../../test/support/cluster.ts';
-import { longestGapMs } from '../../test/support/gaps.ts';
 import type { Host } from '../../test/support/hosts.ts';
-import { waitFor } from '../../test/support/wait.ts';
 import { CopyWork } from './copy-work.ts';
 import { describeHosts, imagePath, makeCluster, makeImage, netbus } from './disk.ts';
 import type { Story } from './story.ts';
 import { type Happening, textTimeline, writePicture } from './timeline.ts';
+import { CALM_MS, type Moved, moveGuest, rest, type Travel, tenth } from './travel.ts';
 
 const VM = 'web';
 const MEMORY_MIB = 256;
-/** Undisturbed work between two moves, in milliseconds. */
-const CALM_MS = 2_500;
-/** The guest's gap is looked for until so long after it has arrived, in milliseconds. */
-const AFTERWARDS_MS = 1_000;
-/** Generous: it ends a wait that hangs, and says nothing about speed. In milliseconds. */
-const BACK_MS_MAX = 60_000;
-
-/** What `netbus migrate --json` answers, as far as it is told here. */
-interface Migrated {
-  readonly totalMs: number;
-  readonly downtimeMs: number;
-  readonly addedStallMs: number;
-  readonly longestDrainMs: number;
-}
-
-/** In milliseconds. */
-interface Moved {
-  readonly from: string;
-  readonly to: string;
-  readonly totalMs: number;
-  /** The guest was stopped, by QEMU. */
-  readonly downtimeMs: number;
-  /** What its disk added, by the daemons on both sides. */
-  readonly addedStallMs: number;
-  readonly drainMs: number;
-  /** Without a sign of the guest, on the host's clock. */
-  readonly longestGapMs: number;
-}
 
 export interface MigrationResult {
   /** Files that were copied, read back and found equal. */
@@ -77,7 +47,7 @@ export async function tellMigrationStory(
   await rest(CALM_MS);
   story.good(`${work.copies} files copied so far`);
 
-  const moves = new Moves(story, cluster, traveller, work);
+  const moves = new Moves({ story, cluster, traveller, work });
   await moves.move(m2, 'its disk stays on m1, and is remote now');
   await moves.move(m3, 'its disk stays on m1: from one remote host to another');
   await moves.move(m1, 'its disk is local again, with no network in its path');
@@ -95,49 +65,31 @@ export async function tellMigrationStory(
 
 /** The moves, one after the other, and what came of them. */
 class Moves {
-  readonly #story: Story;
-  readonly #cluster: Cluster;
-  readonly #traveller: Traveller;
-  readonly #work: CopyWork;
+  readonly #travel: Travel;
   readonly #happenings: Happening[] = [];
   readonly #moved: Moved[] = [];
 
-  constructor(story: Story, cluster: Cluster, traveller: Traveller, work: CopyWork) {
-    this.#story = story;
-    this.#cluster = cluster;
-    this.#traveller = traveller;
-    this.#work = work;
+  constructor(travel: Travel) {
+    this.#travel = travel;
   }
 
   async move(to: Host, what: string): Promise<void> {
-    const from = this.#traveller.host;
-    this.#story.step(`The guest goes from ${from.name} to ${to.name}: ${what}`);
-    const there = await this.#traveller.expect(to);
-    this.#story.say(`A QEMU waits for it on ${to.name}, with the same command line and -incoming.`);
-    const fromMs = performance.now();
-    const migrated = await this.#traveller.moveBy((_, there, { uri }) => this.#migrate(to, there, uri), to, { there });
-    const toMs = performance.now();
-    const before = this.#work.copies;
-    await waitFor('the guest to go on', () => this.#work.copies > before + 1, BACK_MS_MAX);
-    await rest(CALM_MS);
-    const gapMs = longestGapMs(this.#traveller.ticks.timesMs, { fromMs, toMs: toMs + AFTERWARDS_MS });
-    const { totalMs, downtimeMs, addedStallMs, longestDrainMs: drainMs } = migrated;
-    const moved = { from: from.name, to: to.name, totalMs, downtimeMs, addedStallMs, drainMs, longestGapMs: tenth(gapMs) };
+    const { story, traveller } = this.#travel;
+    story.step(`The guest goes from ${traveller.host.name} to ${to.name}: ${what}`);
+    const { moved, happening } = await moveGuest(this.#travel, to);
     this.#moved.push(moved);
-    const stalls = `stopped for ${downtimeMs} ms, its disk added ${tenth(addedStallMs)} ms, longest gap ${moved.longestGapMs} ms`;
-    const [begins, ends] = [this.#work.at(fromMs), this.#work.at(toMs)];
-    this.#happenings.push({ what: `${from.name} to ${to.name}: ${stalls}`, fromMs: begins, toMs: ends });
-    this.#story.good(`the guest works on ${to.name}: ${stalls}`);
+    this.#happenings.push(happening);
   }
 
   tell(errors: number): MigrationResult {
-    const timeline = { doneAtMs: this.#work.doneAtMs, happenings: this.#happenings, endMs: this.#work.now };
+    const { story, work } = this.#travel;
+    const timeline = { doneAtMs: work.doneAtMs, happenings: this.#happenings, endMs: work.now };
     const title = 'Files that a guest copied and verified, while it moved over three hosts and its disk stayed on m1';
     const svg = writePicture('migrate', timeline, title);
     const ms = (value: number) => `${tenth(value)} ms`;
-    this.#story.title('\nWhat the guest noticed:');
-    this.#story.say(textTimeline(timeline));
-    this.#story.say(
+    story.title('\nWhat the guest noticed:');
+    story.say(textTimeline(timeline));
+    story.say(
       `\n${formatTable(
         ['', 'IT TOOK', 'STOPPED', 'DISK ADDED', 'DRAIN', 'LONGEST GAP', 'ERRORS'],
         this.#moved.map(({ from, to, totalMs, downtimeMs, addedStallMs, drainMs, longestGapMs }) => [
@@ -147,24 +99,7 @@ class Moves {
         ]),
       )}`,
     );
-    this.#story.say(`\nAs a picture: ${svg}`);
-    return { copies: this.#work.copies, errors, migrations: this.#moved, svg };
+    story.say(`\nAs a picture: ${svg}`);
+    return { copies: work.copies, errors, migrations: this.#moved, svg };
   }
-
-  /** On the host where the guest is, as a user types it. */
-  async #migrate(to: Host, there: Guest, uri: string): Promise<Migrated> {
-    await there.qmp.execute('migrate-incoming', { uri });
-    const from = this.#traveller.host.name;
-    const argv = ['migrate', VM, '--to', to.name, '--qmp', this.#traveller.monitorPath, '--uri', uri];
-    this.#story.command(from, `netbus ${argv.join(' ')}`);
-    return await this.#cluster.ask<Migrated>(from, ...argv);
-  }
-}
-
-function tenth(value: number): number {
-  return Math.round(value * 10) / 10;
-}
-
-function rest(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

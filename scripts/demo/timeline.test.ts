@@ -19,6 +19,15 @@ test('text: bars where there was work, a line where something happened', () => {
   assert.equal(bars!.slice(21, 39).trim(), '');
 });
 
+test('the slowest piece at each time is shown where that is wanted', () => {
+  const [, slowest] = textTimeline({ ...timeline, showsSlowest: true }).split('\n');
+  // It is the last one, which takes half of the time.
+  assert.match(slowest!, /^│ +.*█{48}│ the slowest of them, up to 4900 ms$/u);
+  const svg = svgTimeline({ ...timeline, showsSlowest: true }, 'A');
+  assert.match(svg, />the slowest file, up to 4900 ms<\/text>/);
+  assert.equal(svg.match(/<(rect|text)/g)!.length, svg.match(/\/>|<\/text>/g)!.length);
+});
+
 test('SVG: well-formed, with what happened in it', () => {
   const svg = svgTimeline(timeline, 'A & B');
   assert.match(svg, /^<svg xmlns="http:\/\/www.w3.org\/2000\/svg" viewBox="0 0 1200 \d+"/);

@@ -141,6 +141,16 @@ describe('copies', () => {
     await job(d1).supersede(UNKNOWN, 2);
   });
 
+  test('begun and given up: the guest keeps its session', async () => {
+    const ended: NetbusError[] = [];
+    await grant(d1, a1, undefined, ended);
+    const { generation } = await job(d1).begin(a1, { host: 'd2', export: 'fast' });
+    await job(d1).abort(a1, generation);
+    assert.equal(stateOf(d1, a1), undefined);
+    await assert.rejects(job(d1).handOver(a1, generation), { code: 'ended' });
+    assert.deepEqual(ended, []);
+  });
+
   test('a late call of an earlier try does not take the place of the present one', async () => {
     const { g } = await reach('filling');
     await job(d1).abort(a1, g);

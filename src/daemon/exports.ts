@@ -5,7 +5,7 @@
 import { randomUUID } from 'node:crypto';
 import type { z } from 'zod';
 import type { ExportEntry, exportRequestSchema } from '../api/types.ts';
-import { checkUnmarked } from '../device/copy-mark.ts';
+import { markText } from '../device/copy-mark.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Profile } from '../device/profile.ts';
 import type { Session } from '../device/source.ts';
@@ -250,7 +250,8 @@ export class Exports {
         `VM ${record.vm} is expected at host ${record.standby.host}, with the size that it has now: grow it when it has moved`,
       );
     }
-    checkUnmarked(record);
+    if (record.copy !== undefined)
+      throw new NetbusError('in_use', `${record.vm}/${record.name}: ${markText(record.copy)}: grow it when that is over`);
     const present = await target.refresh();
     const { attachment } = target.served(id);
     const grown = await attachment.grow(present);

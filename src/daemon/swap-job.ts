@@ -119,15 +119,16 @@ export class SwapJob implements Job {
       const { totalBytes, doneBytes, dirtyBytes, bytesPerSecond } = progress;
       this.#copied = { totalBytes, doneBytes, dirtyBytes, bytesPerSecond };
     }
-    const { dirtyBytes, bytesPerSecond } = this.#copied;
+    const { totalBytes, doneBytes, bytesPerSecond } = this.#copied;
+    const leftBytes = totalBytes - doneBytes;
     const isWaiting = this.#phase === 'copying' && (progress === undefined || progress.phase === 'waiting');
     const copying = progress?.mode === 'blocking' ? 'converging' : 'copying';
-    const idle = isWaiting ? 'the VM does not use the disk at the moment' : undefined;
+    const idle = isWaiting && !this.#isOver ? this.#idleReason() : undefined;
     const reason = this.#patience.reason ?? progress?.targetReason ?? idle;
     return {
-      phase: isWaiting ? 'waiting' : this.#phase === 'copying' ? copying : this.#phase,
+      phase: isWaiting && reason !== undefined ? 'waiting' : this.#phase === 'copying' ? copying : this.#phase,
       ...this.#copied,
-      ...(bytesPerSecond > 0 && dirtyBytes > 0 && { secondsLeft: Math.ceil(dirtyBytes / bytesPerSecond) }),
+      ...(bytesPerSecond > 0 && leftBytes > 0 && { secondsLeft: Math.ceil(leftBytes / bytesPerSecond) }),
       ...(reason !== undefined && { reason }),
       ...(this.#stallMs !== undefined && { stallMs: this.#stallMs }),
     };
@@ -274,6 +275,13 @@ export class SwapJob implements Job {
     const target = this.#options.attachment();
     if (target.connected) await this.#patience.warm(target.behind);
     await target.renew(async () => {});
+  }
+
+  /** Why there is nothing to mirror now, as far as that is known. */
+  #idleReason(): string | undefined {
+    const { state, connected } = this.#options.attachment();
+    if ('cause' in state) return `the old disk is away: ${state.cause.message}`;
+    return connected ? undefined : 'the VM does not use the disk at the moment';
   }
 
   async #trySwitch(): Promise<Switched['outcome']> {

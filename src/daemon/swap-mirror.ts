@@ -35,10 +35,10 @@ export class SwapMirror {
   readonly #mirror: Mirror;
   /** What is to be copied is not known yet. */
   #isMapping = false;
+  #toCopyBytes: number;
   #isPaused: boolean;
   #ids: DeviceIds | null = null;
   #isClosed = false;
-  #totalBytes = 0;
 
   /** `left`: goes on with the map of a daemon before this one, if that is there. Throws `limit` where there is no memory. */
   constructor(options: SwapMirrorOptions, { left }: { left: boolean }) {
@@ -57,6 +57,7 @@ export class SwapMirror {
     } catch (thrown) {
       throw new NetbusError('limit', `the map of the copy cannot be made: ${NetbusError.from(thrown).message}`);
     }
+    this.#toCopyBytes = this.#isMapping ? 0 : capacityBytes;
     this.#mirror = new Mirror({
       map: this.#map,
       clock,
@@ -79,7 +80,6 @@ export class SwapMirror {
       onConverged: options.onConverged,
       onFailed: options.onFailed,
     });
-    this.#totalBytes = this.#map.dirtyBytes;
     if (this.#isMapping || this.#isPaused) this.#mirror.pause();
   }
 
@@ -117,16 +117,18 @@ export class SwapMirror {
     }
     if (this.#isClosed) return;
     this.#isMapping = false;
+    this.#toCopyBytes = this.#map.dirtyBytes;
     this.#map.known = true;
-    this.#totalBytes = this.#map.dirtyBytes;
     if (!this.#isPaused) this.#mirror.resume();
   }
 
-  /** Of what there was to copy when that was known: holes are not. */
+  /** Of what there was to copy when that became known. What the guest has written behind the first pass is told when that is over. */
   get progress(): MirrorProgress {
-    const { dirtyBytes, ...progress } = this.#mirror.progress;
-    this.#totalBytes = Math.max(this.#totalBytes, dirtyBytes);
-    return { ...progress, dirtyBytes, totalBytes: this.#totalBytes, doneBytes: this.#totalBytes - dirtyBytes };
+    const progress = this.#mirror.progress;
+    const { dirtyBytes } = progress;
+    const totalBytes = Math.max(this.#toCopyBytes, dirtyBytes);
+    const doneBytes = totalBytes - dirtyBytes;
+    return { ...progress, totalBytes, doneBytes, dirtyBytes: progress.mode === 'blocking' ? dirtyBytes : 0 };
   }
 
   /** Of the new device, as it was granted last. */

@@ -107,8 +107,12 @@ export class Lease {
    */
   async stopFor(change: <State extends Succession>(state: State) => State, cause: NetbusError): Promise<void> {
     await this.#inTurn(async () => {
-      if (change(this.#record.value) === this.#record.value) return;
-      await this.#displace(cause);
+      const { value } = this.#record;
+      const next = change(value);
+      if (next === value) return;
+      // A copy that was only begun has taken nothing from the guest, and its end takes nothing either.
+      const takesNothing = value.copy?.state === 'copied' && next.copy === undefined;
+      if (!takesNothing) await this.#displace(cause);
       await this.#record.change(change);
     });
   }

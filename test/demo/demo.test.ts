@@ -144,6 +144,22 @@ describe('the demo', () => {
     await assertNothingLeft(namespaces);
   });
 
+  test('swaps the disk of a guest that works to the host where it is, and cleans up', async (t) => {
+    const { kind, reason } = await hostKind();
+    if (kind !== 'namespace') return t.skip(reason);
+    const { result, story, namespaces } = (await runToEnd('swap')) as {
+      result: { demo: string; ok: boolean; errors: number; copiedBytes: number; phases: object[]; svg: string };
+      story: string;
+      namespaces: string[];
+    };
+    assert.deepEqual([result.demo, result.ok, result.errors, result.phases.length], ['swap', true, 0, 3]);
+    assert.ok(result.copiedBytes >= 64 * 1024 * 1024);
+    assert.match(readFileSync(result.svg, 'utf8'), />the switch: [\d.]+ ms without an answer</);
+    rmSync(dirname(result.svg), { recursive: true });
+    assert.match(story, /m2# netbus swap web\/data --to m2\/data /);
+    await assertNothingLeft(namespaces);
+  });
+
   test('leaves nothing behind when it is interrupted while the guest moves', async (t) => {
     const { kind, reason } = await hostKind();
     if (kind !== 'namespace') return t.skip(reason);

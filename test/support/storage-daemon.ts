@@ -36,7 +36,7 @@ export interface StorageDaemonOptions {
 }
 
 /** TLS 1.3 and nothing older, so that a comparison knows what it compares. */
-const TLS_PRIORITY = 'NORMAL:-VERS-ALL:+VERS-TLS1.3';
+export const TLS_PRIORITY = 'NORMAL:-VERS-ALL:+VERS-TLS1.3';
 
 /** Starts the daemon and waits until its socket listens. It serves one front-end after the other. */
 export async function startStorageDaemon(options: StorageDaemonOptions): Promise<RunningProcess> {
