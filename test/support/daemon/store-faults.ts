@@ -29,24 +29,32 @@ interface Stored {
   readonly state?: string;
 }
 
-/** Looks at all stores of this process, as long as it is open. */
+/** Those that look at the stores of this process, which has one class of them. */
+const open = new Set<StoreFaults>();
+const { put, remove } = RecordStore.prototype;
+
+/** Of one cluster; looks at its stores as long as it is open. */
 export class StoreFaults {
   readonly #dead = new Set<string>();
   readonly #last = new Map<string, Stored>();
-  readonly close: () => void;
+  readonly #folder: string;
   #armed: (Moment & { readonly hit: () => void }) | undefined;
 
-  constructor() {
-    const faults = this;
-    const { put, remove } = RecordStore.prototype;
-    RecordStore.prototype.put = async function (key: string, value: unknown): Promise<void> {
-      await faults.#stores(this.folder, key, value as Stored, () => put.call(this, key, value));
-    };
-    RecordStore.prototype.remove = async function (key: string): Promise<void> {
-      faults.#checkAlive(this.folder);
-      await remove.call(this, key);
-    };
-    this.close = () => Object.assign(RecordStore.prototype, { put, remove });
+  /** `folder`: of the cluster. */
+  constructor(folder: string) {
+    this.#folder = `${folder}/`;
+    if (open.size === 0) Object.assign(RecordStore.prototype, { put: watchedPut, remove: watchedRemove });
+    open.add(this);
+  }
+
+  static of(folder: string): StoreFaults | undefined {
+    for (const faults of open) if (folder.startsWith(faults.#folder)) return faults;
+    return undefined;
+  }
+
+  close(): void {
+    open.delete(this);
+    if (open.size === 0) Object.assign(RecordStore.prototype, { put, remove });
   }
 
   /** `fault` is called at the next such moment, and the result resolves then. */
@@ -70,8 +78,9 @@ export class StoreFaults {
     this.#dead.delete(host.folder);
   }
 
-  async #stores(folder: string, key: string, value: Stored, store: () => Promise<void>): Promise<void> {
-    this.#checkAlive(folder);
+  /** Stores `value` in `folder`, unless that fails here. */
+  async stores(folder: string, key: string, value: Stored, store: () => Promise<void>): Promise<void> {
+    this.checkAlive(folder);
     const place = `${folder}/${key}`;
     const step = stepOf(this.#last.get(place), value);
     const armed = this.#armed;
@@ -85,15 +94,28 @@ export class StoreFaults {
     if (isIt && armed === this.#armed) armed.hit();
   }
 
-  #checkAlive(folder: string): void {
+  /** Throws where its host is dead. */
+  checkAlive(folder: string): void {
     for (const dead of this.#dead) {
       if (folder.startsWith(`${dead}/`)) throw new NetbusError('device', 'the test lets this host store nothing more');
     }
   }
 }
 
+async function watchedPut(this: RecordStore<unknown>, key: string, value: unknown): Promise<void> {
+  const store = () => put.call(this, key, value);
+  const faults = StoreFaults.of(this.folder);
+  await (faults === undefined ? store() : faults.stores(this.folder, key, value as Stored, store));
+}
+
+async function watchedRemove(this: RecordStore<unknown>, key: string): Promise<void> {
+  StoreFaults.of(this.folder)?.checkAlive(this.folder);
+  await remove.call(this, key);
+}
+
 function stepOf(before: Stored | undefined, { copy, swapped, swap, state }: Stored): StoredStep | undefined {
-  if (copy !== undefined && (copy.state !== before?.copy?.state || copy.generation !== before.copy.generation)) return copy.state;
+  if (copy !== undefined && (copy.state !== before?.copy?.state || copy.generation !== before.copy.generation))
+    return copy.state;
   if (swapped !== undefined && swapped.generation !== before?.swapped?.generation) return 'decided';
   if (swap !== undefined && swap.generation !== before?.swap?.generation) return 'swap';
   return state === 'finishing' && before?.state !== 'finishing' ? 'finishing' : undefined;
