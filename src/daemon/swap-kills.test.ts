@@ -141,7 +141,7 @@ const whats = { wire: 'the wire is cut', host: 'its daemon is killed', vm: 'the 
 describe(`a hot-swap (SEED=${SEED})`, { concurrency: Number(process.env.C ?? 3) }, () => {
   for (const when of ['before', 'after'] as const) {
     for (const who of ['wire', 'host', 'vm'] as const) {
-      describe(`${whats[who]} ${when} each step`, () => {
+      describe(`${whats[who]} ${when} each step`, { concurrency: 1 }, () => {
         const world = new World();
         before(() => world.open());
         after(() => world.close());
