@@ -37,6 +37,19 @@ test('an exclusive export never has two, whatever the files say', () => {
   assert.deepEqual(actions, ['attachment 1 of m2:v/1: export a is exclusive, and attachment 2 is older', 'export a: 2']);
 });
 
+test('marks of stale copies are in nobody’s way', () => {
+  const marked = (id: string, createdAt: string, state: string) =>
+    ({ ...attachment(id, 'a', createdAt), copy: { state } }) as AttachmentRecord;
+  assert.deepEqual(
+    plan([exported('a')], [marked('1', '1', 'superseded'), marked('2', '2', 'filling'), attachment('3', 'a', '3')]),
+    ['export a: 1 2 3'],
+  );
+  assert.deepEqual(
+    plan([exported('a')], [attachment('1', 'a', '1'), marked('2', '2', 'aborted'), marked('3', '3', 'complete')]),
+    ['attachment 3 of m2:v/3: export a is exclusive, and attachment 1 is older', 'export a: 1 2'],
+  );
+});
+
 test('an attachment without its export is told', () => {
   assert.deepEqual(plan([], [attachment('1', 'a', '1')]), ['attachment 1 of m2:v/1: export a is not there any more']);
 });

@@ -21,11 +21,13 @@ export function planStart(records: Records): Action[] {
   for (const record of [...records.attachments.values()].sort(byAge)) {
     const exported = records.exports.get(record.export);
     const others = byExport.get(record.export) ?? [];
+    // A daemon may have ended between a new attachment and the removal of the marks that it is in place of: a mark is nobody's use of the device.
+    const user = isMark(record) ? undefined : others.find((other) => !isMark(other));
     if (exported === undefined) {
       actions.push(report(record, `export ${record.export} is not there any more`));
-    } else if (others.length > 0 && !exported.readOnly) {
+    } else if (user !== undefined && !exported.readOnly) {
       // Never two writers, whatever the files say (invariant 1).
-      actions.push(report(record, `export ${record.export} is exclusive, and attachment ${others[0].id} is older`));
+      actions.push(report(record, `export ${record.export} is exclusive, and attachment ${user.id} is older`));
     } else {
       byExport.set(record.export, [...others, record]);
     }
@@ -34,6 +36,11 @@ export function planStart(records: Records): Action[] {
     actions.push({ type: 'restore-export', record, attachments: byExport.get(record.name) ?? [] });
   }
   return actions;
+}
+
+/** Of a stale copy, or of one that nobody fills while no daemon is here. */
+function isMark({ copy }: AttachmentRecord): boolean {
+  return copy?.state === 'superseded' || copy?.state === 'aborted' || copy?.state === 'filling';
 }
 
 function report(record: AttachmentRecord, reason: string): Action {

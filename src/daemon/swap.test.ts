@@ -4,14 +4,13 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { Cluster, type ClusterHost } from '../../test/support/daemon/cluster.ts';
+import { DiskWriter } from '../../test/support/daemon/disk-writer.ts';
 import { VhostUserFrontend } from '../../test/support/vhost-user/frontend.ts';
 import { waitFor as waitForWithin } from '../../test/support/wait.ts';
 import type { JobEntry } from '../api/jobs.ts';
 import type { AttachmentEntry } from '../api/types.ts';
 
 const BYTES = 8 * 1024 * 1024;
-const BLOCK_BYTES = 4096;
-const SECTORS_PER_BLOCK = BLOCK_BYTES / 512;
 const SEED = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 31));
 /** Generous: it ends a test that hangs and says nothing about speed. */
 const WAIT_MS_MAX = Number(process.env.W ?? 60_000);
@@ -21,7 +20,7 @@ const waitFor = <T>(what: string, probe: () => T | undefined | false | Promise<T
 describe(`a hot-swap (SEED=${SEED})`, () => {
   let cluster: Cluster;
   let [m1, m2, m3] = [] as ClusterHost[];
-  let writer: Writer | undefined;
+  let writer: DiskWriter | undefined;
 
   beforeEach(async () => {
     cluster = await Cluster.make('m1', 'm2', 'm3');
@@ -40,9 +39,9 @@ describe(`a hot-swap (SEED=${SEED})`, () => {
   const content = (host: ClusterHost) => readFileSync(join(host.folder, 'data.img'));
   const attachment = async (host: ClusterHost): Promise<AttachmentEntry> => (await host.client.status()).attachments[0];
 
-  async function begin(host: ClusterHost, device: string): Promise<Writer> {
+  async function begin(host: ClusterHost, device: string): Promise<DiskWriter> {
     const { socket } = await host.client.attach({ device, vm: 'web', name: 'disk' });
-    writer = new Writer(await VhostUserFrontend.connect(socket, { reconnects: true }), SEED);
+    writer = new DiskWriter(await VhostUserFrontend.connect(socket, { reconnects: true }), { bytes: BYTES, seed: SEED });
     await writer.write(50);
     return writer;
   }
@@ -143,89 +142,3 @@ describe(`a hot-swap (SEED=${SEED})`, () => {
     assert.deepEqual(content(m3), guest.model);
   });
 });
-
-/** A guest that changes random places of its disk and knows what has to be there. */
-class Writer {
-  readonly model = Buffer.alloc(BYTES);
-  readonly #frontend: VhostUserFrontend;
-  #state: number;
-  #running: Promise<void> | undefined;
-  #isRunning = false;
-  #rounds = 0;
-
-  constructor(frontend: VhostUserFrontend, seed: number) {
-    this.#frontend = frontend;
-    this.#state = seed || 1;
-  }
-
-  /** Changes the disk until `stop`. */
-  run(): void {
-    this.#isRunning = true;
-    this.#running = (async () => {
-      while (this.#isRunning) await this.#change();
-    })();
-  }
-
-  async write(changes: number): Promise<void> {
-    if (this.#running !== undefined) {
-      const until = this.#rounds + changes;
-      await waitFor('the guest goes on', () => this.#rounds >= until);
-      return;
-    }
-    for (let i = 0; i < changes; i++) await this.#change();
-  }
-
-  /** A few more changes are answered. */
-  settle(): Promise<void> {
-    return this.write(5);
-  }
-
-  reconnect(): Promise<void> {
-    return this.#frontend.reconnect();
-  }
-
-  async stop(): Promise<void> {
-    this.#isRunning = false;
-    await this.#running;
-    this.#running = undefined;
-    await this.#frontend.flush().catch(() => {});
-    this.#frontend.close();
-  }
-
-  async #change(): Promise<void> {
-    this.#rounds++;
-    const blocks = 1 + (this.#random() % 8);
-    const block = this.#random() % (BYTES / BLOCK_BYTES - blocks);
-    const position = block * BLOCK_BYTES;
-    const end = position + blocks * BLOCK_BYTES;
-    const sector = block * SECTORS_PER_BLOCK;
-    const sectors = blocks * SECTORS_PER_BLOCK;
-    switch (this.#random() % 8) {
-      case 0:
-        await this.#frontend.writeZeroes({ sector, sectors });
-        this.model.fill(0, position, end);
-        break;
-      case 1:
-        await this.#frontend.flush();
-        break;
-      case 2:
-        assert.deepEqual(Buffer.from(await this.#frontend.read(sector, end - position)), this.model.subarray(position, end));
-        break;
-      default: {
-        const data = Buffer.alloc(end - position, 1 + (this.#random() % 255));
-        await this.#frontend.write(sector, data);
-        data.copy(this.model, position);
-      }
-    }
-  }
-
-  /** Xorshift. */
-  #random(): number {
-    let x = this.#state;
-    x ^= x << 13;
-    x ^= x >>> 17;
-    x ^= x << 5;
-    this.#state = x >>> 0;
-    return this.#state;
-  }
-}
