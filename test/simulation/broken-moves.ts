@@ -51,7 +51,6 @@ export const brokenMoves: readonly BrokenMove[] = [
   {
     what: 'a source does not say that it has a log',
     invariants: LOSSES,
-    from: 45,
     wrappers: { deviceHost: sayingNothing, ...FORGOTTEN },
   },
   {
