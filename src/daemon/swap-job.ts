@@ -250,6 +250,7 @@ export class SwapJob implements Job {
   async #beginAgain(): Promise<void> {
     await settle(this.#try(), this.#unlessStopping);
     await this.#unlessStopping.persist(() => this.#begin(true));
+    this.#mirror?.targetIsBack();
   }
 
   #makeMirror({ left }: { left: boolean }): void {

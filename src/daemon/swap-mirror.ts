@@ -153,6 +153,11 @@ export class SwapMirror {
     this.#mirror.speed = bytesPerSecond;
   }
 
+  /** The new device is there again, as another attachment: it is not waited for any longer. */
+  targetIsBack(): void {
+    this.#mirror.target.begin();
+  }
+
   pause(): void {
     this.#isPaused = true;
     this.#mirror.pause();

@@ -98,9 +98,12 @@ export class Target {
     return this.#state.name === 'open' && this.#state.opened.device.profile.features.includes('write-zeroes');
   }
 
-  /** Opens it, unless it is open, and keeps it open. */
+  /** Opens it now, unless it is open, and keeps it open. */
   begin(): void {
-    if (this.#state.name === 'away') void this.#open();
+    if (this.#state.name !== 'away') return;
+    this.#stopTimer();
+    this.#retryMs = RETRY_FIRST_MS;
+    void this.#open();
   }
 
   /** A row that is filled in. It goes with the next `push`. Only while it is open. */
@@ -237,7 +240,7 @@ export class Target {
     this.#stopTimer();
     this.#cancelTimer = this.#options.clock.after(waitMs, () => {
       this.#cancelTimer = undefined;
-      this.begin();
+      void this.#open();
     });
   }
 
