@@ -7,24 +7,20 @@ import type { AllocateStaging } from '../bus/staging.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
-import { type Persistent, type SwapTry, settle } from '../migration/swap/try.ts';
-import type { Attachment, SessionFilter } from './attachment.ts';
-import type { DeviceHost } from './device-host.ts';
+import type { Persistent } from '../migration/swap/try.ts';
+import type { SessionFilter } from './attachment.ts';
 import type { Job, JobEnd } from './job.ts';
 import type { JobRecord } from './job-record.ts';
 import { Patience } from './patience.ts';
-import type { StoredRecord } from './record.ts';
 import { SwapMirror } from './swap-mirror.ts';
+import { SwapProgress } from './swap-progress.ts';
 import { putBack, SwapSwitch, type Switched } from './swap-switch.ts';
+import { SwapTries, type SwapTriesOptions } from './swap-tries.ts';
 
 /** Between two tries to switch. */
 const SWITCH_RETRY_MS = 1_000;
 
-export interface SwapJobOptions {
-  readonly record: StoredRecord<JobRecord>;
-  /** The virtual device; throws `not_found`. */
-  readonly attachment: () => Attachment;
-  readonly deviceHost: (host: string) => DeviceHost;
+export interface SwapJobOptions extends SwapTriesOptions {
   /** This host's, as a device of `host` is attached under it. */
   readonly membershipAt: (host: string) => string | undefined;
   /** See VirtualDeviceRecord. */
@@ -43,24 +39,22 @@ export class SwapJob implements Job {
   readonly ended: Promise<JobEnd>;
   readonly #options: SwapJobOptions;
   readonly #patience: Patience;
+  readonly #tries: SwapTries;
   readonly #tellEnded: (end: JobEnd) => void;
   #mirror: SwapMirror | undefined;
-  #isBlank = false;
   /** After a restart no guest gets the old device before its mirror is there. */
   #known: Promise<void> = Promise.resolve();
   #tellKnown: () => void = () => {};
-  #phase: 'copying' | 'switching' | 'releasing' = 'copying';
+  readonly #progress = new SwapProgress();
   /** How it is to end, which is not done. */
   #stopping: JobEnd | undefined;
-  #isOver = false;
   #switch: SwapSwitch | undefined;
-  #stallMs: number | undefined;
-  #copied = { totalBytes: 0, doneBytes: 0, dirtyBytes: 0, bytesPerSecond: 0 };
   #wake: () => void = () => {};
 
   constructor(options: SwapJobOptions) {
     this.#options = options;
     this.#patience = new Patience(options.clock);
+    this.#tries = new SwapTries(options);
     let tellEnded: (end: JobEnd) => void = () => {};
     this.ended = new Promise((resolve) => {
       tellEnded = resolve;
@@ -81,7 +75,7 @@ export class SwapJob implements Job {
     await this.#known;
     const { swap } = this.#options.attachment().record;
     // The new one is what it is a copy of.
-    const isOld = swap === undefined && this.#phase !== 'releasing';
+    const isOld = swap === undefined && this.#progress.phase !== 'releasing';
     return (isOld ? (this.#mirror?.wrap(open) ?? open) : open)(onEnded);
   };
 
@@ -95,11 +89,11 @@ export class SwapJob implements Job {
     if (arriving) throw new NetbusError('in_use', `VM ${vm} has not settled on this host yet: swap its disk when it has`);
     if (host === to.host && exported === to.export)
       throw new NetbusError('usage', `${vm}/${name} is at ${host}/${exported} already`);
-    await this.#begin(overwrite);
+    await this.#tries.begin(overwrite);
     try {
       this.#makeMirror({ left: false });
     } catch (thrown) {
-      await this.#settle();
+      await this.#tries.settle(this.#patience);
       throw thrown;
     }
     void this.#run(() => this.#course());
@@ -114,24 +108,7 @@ export class SwapJob implements Job {
   }
 
   describe(): JobProgress {
-    const progress = this.#mirror?.progress;
-    if (progress !== undefined) {
-      const { totalBytes, doneBytes, dirtyBytes, bytesPerSecond } = progress;
-      this.#copied = { totalBytes, doneBytes, dirtyBytes, bytesPerSecond };
-    }
-    const { totalBytes, doneBytes, bytesPerSecond } = this.#copied;
-    const leftBytes = totalBytes - doneBytes;
-    const isWaiting = this.#phase === 'copying' && (progress === undefined || progress.phase === 'waiting');
-    const copying = progress?.mode === 'blocking' ? 'converging' : 'copying';
-    const idle = isWaiting && !this.#isOver ? this.#idleReason() : undefined;
-    const reason = this.#patience.reason ?? progress?.targetReason ?? idle;
-    return {
-      phase: isWaiting && reason !== undefined ? 'waiting' : this.#phase === 'copying' ? copying : this.#phase,
-      ...this.#copied,
-      ...(bytesPerSecond > 0 && leftBytes > 0 && { secondsLeft: Math.ceil(leftBytes / bytesPerSecond) }),
-      ...(reason !== undefined && { reason }),
-      ...(this.#stallMs !== undefined && { stallMs: this.#stallMs }),
-    };
+    return this.#progress.describe(this.#mirror?.progress, this.#patience.reason, () => this.#idleReason());
   }
 
   pause(): void {
@@ -147,7 +124,7 @@ export class SwapJob implements Job {
   }
 
   async cancel(): Promise<void> {
-    if (this.#phase === 'releasing' || this.#isOver) throw tooLate();
+    if (this.#progress.phase === 'releasing' || this.#progress.isOver) throw tooLate();
     this.#stop({ state: 'cancelled' });
     const { state } = await this.ended;
     if (state === 'done') throw tooLate();
@@ -179,7 +156,7 @@ export class SwapJob implements Job {
   }
 
   #over(end: JobEnd): void {
-    this.#isOver = true;
+    this.#progress.isOver = true;
     this.#tellKnown();
     this.#options.onOver();
     this.#tellEnded(end);
@@ -206,50 +183,16 @@ export class SwapJob implements Job {
     if (this.record.state === 'finishing') return this.#finish();
     const target = this.#options.attachment();
     const isOpen = target.record.swap !== undefined;
-    if (isOpen && (await this.#settle()) === 'decided') return this.#finish();
+    if (isOpen && (await this.#tries.settle(this.#patience)) === 'decided') return this.#finish();
     await putBack(target, this.#patience);
     this.#makeMirror({ left: true });
-    if (isOpen || !(await this.#isWhole())) await this.#beginAgain();
+    if (isOpen || !(await this.#tries.isWhole(this.#unlessStopping))) await this.#beginAgain();
     return this.#course();
-  }
-
-  /** Both devices are still marked for the present try. */
-  async #isWhole(): Promise<boolean> {
-    const { old, next } = this.#try();
-    const ends = [
-      [old, 'copied'],
-      [next, 'filling'],
-    ] as const;
-    for (const [{ host, attachment }, state] of ends) {
-      const mark = await this.#unlessStopping.persist(() => host.mark(attachment));
-      if (mark?.state !== state || mark.generation !== this.record.generation) return false;
-    }
-    return true;
-  }
-
-  /** Marks both devices. Rejects where that is refused; nothing is marked then, as far as the hosts answer. */
-  async #begin(overwrite: boolean): Promise<void> {
-    const { record, attachment, deviceHost } = this.#options;
-    const { to } = record.value;
-    const { host, export: exported, attachment: id, vm, name, profile, writeCache, holdMs } = attachment().record;
-    const old = deviceHost(host).copies;
-    const from = { host, export: exported, attachment: id };
-    const { generation, fenceAfterMs } = await old.begin(id, to);
-    try {
-      const asked = { export: to.export, from, generation, vm, name, profile, writeCache, holdMs, fenceAfterMs, overwrite };
-      const { attachment: filled, isBlank } = await deviceHost(to.host).copies.fill(asked);
-      this.#isBlank ||= isBlank;
-      await record.change((value) => ({ ...value, state: 'copying', from, generation, attachment: filled }));
-    } catch (thrown) {
-      await old.abort(id, generation).catch(() => undefined);
-      throw thrown;
-    }
   }
 
   /** Another try, when the last one is over at both hosts, onto what is its own already. */
   async #beginAgain(): Promise<void> {
-    await settle(this.#try(), this.#unlessStopping);
-    await this.#unlessStopping.persist(() => this.#begin(true));
+    await this.#tries.beginAgain(this.#unlessStopping);
     this.#mirror?.targetIsBack();
   }
 
@@ -259,7 +202,7 @@ export class SwapJob implements Job {
     const { capacityBytes } = attachment().record.profile;
     this.#mirror = new SwapMirror(
       {
-        ...{ path: mapPath, owner: `${id}\n${bootId}`, capacityBytes, isBlank: this.#isBlank, bytesPerSecondMax, paused },
+        ...{ path: mapPath, owner: `${id}\n${bootId}`, capacityBytes, isBlank: this.#tries.isBlank, bytesPerSecondMax, paused },
         openTarget: (onEnded) => deviceHost(to.host).openSession(record.value.attachment!, this.#patience.ending)(onEnded),
         generation: () => record.value.generation!,
         ...{ allocate, clock, log },
@@ -287,29 +230,29 @@ export class SwapJob implements Job {
 
   async #trySwitch(): Promise<Switched['outcome']> {
     const { attachment, membershipAt, forgets } = this.#options;
-    const tried = this.#try();
+    const tried = this.#tries.current;
     const { to } = this.record;
     const place = {
       ...{ ...to, attachment: tried.next.attachment, generation: tried.generation, membership: membershipAt(to.host) },
       ...(forgets(to) && { forgets: true as const }),
     };
-    this.#phase = 'switching';
+    this.#progress.phase = 'switching';
     this.#switch = new SwapSwitch({
       ...{ target: attachment(), tried, place, mirror: this.#mirror!, patience: this.#patience },
       isStopping: () => this.#stopping !== undefined,
     });
     const switched = await this.#switch.run();
     this.#switch = undefined;
-    this.#phase = 'copying';
-    if (switched.outcome === 'decided') this.#stallMs = switched.stallMs;
+    this.#progress.phase = 'copying';
+    if (switched.outcome === 'decided') this.#progress.stallMs = switched.stallMs;
     return switched.outcome;
   }
 
   /** The new device is the guest's. */
   async #finish(): Promise<JobEnd> {
     const { record, attachment } = this.#options;
-    const { old, generation } = this.#try();
-    this.#phase = 'releasing';
+    const { old, generation } = this.#tries.current;
+    this.#progress.phase = 'releasing';
     this.#tellKnown();
     await this.#patience.persist(() => record.change((value) => ({ ...value, state: 'finishing' })));
     await this.#patience.persist(() => attachment().decided());
@@ -323,7 +266,7 @@ export class SwapJob implements Job {
    * as half-filled.
    */
   async #undo(end: JobEnd): Promise<JobEnd> {
-    const { generation, old, next } = this.#try();
+    const { generation, old, next } = this.#tries.current;
     await this.#dropMirror({ isInUse: true });
     await next.host.abort(next.attachment, generation).catch((thrown: unknown) => {
       const { message } = NetbusError.from(thrown);
@@ -355,16 +298,6 @@ export class SwapJob implements Job {
 
   // --- waiting ---------------------------------------------------------------------------------------------------------
 
-  #try(): SwapTry {
-    const { deviceHost } = this.#options;
-    const { from, to, attachment, generation } = this.record;
-    return {
-      generation: generation!,
-      old: { host: deviceHost(from!.host).copies, attachment: from!.attachment },
-      next: { host: deviceHost(to.host).copies, attachment: attachment! },
-    };
-  }
-
   /** Asks as long as nobody wants the job to end. */
   readonly #unlessStopping: Persistent = {
     persist: (ask) =>
@@ -373,10 +306,6 @@ export class SwapJob implements Job {
         return ask();
       }),
   };
-
-  #settle(): Promise<'decided' | 'given up'> {
-    return settle(this.#try(), this.#patience);
-  }
 
   /** Until the switch may be made, or the job is to end. */
   async #converged(): Promise<void> {
