@@ -156,6 +156,7 @@ export class Attachment {
       epoch: () => (this.#state.name === 'active' ? this.#state.epoch : undefined),
       // What a flush of the write log makes good; other disks have nothing, or nobody who could.
       waitsForFlush: this.#writeLog !== undefined,
+      isOver: () => this.#guard.isGone && this.#state.name === 'idle',
       onSettled: () => this.#device.settled(),
       onMoved: options.onMoved ?? (async () => {}),
       onFenced: (reason) => this.#keep(this.#guard.fence(reason)),
@@ -177,7 +178,8 @@ export class Attachment {
       },
       onArrived: () => this.#passage.arrived(),
       onMayLeave: (expected) => this.#local?.mayLeave(expected),
-      onLeft: () => this.#keep(this.#passage.left()),
+      onTaken: () => this.#passage.taken(),
+      onLeft: (how) => this.#keep(this.#passage.left(how)),
       onUndelivered: (undelivered, over) => this.#successors?.send(undelivered, over),
       clock,
       onState: (state) => this.#become(state),
@@ -246,6 +248,11 @@ export class Attachment {
       const { code } = NetbusError.from(thrown);
       return code === 'unreachable' || code === 'timeout';
     }
+  }
+
+  /** Whether the guest has come, if it comes from another host. Rejects where the device's host does not say. */
+  isHere(): Promise<boolean> {
+    return this.#passage.isHere();
   }
 
   /** What the guest left at `host`, which could not tell the device's host. Rejects with `denied` unless it is expected from there. */
