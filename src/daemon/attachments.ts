@@ -115,7 +115,7 @@ export class Attachments {
   detach(vm: string, name: string, force: boolean): Promise<string[]> {
     return this.#alone(vm, name, async (key) => {
       const attachment = this.#find(vm, name);
-      const { host, attachment: id, export: exported, arriving } = attachment.record;
+      const { host, attachment: id, export: exported } = attachment.record;
       if (attachment.connected && !force) {
         throw new NetbusError('in_use', `VM ${vm} is connected to ${name}: stop the VM, or take it away with --force`);
       }
@@ -123,8 +123,7 @@ export class Attachments {
       // A guest that loses its device must not be able to write any more before somebody else may.
       if (force) await attachment.close();
       try {
-        const deviceHost = this.#options.deviceHost(host);
-        await (arriving ? deviceHost.unprepare(id) : deviceHost.detach(id));
+        await this.#options.deviceHost(host).detach(id);
       } catch (thrown) {
         const { code, message } = NetbusError.from(thrown);
         if (!force) throw new NetbusError(code, `${message}; --force takes it away here alone`);
