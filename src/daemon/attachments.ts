@@ -123,7 +123,7 @@ export class Attachments {
   detach(vm: string, name: string, force: boolean): Promise<string[]> {
     return this.#alone(vm, name, async (key) => {
       const attachment = this.find(vm, name);
-      const { host, attachment: id, export: exported, arriving } = attachment.record;
+      const { host, attachment: id, export: exported } = attachment.record;
       const job = this.#options.jobOf?.(vm, name);
       if (job !== undefined) {
         throw new NetbusError('in_use', `job ${job.id} swaps ${key}: cancel it first, with "netbus job ${job.id} --cancel"`);
@@ -135,8 +135,7 @@ export class Attachments {
       // A guest that loses its device must not be able to write any more before somebody else may.
       if (force) await attachment.close();
       try {
-        const deviceHost = this.#options.deviceHost(host);
-        await (arriving ? deviceHost.unprepare(id) : deviceHost.detach(id));
+        await this.#options.deviceHost(host).detach(id);
       } catch (thrown) {
         const { code, message } = NetbusError.from(thrown);
         if (!force) throw new NetbusError(code, `${message}; --force takes it away here alone`);
@@ -308,6 +307,9 @@ export class Attachments {
     if (attachment === undefined) return Promise.resolve();
     const { vm, name } = attachment.record;
     return this.#alone(vm, name, async () => {
+      // It may have been made ready once more since it was looked at.
+      if (attachment.connected || !(await attachment.behind.place.hasMoved()))
+        throw new NetbusError('in_use', `${key} is expected here again`);
       await this.#remove(key, attachment);
       this.#options.log.info({ attachment: key }, 'attachment has moved to another host with its guest');
       attachment.events.moved();

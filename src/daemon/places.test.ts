@@ -112,7 +112,7 @@ describe('places', () => {
     const destination = session('m3', id);
     const { handOver, epoch } = await destination.activate();
     assert.deepEqual([handOver, epoch], [left, 2]);
-    assert.deepEqual(at('m2'), { host: 'm3', epoch: 2, holder: 'm3', settled: false });
+    assert.deepEqual(at('m2'), { host: 'm3', epoch: 2, holder: 'm3', previous: 'm2', settled: false });
     assert.equal(at('m3').settled, false);
     await assert.rejects(source.activate(), { code: 'in_use', message: /the VM runs at host m3/ });
     await assert.rejects(host.exports.grow('m2', id), { code: 'denied', message: /at host m3, not at m2/ });

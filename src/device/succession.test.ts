@@ -34,6 +34,8 @@ const arrived: Succession = {
   previous: { host: 'm1' },
   handOver: left,
 };
+/** It took nothing at m2 and was stopped there, and m3 expects it. */
+const undecided: Succession = { ...arrived, lease: { epoch: 5, holder: null }, standby: { host: 'm3' } };
 const there: Succession = { host: 'm2', lease: { epoch: 5, holder: 'm2' } };
 
 type Step = (state: Succession) => Succession;
@@ -137,6 +139,44 @@ const table: readonly [what: string, state: Succession, step: Step, expected: Ex
     },
   ],
   ['given back unchanged', arrived, quiesce('m2', 'unchanged'), { ...stopped, lease: { epoch: 5, holder: null } }],
+  [
+    'given back unchanged while it is expected at yet another host',
+    prepare('m3')(arrived),
+    quiesce('m2', 'unchanged'),
+    undecided,
+  ],
+  ['given back unchanged twice, while it is expected elsewhere', undecided, quiesce('m2', 'unchanged'), 'same'],
+  [
+    'given back unchanged: the host before goes on',
+    undecided,
+    grant('m1'),
+    { host: 'm1', lease: { epoch: 6, holder: 'm1' }, standby: { host: 'm3' } },
+  ],
+  [
+    'given back unchanged: the next host goes on, with what the guest left where it took something last',
+    undecided,
+    grant('m3'),
+    { host: 'm3', lease: { epoch: 6, holder: 'm3' }, previous: { host: 'm2' }, handOver: left },
+  ],
+  [
+    'given back unchanged: it goes on there after all',
+    undecided,
+    grant('m2'),
+    { ...prepare('m3')(arrived), lease: { epoch: 6, holder: 'm2' } },
+  ],
+  ['given back unchanged, and the host before gives up', undecided, unprepare('m1'), 'same'],
+  [
+    'given back unchanged, then fenced: the host before is not heard',
+    fenced(undecided, 'm2'),
+    grant('m1'),
+    ['in_use', /start it anew, attached with --takeover/],
+  ],
+  [
+    'given back unchanged, then fenced, and the host before gives up',
+    fenced(undecided, 'm2'),
+    unprepare('m1'),
+    { ...fenced(undecided, 'm2'), previous: undefined },
+  ],
   ['given back unchanged twice', stopped, quiesce('m2', 'unchanged'), 'same'],
   ['unchanged where it was stopped', stopped, quiesce('m1', 'unchanged'), 'same'],
   ['unchanged where it has been made good', there, quiesce('m2', 'unchanged'), ['usage', /for good.*say what the guest left/]],

@@ -23,7 +23,7 @@ export interface Succession extends Place, Marked {
   readonly lease: { readonly epoch: number; readonly holder: string | null };
   /** Where the VM is expected. */
   readonly standby?: Place | undefined;
-  /** Where it was: it may go on there as long as the guest took nothing at `host`. */
+  /** Where it was, as long as the guest took nothing at `host`: it may go on there once that host has given the lease back. */
   readonly previous?: Place | undefined;
   /** What the guest left where it was stopped last, until a flush has made it good where it went. */
   readonly handOver?: HandOver | undefined;
@@ -38,11 +38,13 @@ export function granted<State extends Succession>(state: State, host: string, pu
   if (lease.holder !== null && lease.holder !== host) throw heldElsewhere(state, host);
   const next = { lease: { epoch: lease.epoch + 1, holder: host }, ...markGranted(state, purpose) };
   if (lease.holder === host) return change(state, next);
-  // It goes on where it was stopped, or begins: what was left for another host is of no use to anybody any more.
-  if (state.host === host) return change(state, { ...next, handOver: undefined });
+  // It goes on where it was stopped, or begins: what was left for another host is of no use to anybody any more. Unless it has taken nothing there yet.
+  if (state.host === host) return change(state, previous === undefined ? { ...next, handOver: undefined } : next);
   if (standby?.host === host)
     return change(state, { ...next, ...placeOf(standby), previous: placeOf(state), standby: undefined });
   if (previous?.host !== host) throw stranger(state, host);
+  if (isGivenBackUnchanged(state))
+    return change(state, { ...next, ...placeOf(previous), previous: undefined, handOver: undefined });
   throw new NetbusError(
     'in_use',
     `the VM went on at host ${state.host}, and what its guest did there is not known here: start it anew, attached with --takeover`,
@@ -73,6 +75,8 @@ export function quiesced<State extends Succession>(state: State, host: string, l
   if (previous === undefined) {
     throw new NetbusError('usage', `host ${host} has the VM for good, so there is nothing unchanged: say what the guest left`);
   }
+  // Where it is expected at yet another host, that host, this one and the one before may all go on: whoever asks first.
+  if (standby !== undefined) return change(state, released);
   return change(state, { ...released, ...placeOf(previous), previous: undefined, standby: placeOf(state) });
 }
 
@@ -103,13 +107,17 @@ export function prepared<State extends Succession>(state: State, place: Place): 
   return change(state, { standby: placeOf(place), fenced: without(state.fenced, host) });
 }
 
-/** It is neither expected at `host` any more, nor goes back there; it need not have been so. */
+/**
+ * It is neither expected at `host` any more, nor goes back there; it need not have been so. What was given back unchanged keeps its way back: it says what
+ * the guest took.
+ */
 export function unprepared<State extends Succession>(state: State, host: string): State {
   const { standby, previous } = state;
-  if (standby?.host !== host && previous?.host !== host) return state;
+  const goesBack = previous?.host === host && !isGivenBackUnchanged(state);
+  if (standby?.host !== host && !goesBack) return state;
   return change(state, {
     standby: standby?.host === host ? undefined : standby,
-    previous: previous?.host === host ? undefined : previous,
+    previous: goesBack ? undefined : previous,
   });
 }
 
@@ -130,7 +138,10 @@ export function takenOver<State extends Succession>(state: State, place: Place):
   });
 }
 
-/** A flush at `host` covers all that was acknowledged elsewhere before. Throws `ended` unless it holds the lease under just that epoch. */
+/**
+ * The guest has taken something at `host`, or cannot go back any more, and a flush there covers all that was acknowledged elsewhere before. Throws `ended` unless it holds the lease under
+ * just that epoch.
+ */
 export function settled<State extends Succession>(state: State, host: string, epoch: number): State {
   checkNotFenced(state, host);
   if (state.host !== host) throw stranger(state, host);
@@ -184,6 +195,11 @@ export function checkNotFenced(state: Succession, host: string): void {
     'fenced',
     `the device was taken from host ${host}, by a fence or a takeover: detach it there, and attach it again where the VM is to run`,
   );
+}
+
+/** The guest came to `host`, took nothing and was stopped again, and no fence was needed for that. */
+function isGivenBackUnchanged(state: Succession): boolean {
+  return state.lease.holder === null && state.previous !== undefined && !isFenced(state, state.host);
 }
 
 function heldElsewhere({ lease, standby }: Succession, host: string): NetbusError {
