@@ -123,7 +123,7 @@ export class Attachments {
   detach(vm: string, name: string, force: boolean): Promise<string[]> {
     return this.#alone(vm, name, async (key) => {
       const attachment = this.find(vm, name);
-      const { host, attachment: id, export: exported } = attachment.record;
+      const { host, attachment: id, export: exported, arriving } = attachment.record;
       const job = this.#options.jobOf?.(vm, name);
       if (job !== undefined) {
         throw new NetbusError('in_use', `job ${job.id} swaps ${key}: cancel it first, with "netbus job ${job.id} --cancel"`);
@@ -135,7 +135,8 @@ export class Attachments {
       // A guest that loses its device must not be able to write any more before somebody else may.
       if (force) await attachment.close();
       try {
-        await this.#options.deviceHost(host).detach(id);
+        const deviceHost = this.#options.deviceHost(host);
+        await (arriving ? deviceHost.unprepare(id) : deviceHost.detach(id));
       } catch (thrown) {
         const { code, message } = NetbusError.from(thrown);
         if (!force) throw new NetbusError(code, `${message}; --force takes it away here alone`);

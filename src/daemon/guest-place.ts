@@ -180,8 +180,10 @@ export class GuestPlace {
   }
 
   #settleLater(): void {
+    // Of a guest that has gone it is asked where it is, which is what waits then.
+    if (this.#isClosed || !this.#isConnected) return;
     this.#cancelWait();
-    if (!this.#isClosed && this.#isConnected) this.#cancelWait = this.#options.clock.after(LOOK_MS, () => this.#settle());
+    this.#cancelWait = this.#options.clock.after(LOOK_MS, () => this.#settle());
   }
 
   /** It has taken something, or there is nothing that it could go back to. */
