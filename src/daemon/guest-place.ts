@@ -28,7 +28,7 @@ export interface GuestPlaceOptions {
   readonly waitsForFlush: boolean;
   /** The VMM that the guest was in has ended, and all that there was to tell of it is told. */
   readonly isOver: () => boolean;
-  /** Everybody knows that the guest is here. */
+  /** The guest is here for good; the device's host hears it next. */
   readonly onSettled: () => void;
   /** The guest is elsewhere, and nothing of it is needed here any more. */
   readonly onMoved: () => Promise<void>;
@@ -50,6 +50,8 @@ export class GuestPlace {
   #isNoted = false;
   #isFlushed = false;
   #isTaken = false;
+  /** It is here for good, and the device's host did not hear it when it was to. */
+  #isUntold = false;
   #isConnected = false;
   #isClosed = false;
   #cancelWait: () => void = () => {};
@@ -111,11 +113,18 @@ export class GuestPlace {
     this.#settle();
   }
 
+  /** The guest is here for good, as far as this host knows, and the device's host has kept what it came with: it could not be told. */
+  untold(): void {
+    this.#isUntold = true;
+    this.#settle();
+  }
+
   /** The guest has left. Unless it did `unchanged`, what it left is in place of what it came with; else it may come once more, as if it had not been here. */
   async left(how: 'unchanged' | 'for good'): Promise<void> {
     this.#isNoted = false;
     this.#isFlushed = false;
     this.#isTaken = false;
+    this.#isUntold = false;
     if (this.#arriving && how === 'for good') await this.#options.record.change(hereForGood);
   }
 
@@ -153,26 +162,32 @@ export class GuestPlace {
   }
 
   #settle(): void {
-    if (!this.#arriving || !this.#isComplete) return;
+    if (!this.#isComplete) return;
     if (this.#isBusy) this.#settleLater();
     else void this.#once(() => this.#tellSettled());
   }
 
+  /** There is something to tell. */
   get #isComplete(): boolean {
-    return this.#isNoted && (this.#isFlushed || !this.#options.waitsForFlush);
+    const isHere = (this.#arriving && this.#isNoted) || this.#isUntold;
+    return isHere && (this.#isFlushed || !this.#options.waitsForFlush);
   }
 
-  /** To the device's host first: a daemon that is killed in between tells it once more. */
+  /**
+   * To the device's host first: a daemon that is killed in between tells it once more. But before that the guest is one that stays: an answer that is lost must
+   * not leave one that goes back.
+   */
   async #tellSettled(): Promise<void> {
     const { deviceHost, record, epoch, onSettled, log } = this.#options;
     try {
       if (!(await this.#isToStay())) return this.#settleLater();
       const present = epoch();
       if (present === undefined) throw new NetbusError('unreachable', 'the device is away at this moment');
+      onSettled();
       await deviceHost.settled(record.value.attachment, present);
+      this.#isUntold = false;
       await record.change(hereForGood);
       log.info({}, 'the guest is here for good');
-      onSettled();
     } catch (thrown) {
       this.#trouble = NetbusError.from(thrown).message;
       this.#settleLater();
@@ -188,10 +203,11 @@ export class GuestPlace {
 
   /** It has taken something, or there is nothing that it could go back to. */
   async #isToStay(): Promise<boolean> {
-    if (this.#isTaken) return true;
-    const { host, deviceHost, record } = this.#options;
-    const where = await deviceHost.whereabouts(record.value.attachment);
-    return this.#isComplete && (this.#isTaken || (where.host === host && where.previous === undefined));
+    const hasBegun = () => this.#isTaken || this.#isUntold;
+    if (hasBegun()) return true;
+    const { host: own, deviceHost, record } = this.#options;
+    const { host, previous } = await deviceHost.whereabouts(record.value.attachment);
+    return this.#isComplete && (hasBegun() || (host === own && previous === undefined));
   }
 
   #wait(delayMs: number): void {

@@ -27,6 +27,8 @@ export interface Succession extends Place, Marked {
   readonly previous?: Place | undefined;
   /** What the guest left where it was stopped last, until a flush has made it good where it went. */
   readonly handOver?: HandOver | undefined;
+  /** The guest came to `host`, took nothing and was stopped again, and cannot go back: `handOver` is still how it stands. */
+  readonly untouched?: true | undefined;
   /** Hosts that it was taken from. */
   readonly fenced?: readonly string[] | undefined;
 }
@@ -36,10 +38,11 @@ export function granted<State extends Succession>(state: State, host: string, pu
   checkNotFenced(state, host);
   const { lease, standby, previous } = state;
   if (lease.holder !== null && lease.holder !== host) throw heldElsewhere(state, host);
-  const next = { lease: { epoch: lease.epoch + 1, holder: host }, ...markGranted(state, purpose) };
+  const next = { lease: { epoch: lease.epoch + 1, holder: host }, untouched: undefined, ...markGranted(state, purpose) };
   if (lease.holder === host) return change(state, next);
   // It goes on where it was stopped, or begins: what was left for another host is of no use to anybody any more. Unless it has taken nothing there yet.
-  if (state.host === host) return change(state, previous === undefined ? { ...next, handOver: undefined } : next);
+  if (state.host === host)
+    return change(state, previous === undefined && !state.untouched ? { ...next, handOver: undefined } : next);
   if (standby?.host === host)
     return change(state, { ...next, ...placeOf(standby), previous: placeOf(state), standby: undefined });
   if (previous?.host !== host) throw stranger(state, host);
@@ -53,16 +56,16 @@ export function granted<State extends Succession>(state: State, host: string, pu
 
 /**
  * `host` holds nothing any more, and all its I/O has ended. `unchanged`: its guest took nothing there, so that everything is as it was before it came.
- * What is known already may be told again; what the host where the guest was before says late is for the one where it is. Throws `fenced`, `denied`, or `usage` where there is nothing to go back to.
+ * What is known already may be told again; what the host where the guest was before says late is for the one where it is. Throws `fenced`, `denied`, or `usage` where it was made good there.
  */
 export function quiesced<State extends Succession>(state: State, host: string, left: HandOver | 'unchanged'): State {
   checkNotFenced(state, host);
-  const { lease, standby, previous } = state;
+  const { lease, standby, previous, handOver } = state;
   if (state.host !== host) {
     // It could not say so before the guest was let go on elsewhere, because it never had the lease of it. What is told again changes nothing.
     if (previous?.host === host) {
       const told = left === 'unchanged' ? undefined : stored(left);
-      return told === undefined || isDeepStrictEqual(told, state.handOver) ? state : change(state, { handOver: told });
+      return told === undefined || isDeepStrictEqual(told, handOver) ? state : change(state, { handOver: told });
     }
     if (standby?.host === host && left === 'unchanged') return state;
     throw standby?.host === host
@@ -70,9 +73,12 @@ export function quiesced<State extends Succession>(state: State, host: string, l
       : stranger(state, host);
   }
   const released = { lease: { ...lease, holder: null } };
-  if (left !== 'unchanged') return change(state, { ...released, handOver: stored(left), previous: undefined });
+  if (left !== 'unchanged')
+    return change(state, { ...released, handOver: stored(left), previous: undefined, untouched: undefined });
   if (lease.holder === null) return state;
   if (previous === undefined) {
+    // The host before has given up the way back meanwhile, because its VMM has ended.
+    if (handOver !== undefined) return change(state, { ...released, untouched: true });
     throw new NetbusError('usage', `host ${host} has the VM for good, so there is nothing unchanged: say what the guest left`);
   }
   // Where it is expected at yet another host, that host, this one and the one before may all go on: whoever asks first.
@@ -134,7 +140,7 @@ export function takenOver<State extends Succession>(state: State, place: Place):
   const fenced = others.reduce<readonly string[] | undefined>(withHost, without(state.fenced, host));
   return change(state, {
     ...{ ...placeOf(place), standby: undefined, previous: undefined, handOver: undefined },
-    ...{ copy: undefined, fenced },
+    ...{ untouched: undefined, copy: undefined, fenced },
   });
 }
 

@@ -55,6 +55,8 @@ export interface VirtualDeviceOptions {
   readonly onArrived?: () => void;
   /** It has taken something here: it cannot go back. */
   readonly onTaken?: () => void;
+  /** It is here for good, and the device's host, which has just granted the lease, does not know that yet. */
+  readonly onUntold?: () => void;
   /** See Passage. */
   readonly onMayLeave?: (expected: boolean) => void;
   /** It has left again. `unchanged`: it had taken nothing, and goes back, or comes once more. */
@@ -122,7 +124,7 @@ export class VirtualDevice implements Source {
     this.#history = { replay: new DiskReplay(unflushed ? 'unknown' : 'nothing') };
   }
 
-  /** The guest that was expected is here for good: what it left behind is made good, and its last host knows. */
+  /** The guest that was expected is here for good, and what it left behind is made good: it leaves as any other guest does. */
   settled(): void {
     this.#arrival = undefined;
   }
@@ -140,7 +142,10 @@ export class VirtualDevice implements Source {
       granted: ({ handOver }) => {
         const writeCache = handOver?.writeCache;
         if (this.#arrival !== undefined && writeCache !== undefined) this.#options.onWriteCache?.(writeCache);
-        if (this.#arrival === undefined) return;
+        if (this.#arrival === undefined) {
+          if (handOver !== undefined) this.#options.onUntold?.();
+          return;
+        }
         this.#arrival.granted(handOver);
         use.slot.tellBeyond(this.#arrival.unfinished);
       },
