@@ -27,8 +27,8 @@ export interface Succession extends Place, Marked {
   readonly previous?: Place | undefined;
   /** What the guest left where it was stopped last, until a flush has made it good where it went. */
   readonly handOver?: HandOver | undefined;
-  /** The guest came to `host`, took nothing and was stopped again, and cannot go back: `handOver` is still how it stands. */
-  readonly untouched?: true | undefined;
+  /** The host that left it, which knows better when it goes on there. Left out in records of an earlier release. */
+  readonly leftBy?: string | undefined;
   /** Hosts that it was taken from. */
   readonly fenced?: readonly string[] | undefined;
 }
@@ -38,16 +38,14 @@ export function granted<State extends Succession>(state: State, host: string, pu
   checkNotFenced(state, host);
   const { lease, standby, previous } = state;
   if (lease.holder !== null && lease.holder !== host) throw heldElsewhere(state, host);
-  const next = { lease: { epoch: lease.epoch + 1, holder: host }, untouched: undefined, ...markGranted(state, purpose) };
+  const next = { lease: { epoch: lease.epoch + 1, holder: host }, ...markGranted(state, purpose) };
   if (lease.holder === host) return change(state, next);
-  // It goes on where it was stopped, or begins: what was left for another host is of no use to anybody any more. Unless it has taken nothing there yet.
-  if (state.host === host)
-    return change(state, previous === undefined && !state.untouched ? { ...next, handOver: undefined } : next);
+  if (state.host === host) return change(state, { ...next, ...handOverFor(state, host) });
   if (standby?.host === host)
     return change(state, { ...next, ...placeOf(standby), previous: placeOf(state), standby: undefined });
   if (previous?.host !== host) throw stranger(state, host);
   if (isGivenBackUnchanged(state))
-    return change(state, { ...next, ...placeOf(previous), previous: undefined, handOver: undefined });
+    return change(state, { ...next, ...placeOf(previous), previous: undefined, ...handOverFor(state, host) });
   throw new NetbusError(
     'in_use',
     `the VM went on at host ${state.host}, and what its guest did there is not known here: start it anew, attached with --takeover`,
@@ -56,7 +54,7 @@ export function granted<State extends Succession>(state: State, host: string, pu
 
 /**
  * `host` holds nothing any more, and all its I/O has ended. `unchanged`: its guest took nothing there, so that everything is as it was before it came.
- * What is known already may be told again; what the host where the guest was before says late is for the one where it is. Throws `fenced`, `denied`, or `usage` where it was made good there.
+ * What is known already may be told again; what the host where the guest was before says late is for the one where it is. Throws `fenced`, `denied`.
  */
 export function quiesced<State extends Succession>(state: State, host: string, left: HandOver | 'unchanged'): State {
   checkNotFenced(state, host);
@@ -65,7 +63,7 @@ export function quiesced<State extends Succession>(state: State, host: string, l
     // It could not say so before the guest was let go on elsewhere, because it never had the lease of it. What is told again changes nothing.
     if (previous?.host === host) {
       const told = left === 'unchanged' ? undefined : stored(left);
-      return told === undefined || isDeepStrictEqual(told, handOver) ? state : change(state, { handOver: told });
+      return told === undefined || isDeepStrictEqual(told, handOver) ? state : change(state, keptFrom(host, told));
     }
     if (standby?.host === host && left === 'unchanged') return state;
     throw standby?.host === host
@@ -73,16 +71,10 @@ export function quiesced<State extends Succession>(state: State, host: string, l
       : stranger(state, host);
   }
   const released = { lease: { ...lease, holder: null } };
-  if (left !== 'unchanged')
-    return change(state, { ...released, handOver: stored(left), previous: undefined, untouched: undefined });
+  if (left !== 'unchanged') return change(state, { ...released, ...keptFrom(host, stored(left)), previous: undefined });
   if (lease.holder === null) return state;
-  if (previous === undefined) {
-    // The host before has given up the way back meanwhile, because its VMM has ended.
-    if (handOver !== undefined) return change(state, { ...released, untouched: true });
-    throw new NetbusError('usage', `host ${host} has the VM for good, so there is nothing unchanged: say what the guest left`);
-  }
-  // Where it is expected at yet another host, that host, this one and the one before may all go on: whoever asks first.
-  if (standby !== undefined) return change(state, released);
+  // Where it is expected at yet another host, that host, this one and the one before may all go on: whoever asks first. The one before may have given that up.
+  if (previous === undefined || standby !== undefined) return change(state, released);
   return change(state, { ...released, ...placeOf(previous), previous: undefined, standby: placeOf(state) });
 }
 
@@ -139,8 +131,8 @@ export function takenOver<State extends Succession>(state: State, place: Place):
   const others = [state, standby, previous].flatMap((other) => (other && other.host !== host ? [other.host] : []));
   const fenced = others.reduce<readonly string[] | undefined>(withHost, without(state.fenced, host));
   return change(state, {
-    ...{ ...placeOf(place), standby: undefined, previous: undefined, handOver: undefined },
-    ...{ untouched: undefined, copy: undefined, fenced },
+    ...{ ...placeOf(place), standby: undefined, previous: undefined },
+    ...{ ...keptFrom(host, undefined), copy: undefined, fenced },
   });
 }
 
@@ -155,7 +147,7 @@ export function settled<State extends Succession>(state: State, host: string, ep
   if (lease.holder !== host || lease.epoch !== epoch) {
     throw new NetbusError('ended', `host ${host} does not hold the lease under epoch ${epoch}: flush under the present one`);
   }
-  return change(state, { previous: undefined, handOver: undefined });
+  return change(state, { previous: undefined, ...keptFrom(host, undefined) });
 }
 
 /** Whoever asked for it knows that `host` is dead: it holds nothing, and gets nothing until it attaches or prepares anew. All its I/O must have ended. */
@@ -226,6 +218,16 @@ function stranger(state: Succession, host: string): NetbusError {
 function stored(left: HandOver): HandOver | undefined {
   const { queues, unflushed, failure } = left;
   return queues.length === 0 && unflushed === undefined && failure === undefined ? undefined : left;
+}
+
+function keptFrom(host: string, handOver: HandOver | undefined): Pick<Succession, 'handOver' | 'leftBy'> {
+  return { handOver, leftBy: handOver && host };
+}
+
+/** It goes on where it was stopped, or begins: what was left for another host is of no use to anybody any more. Unless `host` is not where it took something last. */
+function handOverFor({ previous, handOver, leftBy }: Succession, host: string): Pick<Succession, 'handOver' | 'leftBy'> {
+  const isOwn = leftBy === undefined ? previous === undefined || previous.host === host : leftBy === host;
+  return isOwn ? keptFrom(host, undefined) : { handOver, leftBy };
 }
 
 function placeOf({ host, membership }: Place): Place {

@@ -129,7 +129,8 @@ async function freeStuck(cluster: Cluster): Promise<void> {
 function mayBeStuck({ mayBeStuck, lastMove, host, recordAtDevice }: SimVm): boolean {
   if (lastMove === undefined || recordAtDevice === undefined) return false;
   if (mayBeStuck) return true;
-  return recordAtDevice.host !== host.name && lastMove.daemon !== lastMove.from.daemon;
+  // A host that was started anew gives back what it still holds, and can say nothing of the guest.
+  return lastMove.daemon !== lastMove.from.daemon && (recordAtDevice.host !== host.name || !lastMove.wasTold);
 }
 
 /** Whatever was before: a guest whose device has been there for long loses nothing with the power of the device's host. */
