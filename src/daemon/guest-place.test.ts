@@ -19,6 +19,8 @@ function setUp(options: { arriving?: true; waitsForFlush?: boolean } = {}) {
     isOver: false,
     unprepared: 0,
     settled: [] as [string, number][],
+    /** Is answered when the test says so. */
+    answer: Promise.resolve(),
     settledHere: 0,
     moved: 0,
     fenced: [] as string[],
@@ -43,6 +45,7 @@ function setUp(options: { arriving?: true; waitsForFlush?: boolean } = {}) {
     settled: async (attachment: string, epoch: number) => {
       if (world.where instanceof NetbusError) throw world.where;
       world.settled.push([attachment, epoch]);
+      await world.answer;
     },
   } as unknown as DeviceHost;
   const passage = new GuestPlace({
@@ -191,6 +194,56 @@ test('a guest that left unchanged and comes once more: what it brings then has t
   passage.madeGood();
   await pass(0);
   assert.equal(world.settledHere, 1);
+});
+
+test('the guest is one that stays before the device’s host is told so: an answer that is lost leaves none that goes back', async () => {
+  const { world, record, passage, pass } = setUp({ arriving: true });
+  world.answer = Promise.reject(new NetbusError('unreachable', 'm3 is away'));
+  world.answer.catch(() => undefined);
+  passage.vmm(true);
+  passage.arrived();
+  passage.taken();
+  await pass(0);
+  assert.deepEqual([world.settled.length, world.settledHere], [1, 1]);
+  assert.equal((record.value as VirtualDeviceRecord).arriving, true);
+  world.answer = Promise.resolve();
+  await pass(1_000);
+  assert.equal(world.settled.length, 2);
+  assert.equal((record.value as VirtualDeviceRecord).arriving, undefined);
+});
+
+test('a guest that is here for good, and the device’s host does not know it: it is told once more, after the flush', async () => {
+  const { world, passage, pass } = setUp({ waitsForFlush: true });
+  passage.vmm(true);
+  passage.untold();
+  await pass(1_000);
+  assert.deepEqual(world.settled, []);
+  passage.madeGood();
+  await pass(1_000);
+  assert.deepEqual(world.settled, [['a', 7]]);
+  passage.madeGood();
+  await pass(10_000);
+  assert.equal(world.settled.length, 1);
+});
+
+test('a guest that goes while the device’s host is told that it stays, which fails: it is looked for all the same', async () => {
+  const { world, passage, pass } = setUp({ arriving: true });
+  let fail = () => {};
+  world.answer = new Promise((_, reject) => {
+    fail = () => reject(new NetbusError('unreachable', 'm3 is away'));
+  });
+  passage.vmm(true);
+  passage.arrived();
+  passage.taken();
+  await pass(0);
+  passage.vmm(false);
+  await pass(0);
+  fail();
+  world.where = { ...HERE, host: 'm2', settled: true };
+  await pass(0);
+  assert.equal(world.moved, 0);
+  await pass(1_000);
+  assert.equal(world.moved, 1);
 });
 
 test('a host that was left unchanged learns that the VM went on to a third one', async () => {

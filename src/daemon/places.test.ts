@@ -258,6 +258,20 @@ describe('places', () => {
     assert.equal((await session('m2', id).activate()).epoch, 2);
   });
 
+  test('attached anew where what a guest had brought along was never made good: that is void', async () => {
+    const id = await attach('m2');
+    const { exports } = host;
+    await session('m2', id).activate();
+    await exports.places.prepare('m3', { attachment: id, vm: 'web', name: 'disk', from: 'm2' });
+    await session('m2', id).quiesced(left);
+    await session('m3', id).activate();
+    await exports.places.unprepare('m2', id);
+    assert.deepEqual(exports.record(id)!.handOver, left);
+    assert.equal(await attach('m3'), id);
+    assert.equal((await session('m3', id).activate()).handOver, undefined);
+    assert.deepEqual([exports.record(id)!.handOver, exports.record(id)!.leftBy], [undefined, undefined]);
+  });
+
   test('a takeover without a fence: only where nobody holds the lease, and the host that had it is not there', async () => {
     const id = await attach('m2');
     const old = session('m2', id);

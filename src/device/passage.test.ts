@@ -342,6 +342,23 @@ test('once it is settled the guest is here: its queues start as any others do', 
   await virtual.close();
 });
 
+test('a grant that still has what a guest brought that is here for good: the device’s host has to be told', async () => {
+  let untold = 0;
+  const { host, virtual, clock } = setUp({ arriving: true, onUntold: () => untold++ });
+  host.handOver = { queues: [QUEUE] };
+  const guest = use(virtual);
+  await virtual.passage.arrival();
+  virtual.settled();
+  assert.equal(untold, 0);
+  host.last.end(GONE);
+  await turn();
+  clock.advance(50);
+  await ask(guest, DiskKind.flush);
+  assert.deepEqual([host.epoch, untold], [2, 1]);
+  await guest.close();
+  await virtual.close();
+});
+
 test('what is known does not fit the guest: the device’s host is asked again, less and less often, until it knows more', async () => {
   const { host, virtual, clock } = setUp({ arriving: true });
   const guest = use(virtual);
