@@ -78,8 +78,8 @@ describe('attachments', () => {
       get: (target, name) => {
         const method = Reflect.get(target, name) as (...values: unknown[]) => unknown;
         if (name === 'openSession') {
-          return (...values: Parameters<DeviceHost['openSession']>) => {
-            const open = target.openSession(...values);
+          return (attachment: string) => {
+            const open = target.openSession(attachment);
             return (onEnded: Parameters<typeof open>[0]) => {
               sessions++;
               return open(onEnded);
