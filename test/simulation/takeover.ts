@@ -66,12 +66,14 @@ export async function bringUp(cluster: Cluster, vm: SimVm): Promise<void> {
   vm.host = home;
   while (home.isOn && home.daemon?.isReady !== true) await world.pause(RETRY_MS / 10);
   vm.isMoving = false;
-  // It is started when there is power again.
-  if (!home.isOn) return;
-  const entry = home.entryOf(vm.key);
-  // A guest that came is gone: what starts now is another one.
-  if (entry === undefined || entry.state === 'standby') await startAnew(cluster, vm, home, { dead: [] });
-  else vm.start();
+  // Else it is started when there is power again.
+  if (home.isOn) {
+    const entry = home.entryOf(vm.key);
+    // A guest that came is gone: what starts now is another one.
+    if (entry === undefined || entry.state === 'standby') await startAnew(cluster, vm, home, { dead: [] });
+    else vm.start();
+  }
+  // Where it was last on its way.
   if (isElsewhere) await tidy(cluster, vm);
 }
 
