@@ -178,6 +178,9 @@ export class Migration {
       const undone = await ask(this.#world, this.to, `unprepare ${name}`, ({ preparation }) => preparation.unprepare(name));
       if (undone.ok) return;
       if (UNANSWERED.has(undone.code)) this.#world.count('standbys that stay');
+      // A guest that is nobody's, of a host that was fenced: it is in the way until somebody ends it.
+      const other = this.to.vmms.get(this.vm.key);
+      if (other !== undefined && other !== this.#destination) return;
       // Its daemon was killed, and its VMM went before it was back: the lease is with a host that cannot give it back.
       if (undone.message.includes('may connect again') && this.vm.recordAtDevice?.host === this.to.name) return;
       await this.#world.pause(UNDO_PAUSE_MS);

@@ -116,10 +116,13 @@ async function freeStuck(cluster: Cluster): Promise<void> {
   for (const vm of stuck()) {
     world.count('VMs that waited for people');
     vm.stop();
-    // Where the device's host has it, it may be started without a fence.
+    // Where the device's host has it, it may be started without a fence; when it is known there that the VM has stopped.
     begin(
       cluster,
-      bringUp(cluster, vm).then(() => tidy(cluster, vm)),
+      world
+        .pause(100)
+        .then(() => bringUp(cluster, vm))
+        .then(() => tidy(cluster, vm)),
     );
   }
   await world.run(world.nowMs + PEACE_MS, () => cluster.work.size === 0);

@@ -3,6 +3,7 @@
  * perhaps with its guest still running, and is put in order.
  */
 import { fenceHost } from '../../src/daemon/fence.ts';
+import { takesPart } from '../../src/device/succession.ts';
 import type { Cluster } from './faults.ts';
 import type { SimVm } from './guest.ts';
 import type { SimHost } from './host.ts';
@@ -107,6 +108,9 @@ export async function failOver(cluster: Cluster, old: SimHost, { runs }: { runs:
   world.trace(`${old.name} is taken for dead${runs ? ', and is not' : ''}`);
   old.isSuspect = true;
   for (const vm of moved) vm.isMoving = true;
+  // Where the VM went on elsewhere for good, there is nothing that a fence could take: the guest that is left waits until it is stopped.
+  const isStranger = ({ recordAtDevice: record }: SimVm) => record !== undefined && !takesPart(record, old.name);
+  for (const vm of moved) if (isStranger(vm)) vm.stop();
   const zombies = runs ? moved.filter(({ isOn }) => isOn).map((vm) => new Zombie(world, vm)) : [];
   cluster.zombies.push(...zombies);
   if (runs) isolate(cluster, old);
