@@ -442,8 +442,8 @@ export class Attachment {
   }
 
   /**
-   * As below, where this whole host was started anew: nothing is known of the guest's queues. What it left before that may have been heard, so only a lease that is
-   * still this host's is given back.
+   * As below, where nothing is known of the guest's queues, mostly because this whole host was started anew. What the guest left before that may have been heard, so
+   * only a lease that is still this host's is given back.
    */
   async #leaveBehindUnknown(): Promise<void> {
     const { host, clock } = this.#options;
