@@ -29,7 +29,7 @@ import { WriteCacheChoice } from './write-cache-choice.ts';
 export type AttachedPlace = Pick<VirtualDeviceRecord, 'host' | 'export' | 'attachment' | 'generation' | 'forgets'>;
 
 export interface AttachedDeviceOptions
-  extends Pick<GuestPlaceOptions, 'host' | 'epoch' | 'onSettled' | 'onMoved' | 'onFenced'> {
+  extends Pick<GuestPlaceOptions, 'host' | 'epoch' | 'isOver' | 'onSettled' | 'onMoved' | 'onFenced'> {
   readonly record: StoredRecord<VirtualDeviceRecord>;
   readonly place: AttachedPlace;
   /** It takes the place of another one, and has all that was acknowledged before on stable storage. */

@@ -45,7 +45,11 @@ export class AttachmentLog {
   /** No guest has written anything: there is nothing that a new log could miss. A later guest takes what it reads for stable, whoever wrote it. */
   #unused: boolean;
   /** The guest that an earlier daemon served. */
-  readonly #servedBefore: string | undefined;
+  #servedBefore: string | undefined;
+  /** Of the latest grant. */
+  #epoch: number | undefined;
+  /** The same when the guest left unchanged last: whoever is granted the device after that may write what is not in this log. */
+  #leftAt: number | undefined;
 
   constructor(options: AttachmentLogOptions) {
     this.#options = options;
@@ -57,17 +61,26 @@ export class AttachmentLog {
   /** Sessions whose devices log. Called when the record says which guest it is. */
   wrap(open: OpenSession): OpenSession {
     return async (onEnded) => {
-      const log = this.#open();
+      this.#open();
       const session = await open(onEnded);
       return {
         activate: async () => {
           const grant = await session.activate();
+          const wasElsewhere = this.#leftAt !== undefined && grant.epoch > this.#leftAt + 1;
+          if (wasElsewhere) this.#beginAnew();
+          this.#leftAt = undefined;
+          this.#epoch = grant.epoch;
+          const log = this.#open();
           const kept = await this.#kept(log, grant);
-          const admitted = log.admit(grant, this.#options.record.value.guest?.device ?? null, kept);
+          const before = wasElsewhere ? null : (this.#options.record.value.guest?.device ?? null);
+          const admitted = log.admit(grant, before, kept);
           if (log.complete) this.#options.onWhole();
           return admitted;
         },
-        quiesced: (left) => session.quiesced(left),
+        quiesced: (left) => {
+          if (left === 'unchanged') this.#leftAt = this.#epoch;
+          return session.quiesced(left);
+        },
         close: () => session.close(),
       };
     };
@@ -119,6 +132,12 @@ export class AttachmentLog {
   remove(): void {
     this.close();
     WriteLog.remove(this.#options.path);
+  }
+
+  /** What the guest did here is done again where it went back to: what is in the log is older than what it wrote there. */
+  #beginAnew(): void {
+    this.remove();
+    this.#servedBefore = undefined;
   }
 
   /** One of an earlier start of the guest is not used: for this guest, all that was before was one power cut. */

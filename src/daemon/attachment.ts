@@ -29,6 +29,9 @@ import type { VirtualDeviceRecord } from './records.ts';
 import type { HandOverPeers } from './successors.ts';
 import { Turns } from './turns.ts';
 
+/** Between two questions to a device's host that is away. */
+const ASK_AGAIN_MS = 1_000;
+
 /** What stands at the socket. */
 export interface Frontend {
   readonly statistics: DiskStatistics;
@@ -138,7 +141,9 @@ export class Attachment {
       },
       onArrived: () => this.#behind.place.arrived(),
       onMayLeave: (expected) => this.#behind.mayLeave(expected),
-      onLeft: () => this.#keep(this.#behind.place.left()),
+      onTaken: () => this.#behind.place.taken(),
+      onUntold: () => this.#behind.place.untold(),
+      onLeft: (how) => this.#keep(this.#behind.place.left(how)),
       onUndelivered: (undelivered, over) => this.#behind.undelivered(undelivered, over),
       clock,
       onState: (state) => this.#become(state),
@@ -181,8 +186,10 @@ export class Attachment {
     this.#behind.place.opened();
     const { guest, arriving } = this.record;
     if (guest?.left !== 'unknown' || !this.#guard.isGone) return;
+    const queues = this.#readQueues();
     if (arriving) this.#keep(this.#leaveBehindArrived());
-    else await this.#leaveBehind(this.#readQueues() ?? []);
+    else if (queues === undefined) this.#keep(this.#leaveBehindUnknown());
+    else await this.#leaveBehind(queues);
   }
 
   /** What stands behind it now; a hot-swap changes that. */
@@ -328,6 +335,7 @@ export class Attachment {
       events: this.events,
       log,
       epoch: () => (this.#state.name === 'active' ? this.#state.epoch : undefined),
+      isOver: () => this.#guard.isGone && this.#state.name === 'idle',
       onSettled: () => this.#device.settled(),
       onMoved,
       onFenced: (reason) => this.#keep(this.#guard.fence(reason)),
@@ -431,6 +439,23 @@ export class Attachment {
     if (queues === undefined) return;
     const { host } = await this.#behind.deviceHost.whereabouts(this.record.attachment);
     if (host === this.#options.host && !this.connected && !this.#behind.isStopped) await this.#leaveBehind(queues);
+  }
+
+  /**
+   * As below, where nothing is known of the guest's queues, mostly because this whole host was started anew. What the guest left before that may have been heard, so
+   * only a lease that is still this host's is given back.
+   */
+  async #leaveBehindUnknown(): Promise<void> {
+    const { host, clock } = this.#options;
+    if (this.connected || this.#behind.isStopped) return;
+    try {
+      const { holder } = await this.#behind.deviceHost.whereabouts(this.record.attachment);
+      if (holder === host && !this.connected && !this.#behind.isStopped) await this.#leaveBehind([]);
+    } catch (thrown) {
+      const { code } = NetbusError.from(thrown);
+      if (code !== 'unreachable' && code !== 'timeout') throw thrown;
+      clock.after(ASK_AGAIN_MS, () => this.#keep(this.#leaveBehindUnknown()));
+    }
   }
 
   /** A daemon before this one was killed, and then the VMM went: nobody has said yet that the device is free. */

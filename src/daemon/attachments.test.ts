@@ -2,10 +2,12 @@ import assert from 'node:assert/strict';
 import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
 import { CAPACITY_BYTES, TestHost } from '../../test/support/daemon/exports.ts';
 import { NOT_POSSIBLE_HERE } from '../../test/support/skip.ts';
 import { waitFor } from '../../test/support/wait.ts';
 import { NetbusError } from '../device/errors.ts';
+import { MessageTable } from '../device/message-table.ts';
 import { DiskStatistics } from '../frontends/vhost-user/disk-statistics.ts';
 import { silentLog } from '../lib/log.ts';
 import type { Frontend, FrontendOptions } from './attachment.ts';
@@ -60,6 +62,10 @@ describe('attachments', () => {
   let away: NetbusError | undefined;
   /** What the device's host was asked. */
   let asked: string[];
+  /** That it was asked for. */
+  let sessions: number;
+  /** How often m2 was started anew: then no process of before is there. */
+  let boots: number;
 
   const recordPath = () => join(m1.folder, 'virtual-devices', 'web~data.json');
 
@@ -71,7 +77,15 @@ describe('attachments', () => {
     const unreached = new Proxy(reached, {
       get: (target, name) => {
         const method = Reflect.get(target, name) as (...values: unknown[]) => unknown;
-        if (name === 'openSession') return method.bind(target);
+        if (name === 'openSession') {
+          return (attachment: string) => {
+            const open = target.openSession(attachment);
+            return (onEnded: Parameters<typeof open>[0]) => {
+              sessions++;
+              return open(onEnded);
+            };
+          };
+        }
         return (...values: unknown[]) => {
           const { check } = Object(values[0]) as { check?: boolean };
           asked.push(
@@ -99,6 +113,7 @@ describe('attachments', () => {
       clock: m1.clock,
       log: silentLog,
       events: noEvents,
+      ...(boots > 0 && { identifyProcess: (pid: number) => `${pid}-${boots}` }),
     });
     for (const record of stored.values()) await attachments.restore(record);
   }
@@ -110,6 +125,8 @@ describe('attachments', () => {
     frontends = [];
     away = undefined;
     asked = [];
+    boots = 0;
+    sessions = 0;
     await start();
   });
   afterEach(async () => {
@@ -305,6 +322,37 @@ describe('attachments', () => {
     await attachments.unexpect('web', 'data');
     assert.deepEqual(asked, ['unprepare, with a record here']);
     assert.ok(!existsSync(recordPath()));
+  });
+
+  test('a host that was started anew gives back the lease that it still has, and voids nothing that it said before', async () => {
+    await attachments.attach({ device: 'm1/data', vm: 'web' });
+    const [{ record }] = [...attachments.all];
+    const stored = () => m1.exports.record(record.attachment)!;
+    const left = { queues: [{ fetched: 4, usedIndex: 4, heads: [], lastBatch: [] }] };
+    for (const isHeard of [true, false]) {
+      const frontend = frontends.at(-1)!;
+      frontend.connected = true;
+      frontend.options.onConnection(true);
+      const device = frontend.options.source.open();
+      device.start({ requests: new MessageTable(1), reply: () => {}, push: () => 0, ready: () => {}, lost: () => {} });
+      await waitFor('the device', () => stored().lease.holder === 'm2');
+      await attachments.close();
+      const last = m1.exports.openSession('m2', record.attachment, () => {}).session;
+      if (isHeard) await last.quiesced(left);
+      last.close();
+      away = new NetbusError('unreachable', 'away');
+      boots++;
+      sessions = 0;
+      await start();
+      away = undefined;
+      asked = [];
+      m1.clock.advance(1_000);
+      await waitFor('the device’s host is asked', () => asked.some((what) => what.startsWith('whereabouts')));
+      await waitFor('the lease is free', () => stored().lease.holder === null);
+      for (let i = 0; i < 10; i++) await turn();
+      assert.equal(sessions, isHeard ? 0 : 1);
+      assert.deepEqual(stored().handOver?.queues, isHeard ? left.queues : []);
+    }
   });
 
   test('a guest that has come may come back while its VMM runs', async () => {

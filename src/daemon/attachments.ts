@@ -308,6 +308,9 @@ export class Attachments {
     if (attachment === undefined) return Promise.resolve();
     const { vm, name } = attachment.record;
     return this.#alone(vm, name, async () => {
+      // It may have been made ready once more since it was looked at.
+      if (attachment.connected || !(await attachment.behind.place.hasMoved()))
+        throw new NetbusError('in_use', `${key} is expected here again`);
       await this.#remove(key, attachment);
       this.#options.log.info({ attachment: key }, 'attachment has moved to another host with its guest');
       attachment.events.moved();

@@ -66,6 +66,8 @@ export interface Whereabouts {
   readonly holder: string | null;
   readonly epoch: number;
   readonly standby?: string | undefined;
+  /** Where it may go back to, as long as its guest has taken nothing at `host`. */
+  readonly previous?: string | undefined;
   /** For a host that the VM has left: nothing that it keeps is needed any more, and the VM does not come back by itself. */
   readonly settled: boolean;
 }

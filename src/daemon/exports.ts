@@ -363,8 +363,9 @@ export class Exports {
     const { id, profile } = record;
     await this.copies.settle({ target, record }, request);
     await target.changePlace(id, (state) => {
-      const isNew = isFenced(state, state.host) || state.previous !== undefined || state.copy !== undefined;
-      return isNew ? takenOver(state, this.#table.placeOf(state.host)) : state;
+      const { host, previous, handOver, copy } = state;
+      const isNew = isFenced(state, host) || previous !== undefined || handOver !== undefined || copy !== undefined;
+      return isNew ? takenOver(state, this.#table.placeOf(host)) : state;
     });
     const { holdMs, fenceAfterMs } = request;
     await target.change(id, (record) =>

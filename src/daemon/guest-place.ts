@@ -26,7 +26,9 @@ export interface GuestPlaceOptions {
   readonly epoch: () => number | undefined;
   /** `madeGood` will be called, once a flush has made good what the guest had not flushed elsewhere. */
   readonly waitsForFlush: boolean;
-  /** Everybody knows that the guest is here. */
+  /** The VMM that the guest was in has ended, and all that there was to tell of it is told. */
+  readonly isOver: () => boolean;
+  /** The guest is here for good; the device's host hears it next. */
   readonly onSettled: () => void;
   /** The guest is elsewhere, and nothing of it is needed here any more. */
   readonly onMoved: () => Promise<void>;
@@ -42,10 +44,14 @@ export class GuestPlace {
   readonly #options: GuestPlaceOptions;
   readonly #ready: ReadySession;
   #trouble: string | undefined;
-  #hasMoved = false;
-  #isExpectedElsewhere = false;
+  #isElsewhere = false;
+  #isExpected = false;
+  /** Of the guest that comes: what it left unfinished is noted here, what it had not flushed is, and it has taken something. */
   #isNoted = false;
-  #isFlushed: boolean;
+  #isFlushed = false;
+  #isTaken = false;
+  /** It is here for good, and the device's host did not hear it when it was to. */
+  #isUntold = false;
   #isConnected = false;
   #isClosed = false;
   #cancelWait: () => void = () => {};
@@ -53,9 +59,8 @@ export class GuestPlace {
   #isBusy = false;
 
   constructor(options: GuestPlaceOptions) {
-    const { open, clock, waitsForFlush } = options;
+    const { open, clock } = options;
     this.#options = options;
-    this.#isFlushed = !waitsForFlush;
     this.#ready = new ReadySession({
       open,
       clock,
@@ -68,8 +73,8 @@ export class GuestPlace {
 
   /** Where a guest that does not use its device is; undefined: here, as far as is known. */
   get place(): 'standby' | 'moved' | undefined {
-    if (this.#hasMoved) return 'moved';
-    return this.#arriving ? 'standby' : undefined;
+    if (this.#arriving) return 'standby';
+    return this.#isElsewhere ? 'moved' : undefined;
   }
 
   /** Why no session stands ready, or what is not known. */
@@ -83,7 +88,7 @@ export class GuestPlace {
 
   /** The socket is there; no VMM is, yet. */
   opened(): void {
-    if (!this.#arriving && this.#options.record.value.guest !== null) this.#wait(0);
+    if (this.#options.record.value.guest !== null) this.#wait(0);
   }
 
   vmm(connected: boolean): void {
@@ -102,9 +107,25 @@ export class GuestPlace {
     this.#settle();
   }
 
-  /** The guest took something here and has left: what it left is in place of what it came with. */
-  async left(): Promise<void> {
-    if (this.#arriving) await this.#options.record.change(hereForGood);
+  /** It cannot go back any more. */
+  taken(): void {
+    this.#isTaken = true;
+    this.#settle();
+  }
+
+  /** The guest is here for good, as far as this host knows, and the device's host has kept what it came with: it could not be told. */
+  untold(): void {
+    this.#isUntold = true;
+    this.#settle();
+  }
+
+  /** The guest has left. Unless it did `unchanged`, what it left is in place of what it came with; else it may come once more, as if it had not been here. */
+  async left(how: 'unchanged' | 'for good'): Promise<void> {
+    this.#isNoted = false;
+    this.#isFlushed = false;
+    this.#isTaken = false;
+    this.#isUntold = false;
+    if (this.#arriving && how === 'for good') await this.#options.record.change(hereForGood);
   }
 
   /** What the guest had not flushed elsewhere is on stable storage. */
@@ -113,14 +134,25 @@ export class GuestPlace {
     this.#settle();
   }
 
-  /** Asks now. Rejects where the device's host does not say. */
+  /** The guest is elsewhere, and nothing of it is needed here. Asks now, and gives up the way back where no VMM is left for it. Rejects where the device's host does not say. */
   async hasMoved(): Promise<boolean> {
-    if (this.#arriving) return false;
-    const { deviceHost, record } = this.#options;
-    const { host, settled, standby } = await deviceHost.whereabouts(record.value.attachment);
-    this.#hasMoved = host !== this.#options.host;
-    this.#isExpectedElsewhere = standby !== undefined;
-    return this.#hasMoved && settled;
+    const { host: own, deviceHost, record, isOver } = this.#options;
+    const { attachment } = record.value;
+    const { host, settled, standby, previous } = await deviceHost.whereabouts(attachment);
+    this.#isElsewhere = host !== own;
+    this.#isExpected = standby !== undefined;
+    if (!this.#isElsewhere || settled) return this.#isElsewhere;
+    if (previous !== own || standby === own || !isOver()) return false;
+    await deviceHost.unprepare(attachment);
+    return (await deviceHost.whereabouts(attachment)).settled;
+  }
+
+  /** Whether the guest of the record is here, also where it has taken nothing yet. Rejects where the device's host does not say. */
+  async isHere(): Promise<boolean> {
+    if (!this.#arriving) return true;
+    const { host, deviceHost, record } = this.#options;
+    const { guest, attachment } = record.value;
+    return guest !== null && (await deviceHost.whereabouts(attachment)).host === host;
   }
 
   close(): void {
@@ -130,28 +162,61 @@ export class GuestPlace {
   }
 
   #settle(): void {
-    if (this.#arriving && this.#isNoted && this.#isFlushed) void this.#once(() => this.#tellSettled());
+    if (!this.#isComplete) return;
+    if (this.#isBusy) this.#settleLater();
+    else void this.#once(() => this.#tellSettled());
   }
 
-  /** To the device's host first: a daemon that is killed in between tells it once more. */
+  /** There is something to tell. */
+  get #isComplete(): boolean {
+    const isHere = (this.#arriving && this.#isNoted) || this.#isUntold;
+    return isHere && (this.#isFlushed || !this.#options.waitsForFlush);
+  }
+
+  /**
+   * To the device's host first: a daemon that is killed in between tells it once more. But before that the guest is one that stays: an answer that is lost must
+   * not leave one that goes back.
+   */
   async #tellSettled(): Promise<void> {
     const { deviceHost, record, epoch, onSettled, log } = this.#options;
     try {
+      if (!(await this.#isToStay())) return this.#settleLater();
       const present = epoch();
       if (present === undefined) throw new NetbusError('unreachable', 'the device is away at this moment');
+      onSettled();
       await deviceHost.settled(record.value.attachment, present);
+      this.#isUntold = false;
       await record.change(hereForGood);
       log.info({}, 'the guest is here for good');
-      onSettled();
     } catch (thrown) {
       this.#trouble = NetbusError.from(thrown).message;
-      this.#cancelWait = this.#options.clock.after(LOOK_MS, () => this.#settle());
+      this.#settleLater();
     }
+  }
+
+  #settleLater(): void {
+    // Of a guest that has gone it is asked where it is, which is what waits then.
+    if (this.#isClosed || !this.#isConnected) return;
+    this.#cancelWait();
+    this.#cancelWait = this.#options.clock.after(LOOK_MS, () => this.#settle());
+  }
+
+  /** It has taken something, or there is nothing that it could go back to. */
+  async #isToStay(): Promise<boolean> {
+    const hasBegun = () => this.#isTaken || this.#isUntold;
+    if (hasBegun()) return true;
+    const { host: own, deviceHost, record } = this.#options;
+    const { host, previous } = await deviceHost.whereabouts(record.value.attachment);
+    return this.#isComplete && (hasBegun() || (host === own && previous === undefined));
   }
 
   #wait(delayMs: number): void {
     this.#cancelWait();
-    if (!this.#isClosed) this.#cancelWait = this.#options.clock.after(delayMs, () => void this.#once(() => this.#look()));
+    if (this.#isClosed) return;
+    this.#cancelWait = this.#options.clock.after(delayMs, () => {
+      if (this.#isBusy) this.#wait(LOOK_MS);
+      else void this.#once(() => this.#look());
+    });
   }
 
   /** Where the guest is that has gone from here; again as long as it is on its way. */
@@ -162,7 +227,7 @@ export class GuestPlace {
       this.#trouble = undefined;
       if (this.#isConnected || this.#isClosed) return;
       if (gone) await this.#options.onMoved();
-      else if (this.#hasMoved || this.#isExpectedElsewhere) this.#wait(LOOK_MS);
+      else if (this.#isElsewhere || this.#isExpected) this.#wait(this.#arriving ? LOOK_AWAY_MS : LOOK_MS);
     } catch (thrown) {
       const { code, message } = NetbusError.from(thrown);
       this.#trouble = message;
@@ -172,7 +237,6 @@ export class GuestPlace {
   }
 
   async #once(work: () => Promise<void>): Promise<void> {
-    if (this.#isBusy) return;
     this.#isBusy = true;
     try {
       await work();

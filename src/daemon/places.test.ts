@@ -112,7 +112,7 @@ describe('places', () => {
     const destination = session('m3', id);
     const { handOver, epoch } = await destination.activate();
     assert.deepEqual([handOver, epoch], [left, 2]);
-    assert.deepEqual(at('m2'), { host: 'm3', epoch: 2, holder: 'm3', settled: false });
+    assert.deepEqual(at('m2'), { host: 'm3', epoch: 2, holder: 'm3', previous: 'm2', settled: false });
     assert.equal(at('m3').settled, false);
     await assert.rejects(source.activate(), { code: 'in_use', message: /the VM runs at host m3/ });
     await assert.rejects(host.exports.grow('m2', id), { code: 'denied', message: /at host m3, not at m2/ });
@@ -256,6 +256,20 @@ describe('places', () => {
     await host.exports.places.fence('m3', 'm2');
     assert.equal(await attach('m2'), id);
     assert.equal((await session('m2', id).activate()).epoch, 2);
+  });
+
+  test('attached anew where what a guest had brought along was never made good: that is void', async () => {
+    const id = await attach('m2');
+    const { exports } = host;
+    await session('m2', id).activate();
+    await exports.places.prepare('m3', { attachment: id, vm: 'web', name: 'disk', from: 'm2' });
+    await session('m2', id).quiesced(left);
+    await session('m3', id).activate();
+    await exports.places.unprepare('m2', id);
+    assert.deepEqual(exports.record(id)!.handOver, left);
+    assert.equal(await attach('m3'), id);
+    assert.equal((await session('m3', id).activate()).handOver, undefined);
+    assert.deepEqual([exports.record(id)!.handOver, exports.record(id)!.leftBy], [undefined, undefined]);
   });
 
   test('a takeover without a fence: only where nobody holds the lease, and the host that had it is not there', async () => {

@@ -115,7 +115,8 @@ export class Places {
     const comes = standby?.host === caller || previous?.host === caller;
     const isNeeded = host === caller ? handOver !== undefined || previous !== undefined : comes;
     const keepsLog = handOver?.unflushed?.log?.host === caller;
-    return { host, ...lease, ...(standby && { standby: standby.host }), settled: !isNeeded && !keepsLog };
+    const back = previous && !isFenced(record, previous.host) && { previous: previous.host };
+    return { host, ...lease, ...(standby && { standby: standby.host }), ...back, settled: !isNeeded && !keepsLog };
   }
 
   /**
@@ -136,7 +137,7 @@ export class Places {
     );
   }
 
-  /** A flush of `caller` under `epoch` covers what was acknowledged elsewhere. Throws `ended` where that epoch is over. */
+  /** The guest stays at `caller`, where a flush under `epoch` covers what was acknowledged elsewhere. Throws `ended` where that epoch is over. */
   async settled(caller: string, attachment: string, epoch: number): Promise<void> {
     await this.#table.findAttached(attachment).target.changePlace(attachment, (state) => settled(state, caller, epoch));
   }

@@ -80,6 +80,8 @@ export const attachmentRecordSchema = z.strictObject({
   previous: placeSchema.optional(),
   /** What the guest left behind where it was stopped last, until a flush has made it good where it went. */
   handOver: handOverSchema.optional(),
+  /** The host that left it. Left out in records of an earlier release. */
+  leftBy: nameSchema.optional(),
   /** Hosts that it was taken from: nothing of theirs may come any more. */
   fenced: z.array(nameSchema).max(FENCED_HOSTS_MAX).optional(),
   /** The holder counts as fenced when it has had no session for so long, in milliseconds; left out = never. */

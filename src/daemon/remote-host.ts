@@ -41,6 +41,7 @@ const whereaboutsSchema = z.object({
   holder: nameSchema.nullable(),
   epoch: z.number().int().min(0),
   standby: nameSchema.optional(),
+  previous: nameSchema.optional(),
   settled: z.boolean(),
 });
 const fencedSchema = z.object({ fenced: z.array(z.string().max(200)).max(ATTACHMENTS_SERVED_MAX) });

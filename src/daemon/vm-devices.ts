@@ -20,8 +20,10 @@ export function vmDeviceHandlers(attachments: () => Attachments): ControlHandler
     'vm.devices': async (_peer, params) => {
       const asked = askedSchema.safeParse(params);
       if (!asked.success) throw new NetbusError('usage', 'vm.devices asks for the devices of one VM');
-      const own = [...attachments().all].filter(({ record }) => record.vm === asked.data.vm && !record.arriving);
-      const devices = own.map(({ record: { attachment, name, host, export: exported } }): VmDevice => {
+      const own = [...attachments().all].filter(({ record }) => record.vm === asked.data.vm);
+      const areHere = await Promise.all(own.map((attachment) => attachment.behind.place.isHere()));
+      const here = own.filter((_, index) => areHere[index]);
+      const devices = here.map(({ record: { attachment, name, host, export: exported } }): VmDevice => {
         return { attachment, name, host, export: exported };
       });
       return { devices };

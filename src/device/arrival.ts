@@ -39,6 +39,11 @@ export class Arrival {
     return this.#isAwaited && this.#known !== undefined;
   }
 
+  /** Requests that the guest took elsewhere and that have no answer, by the last grant. */
+  get unfinished(): number {
+    return this.#known?.reduce((sum, { heads }) => sum + heads.length, 0) ?? 0;
+  }
+
   /** This host has the lease. A later grant says nothing new, except where it was asked for. */
   granted(handOver: HandOver | undefined): void {
     if (!this.#isAwaited) return;

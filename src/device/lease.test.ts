@@ -167,7 +167,7 @@ test('a later session that was granted nothing says what an earlier one left: it
   assert.deepEqual([record.value.lease.holder, ended.length], ['m2', 0]);
   earlier.release();
   await quiescing;
-  assert.deepEqual(record.value, { host: 'm2', lease: { epoch: 8, holder: null }, handOver: left });
+  assert.deepEqual(record.value, { host: 'm2', lease: { epoch: 8, holder: null }, handOver: left, leftBy: 'm2' });
   assert.deepEqual(diary.slice(2), ['store 8 null'], 'one write');
   assert.deepEqual([ended.map(({ code }) => code), lease.active], [['ended'], false]);
   assert.equal(earlier.guest.pushAll(), 0);
@@ -197,7 +197,7 @@ test('a session hears nothing of what it gives back itself', async () => {
   await session.activate();
   await session.quiesced(left);
   await session.quiesced(left);
-  assert.deepEqual(record.value, { host: 'm2', lease: { epoch: 8, holder: null }, handOver: left });
+  assert.deepEqual(record.value, { host: 'm2', lease: { epoch: 8, holder: null }, handOver: left, leftBy: 'm2' });
   const { handOver } = await session.activate();
   assert.deepEqual([handOver, 'handOver' in record.value, ended], [undefined, false, []]);
 });

@@ -242,6 +242,35 @@ test('a guest that took nothing leaves unchanged what it came with, and may come
   await virtual.close();
 });
 
+test('what it takes beyond what was unfinished is told: it cannot go back any more', async () => {
+  const taken: number[] = [];
+  const { host, virtual } = setUp({ arriving: true, onTaken: () => taken.push(host.epoch) });
+  host.handOver = { queues: [QUEUE] };
+  const guest = use(virtual);
+  await virtual.passage.arrival();
+  for (const _ of QUEUE.heads) await ask(guest, DiskKind.flush);
+  assert.deepEqual(taken, []);
+  await ask(guest, DiskKind.flush);
+  assert.deepEqual(taken, [1]);
+  await guest.close();
+  await virtual.close();
+});
+
+test('on its way to yet another host it takes along how its queues stand, although it took nothing', async () => {
+  const left: string[] = [];
+  const { host, virtual } = setUp({ arriving: true, onLeft: (how) => left.push(how) });
+  host.handOver = { queues: [QUEUE] };
+  const guest = use(virtual);
+  await virtual.passage.arrival();
+  virtual.passage.mayLeave(true);
+  await guest.quiesce(never);
+  const finished = { ...QUEUE, usedIndex: 7, heads: [] };
+  await virtual.passage.leave([finished], never);
+  assert.deepEqual([host.left, left], [[{ queues: [finished] }], ['for good']]);
+  await guest.close();
+  await virtual.close();
+});
+
 test('closed with something taken, and without a word: the lease stays, and so does what the guest came with', async () => {
   const { host, virtual } = setUp({ arriving: true });
   host.handOver = { queues: [QUEUE] };
@@ -309,6 +338,23 @@ test('once it is settled the guest is here: its queues start as any others do', 
   await virtual.passage.arrival();
   virtual.settled();
   assert.equal(virtual.passage.arrival(), undefined);
+  await guest.close();
+  await virtual.close();
+});
+
+test('a grant that still has what a guest brought that is here for good: the device’s host has to be told', async () => {
+  let untold = 0;
+  const { host, virtual, clock } = setUp({ arriving: true, onUntold: () => untold++ });
+  host.handOver = { queues: [QUEUE] };
+  const guest = use(virtual);
+  await virtual.passage.arrival();
+  virtual.settled();
+  assert.equal(untold, 0);
+  host.last.end(GONE);
+  await turn();
+  clock.advance(50);
+  await ask(guest, DiskKind.flush);
+  assert.deepEqual([host.epoch, untold], [2, 1]);
   await guest.close();
   await virtual.close();
 });

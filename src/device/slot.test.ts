@@ -38,6 +38,7 @@ function setUp(options: { depth?: number; owner?: Partial<SlotOwner> } = {}) {
     lost: ({ message }) => void heard.push(`lost: ${message}`),
     quiesced: async (outcome) => void heard.push(`quiesced: ${outcome}`),
     closed: async () => void heard.push('closed'),
+    tookBeyond: () => void heard.push('took beyond'),
     ...options.owner,
   };
   const slot = new Slot({ profile, depth: options.depth ?? 16, owner, policy: new DiskReplay() });
@@ -52,6 +53,23 @@ function heldDevice(depth = 16): HeldDevice {
   device.hold();
   return device;
 }
+
+test('its owner hears when more is taken than was taken elsewhere before, once; what a device is given again does not count', async () => {
+  const { slot, guest, heard, add } = setUp();
+  slot.tellBeyond(2);
+  slot.install(heldDevice());
+  add(2);
+  guest.pushAll();
+  await slot.remove(AbortSignal.abort());
+  slot.install(heldDevice());
+  assert.deepEqual(heard, []);
+  add(2);
+  guest.pushAll();
+  assert.deepEqual(heard, ['took beyond']);
+  slot.tellBeyond(3);
+  assert.equal(heard.length, 2, 'it has been so already');
+  await slot.close();
+});
 
 test('while there is no device the guest keeps what it has', async () => {
   const { slot, guest, add } = setUp();

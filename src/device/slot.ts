@@ -19,6 +19,8 @@ export interface ReplayPolicy {
 
 /** What the slot's owner hears. */
 export interface SlotOwner {
+  /** See `tellBeyond`. */
+  tookBeyond(): void;
   /** The device is gone, closed, and what it did not answer is kept for the next one. */
   lost(cause: NetbusError): void;
   /** After the guest's side asked for quiet and before it is told that it is. `signal` is the guest's bound. */
@@ -50,6 +52,7 @@ export class Slot implements Device {
   /** Per row: when it was taken (1, 2, 3 …); 0 = not held. */
   #order!: Float64Array;
   #taken = 0;
+  #tellAt = 0;
   #held = 0;
   /** The guest was refused something and waits for `ready`. */
   #guestWaits = false;
@@ -71,6 +74,12 @@ export class Slot implements Device {
   /** Something was taken at some time. */
   get used(): boolean {
     return this.#taken > 0;
+  }
+
+  /** Tells the owner when more than `count` requests have been taken, once: so many may have been taken elsewhere before. */
+  tellBeyond(count: number): void {
+    this.#tellAt = count + 1;
+    if (this.#taken > count) this.#owner.tookBeyond();
   }
 
   /** Requests without a reply. */
@@ -250,6 +259,7 @@ export class Slot implements Device {
     this.#order[row] = ++this.#taken;
     this.#held++;
     this.#policy.taken(this.#guest.requests, row);
+    if (this.#taken === this.#tellAt) this.#owner.tookBeyond();
   }
 
   #unanswered(): number[] {

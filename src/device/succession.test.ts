@@ -27,13 +27,18 @@ const idle: Succession = { host: 'm1', lease: { epoch: 4, holder: null } };
 const running: Succession = { host: 'm1', lease: { epoch: 4, holder: 'm1' } };
 /** Every way that a VM goes from m1 to m2, step by step. */
 const expected: Succession = { ...running, standby: { host: 'm2' } };
-const stopped: Succession = { ...expected, lease: { epoch: 4, holder: null }, handOver: left };
+const stopped: Succession = { ...expected, lease: { epoch: 4, holder: null }, handOver: left, leftBy: 'm1' };
 const arrived: Succession = {
   host: 'm2',
   lease: { epoch: 5, holder: 'm2' },
   previous: { host: 'm1' },
   handOver: left,
+  leftBy: 'm1',
 };
+/** It took nothing at m2 yet, and m1 has given up the way back. */
+const stays: Succession = { host: 'm2', lease: { epoch: 5, holder: 'm2' }, handOver: left, leftBy: 'm1' };
+/** It took nothing at m2 and was stopped there, and m3 expects it. */
+const undecided: Succession = { ...arrived, lease: { epoch: 5, holder: null }, standby: { host: 'm3' } };
 const there: Succession = { host: 'm2', lease: { epoch: 5, holder: 'm2' } };
 
 type Step = (state: Succession) => Succession;
@@ -115,11 +120,21 @@ const table: readonly [what: string, state: Succession, step: Step, expected: Ex
   ],
 
   ['given back with what is left', expected, quiesce('m1', left), stopped],
-  ['given back, with nothing that would help', expected, quiesce('m1', nothing), { ...stopped, handOver: undefined }],
+  [
+    'given back, with nothing that would help',
+    expected,
+    quiesce('m1', nothing),
+    { ...stopped, handOver: undefined, leftBy: undefined },
+  ],
   ['given back twice', stopped, quiesce('m1', left), stopped],
   ['given back, and corrected before anybody had it', stopped, quiesce('m1', other), { ...stopped, handOver: other }],
   ['given back once more when it has moved', arrived, quiesce('m1', left), 'same'],
-  ['told late by a host that was never granted it', { ...arrived, handOver: undefined }, quiesce('m1', left), arrived],
+  [
+    'told late by a host that was never granted it',
+    { ...arrived, handOver: undefined, leftBy: undefined },
+    quiesce('m1', left),
+    arrived,
+  ],
   ['told late that nothing was left, by a new start of the VM', arrived, quiesce('m1', { queues: [] }), 'same'],
   [
     'a new start of the VM where it arrived',
@@ -133,13 +148,76 @@ const table: readonly [what: string, state: Succession, step: Step, expected: Ex
     arrived,
     quiesce('m2', other),
     {
-      ...{ host: 'm2', lease: { epoch: 5, holder: null }, handOver: other },
+      ...{ host: 'm2', lease: { epoch: 5, holder: null }, handOver: other, leftBy: 'm2' },
     },
   ],
   ['given back unchanged', arrived, quiesce('m2', 'unchanged'), { ...stopped, lease: { epoch: 5, holder: null } }],
+  [
+    'given back unchanged while it is expected at yet another host',
+    prepare('m3')(arrived),
+    quiesce('m2', 'unchanged'),
+    undecided,
+  ],
+  ['given back unchanged twice, while it is expected elsewhere', undecided, quiesce('m2', 'unchanged'), 'same'],
+  [
+    'given back unchanged: the host before goes on',
+    undecided,
+    grant('m1'),
+    { host: 'm1', lease: { epoch: 6, holder: 'm1' }, standby: { host: 'm3' } },
+  ],
+  [
+    'given back unchanged: the next host goes on, with what the guest left where it took something last',
+    undecided,
+    grant('m3'),
+    { host: 'm3', lease: { epoch: 6, holder: 'm3' }, previous: { host: 'm2' }, handOver: left, leftBy: 'm1' },
+  ],
+  [
+    'given back unchanged: it goes on there after all',
+    undecided,
+    grant('m2'),
+    { ...prepare('m3')(arrived), lease: { epoch: 6, holder: 'm2' } },
+  ],
+  ['given back unchanged, and the host before gives up', undecided, unprepare('m1'), 'same'],
+  [
+    'given back unchanged, then fenced: the host before is not heard',
+    fenced(undecided, 'm2'),
+    grant('m1'),
+    ['in_use', /start it anew, attached with --takeover/],
+  ],
+  [
+    'given back unchanged, then fenced, and the host before gives up',
+    fenced(undecided, 'm2'),
+    unprepare('m1'),
+    { ...fenced(undecided, 'm2'), previous: undefined },
+  ],
   ['given back unchanged twice', stopped, quiesce('m2', 'unchanged'), 'same'],
   ['unchanged where it was stopped', stopped, quiesce('m1', 'unchanged'), 'same'],
-  ['unchanged where it has been made good', there, quiesce('m2', 'unchanged'), ['usage', /for good.*say what the guest left/]],
+  ['unchanged where it has been made good', there, quiesce('m2', 'unchanged'), { ...there, lease: { epoch: 5, holder: null } }],
+  ['given up by the host before', arrived, unprepare('m1'), stays],
+  [
+    'given back unchanged where it cannot go back',
+    stays,
+    quiesce('m2', 'unchanged'),
+    { ...stays, lease: { epoch: 5, holder: null } },
+  ],
+  [
+    'given back unchanged where it cannot go back: it goes on there, with what it left before',
+    quiesce('m2', 'unchanged')(stays),
+    grant('m2'),
+    { ...stays, lease: { epoch: 6, holder: 'm2' } },
+  ],
+  [
+    'given back unchanged by a third host: the one that it comes back to has taken nothing either',
+    quiesce('m3', 'unchanged')(grant('m3')(undecided)),
+    grant('m2'),
+    { ...stays, lease: { epoch: 7, holder: 'm2' }, standby: { host: 'm3' } },
+  ],
+  [
+    'given back by an earlier release, which did not say who left what: it goes on where it was stopped',
+    { ...stopped, leftBy: undefined },
+    grant('m1'),
+    { ...expected, lease: { epoch: 5, holder: 'm1' } },
+  ],
   ['something left by the standby', stopped, quiesce('m2', other), ['denied', /the VM is at host m1: host m2 has nothing/]],
   ['something left by a stranger', running, quiesce('m3', left), ['denied', /not one of host m3/]],
   ['something left by a fenced host', fenced(running, 'm1'), quiesce('m1', left), ['fenced', /taken from host m1/]],

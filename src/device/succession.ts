@@ -23,10 +23,12 @@ export interface Succession extends Place, Marked {
   readonly lease: { readonly epoch: number; readonly holder: string | null };
   /** Where the VM is expected. */
   readonly standby?: Place | undefined;
-  /** Where it was: it may go on there as long as the guest took nothing at `host`. */
+  /** Where it was, as long as the guest took nothing at `host`: it may go on there once that host has given the lease back. */
   readonly previous?: Place | undefined;
   /** What the guest left where it was stopped last, until a flush has made it good where it went. */
   readonly handOver?: HandOver | undefined;
+  /** The host that left it, which knows better when it goes on there. Left out in records of an earlier release. */
+  readonly leftBy?: string | undefined;
   /** Hosts that it was taken from. */
   readonly fenced?: readonly string[] | undefined;
 }
@@ -38,11 +40,12 @@ export function granted<State extends Succession>(state: State, host: string, pu
   if (lease.holder !== null && lease.holder !== host) throw heldElsewhere(state, host);
   const next = { lease: { epoch: lease.epoch + 1, holder: host }, ...markGranted(state, purpose) };
   if (lease.holder === host) return change(state, next);
-  // It goes on where it was stopped, or begins: what was left for another host is of no use to anybody any more.
-  if (state.host === host) return change(state, { ...next, handOver: undefined });
+  if (state.host === host) return change(state, { ...next, ...handOverFor(state, host) });
   if (standby?.host === host)
     return change(state, { ...next, ...placeOf(standby), previous: placeOf(state), standby: undefined });
   if (previous?.host !== host) throw stranger(state, host);
+  if (isGivenBackUnchanged(state))
+    return change(state, { ...next, ...placeOf(previous), previous: undefined, ...handOverFor(state, host) });
   throw new NetbusError(
     'in_use',
     `the VM went on at host ${state.host}, and what its guest did there is not known here: start it anew, attached with --takeover`,
@@ -51,16 +54,16 @@ export function granted<State extends Succession>(state: State, host: string, pu
 
 /**
  * `host` holds nothing any more, and all its I/O has ended. `unchanged`: its guest took nothing there, so that everything is as it was before it came.
- * What is known already may be told again; what the host where the guest was before says late is for the one where it is. Throws `fenced`, `denied`, or `usage` where there is nothing to go back to.
+ * What is known already may be told again; what the host where the guest was before says late is for the one where it is. Throws `fenced`, `denied`.
  */
 export function quiesced<State extends Succession>(state: State, host: string, left: HandOver | 'unchanged'): State {
   checkNotFenced(state, host);
-  const { lease, standby, previous } = state;
+  const { lease, standby, previous, handOver } = state;
   if (state.host !== host) {
     // It could not say so before the guest was let go on elsewhere, because it never had the lease of it. What is told again changes nothing.
     if (previous?.host === host) {
       const told = left === 'unchanged' ? undefined : stored(left);
-      return told === undefined || isDeepStrictEqual(told, state.handOver) ? state : change(state, { handOver: told });
+      return told === undefined || isDeepStrictEqual(told, handOver) ? state : change(state, keptFrom(host, told));
     }
     if (standby?.host === host && left === 'unchanged') return state;
     throw standby?.host === host
@@ -68,11 +71,10 @@ export function quiesced<State extends Succession>(state: State, host: string, l
       : stranger(state, host);
   }
   const released = { lease: { ...lease, holder: null } };
-  if (left !== 'unchanged') return change(state, { ...released, handOver: stored(left), previous: undefined });
+  if (left !== 'unchanged') return change(state, { ...released, ...keptFrom(host, stored(left)), previous: undefined });
   if (lease.holder === null) return state;
-  if (previous === undefined) {
-    throw new NetbusError('usage', `host ${host} has the VM for good, so there is nothing unchanged: say what the guest left`);
-  }
+  // Where it is expected at yet another host, that host, this one and the one before may all go on: whoever asks first. The one before may have given that up.
+  if (previous === undefined || standby !== undefined) return change(state, released);
   return change(state, { ...released, ...placeOf(previous), previous: undefined, standby: placeOf(state) });
 }
 
@@ -103,13 +105,17 @@ export function prepared<State extends Succession>(state: State, place: Place): 
   return change(state, { standby: placeOf(place), fenced: without(state.fenced, host) });
 }
 
-/** It is neither expected at `host` any more, nor goes back there; it need not have been so. */
+/**
+ * It is neither expected at `host` any more, nor goes back there; it need not have been so. What was given back unchanged keeps its way back: it says what
+ * the guest took.
+ */
 export function unprepared<State extends Succession>(state: State, host: string): State {
   const { standby, previous } = state;
-  if (standby?.host !== host && previous?.host !== host) return state;
+  const goesBack = previous?.host === host && !isGivenBackUnchanged(state);
+  if (standby?.host !== host && !goesBack) return state;
   return change(state, {
     standby: standby?.host === host ? undefined : standby,
-    previous: previous?.host === host ? undefined : previous,
+    previous: goesBack ? undefined : previous,
   });
 }
 
@@ -125,12 +131,15 @@ export function takenOver<State extends Succession>(state: State, place: Place):
   const others = [state, standby, previous].flatMap((other) => (other && other.host !== host ? [other.host] : []));
   const fenced = others.reduce<readonly string[] | undefined>(withHost, without(state.fenced, host));
   return change(state, {
-    ...{ ...placeOf(place), standby: undefined, previous: undefined, handOver: undefined },
-    ...{ copy: undefined, fenced },
+    ...{ ...placeOf(place), standby: undefined, previous: undefined },
+    ...{ ...keptFrom(host, undefined), copy: undefined, fenced },
   });
 }
 
-/** A flush at `host` covers all that was acknowledged elsewhere before. Throws `ended` unless it holds the lease under just that epoch. */
+/**
+ * The guest has taken something at `host`, or cannot go back any more, and a flush there covers all that was acknowledged elsewhere before. Throws `ended` unless it holds the lease under
+ * just that epoch.
+ */
 export function settled<State extends Succession>(state: State, host: string, epoch: number): State {
   checkNotFenced(state, host);
   if (state.host !== host) throw stranger(state, host);
@@ -138,7 +147,7 @@ export function settled<State extends Succession>(state: State, host: string, ep
   if (lease.holder !== host || lease.epoch !== epoch) {
     throw new NetbusError('ended', `host ${host} does not hold the lease under epoch ${epoch}: flush under the present one`);
   }
-  return change(state, { previous: undefined, handOver: undefined });
+  return change(state, { previous: undefined, ...keptFrom(host, undefined) });
 }
 
 /** Whoever asked for it knows that `host` is dead: it holds nothing, and gets nothing until it attaches or prepares anew. All its I/O must have ended. */
@@ -186,6 +195,11 @@ export function checkNotFenced(state: Succession, host: string): void {
   );
 }
 
+/** The guest came to `host`, took nothing and was stopped again, and no fence was needed for that. */
+function isGivenBackUnchanged(state: Succession): boolean {
+  return state.lease.holder === null && state.previous !== undefined && !isFenced(state, state.host);
+}
+
 function heldElsewhere({ lease, standby }: Succession, host: string): NetbusError {
   const { holder } = lease;
   return new NetbusError(
@@ -204,6 +218,16 @@ function stranger(state: Succession, host: string): NetbusError {
 function stored(left: HandOver): HandOver | undefined {
   const { queues, unflushed, failure } = left;
   return queues.length === 0 && unflushed === undefined && failure === undefined ? undefined : left;
+}
+
+function keptFrom(host: string, handOver: HandOver | undefined): Pick<Succession, 'handOver' | 'leftBy'> {
+  return { handOver, leftBy: handOver && host };
+}
+
+/** It goes on where it was stopped, or begins: what was left for another host is of no use to anybody any more. Unless `host` is not where it took something last. */
+function handOverFor({ previous, handOver, leftBy }: Succession, host: string): Pick<Succession, 'handOver' | 'leftBy'> {
+  const isOwn = leftBy === undefined ? previous === undefined || previous.host === host : leftBy === host;
+  return isOwn ? keptFrom(host, undefined) : { handOver, leftBy };
 }
 
 function placeOf({ host, membership }: Place): Place {

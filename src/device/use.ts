@@ -41,6 +41,7 @@ export interface GuestHistory {
 export interface UseOwner {
   become(state: VirtualDeviceState): void;
   granted(grant: Grant): void;
+  tookBeyond(): void;
   /** `unchanged` where a guest that was expected has gone again without a word. */
   closed(): 'unchanged' | undefined;
 }
@@ -108,6 +109,7 @@ export class Use {
         lost: (cause) => this.#wake(cause),
         quiesced: (outcome) => this.#quiesced(outcome),
         closed: () => this.#closed(),
+        tookBeyond: () => owner.tookBeyond(),
       },
     });
     // From the guest's start, also where the use before this one has not ended yet.

@@ -53,10 +53,14 @@ export interface VirtualDeviceOptions {
   readonly onWriteCache?: (enabled: boolean) => void;
   /** All that was unfinished of it is noted here. */
   readonly onArrived?: () => void;
+  /** It has taken something here: it cannot go back. */
+  readonly onTaken?: () => void;
+  /** It is here for good, and the device's host, which has just granted the lease, does not know that yet. */
+  readonly onUntold?: () => void;
   /** See Passage. */
   readonly onMayLeave?: (expected: boolean) => void;
-  /** It has left again, and had taken something. */
-  readonly onLeft?: () => void;
+  /** It has left again. `unchanged`: it had taken nothing, and goes back, or comes once more. */
+  readonly onLeft?: (how: 'unchanged' | 'for good') => void;
   /**
    * What the guest left, under `epoch`, did not reach the device's host in time. Once for each time that it leaves; `over` is aborted when it has, or the guest
    * goes on here.
@@ -78,11 +82,16 @@ export class VirtualDevice implements Source {
   #last: Use | undefined;
   #previous: Promise<void> = Promise.resolve();
   #arrival: Arrival | undefined;
+  /** The VMM copies the guest's memory: where it stops now, it goes to yet another host. */
+  #isCopied = false;
   readonly passage: Passage = {
     arrival: () => this.#arrival?.queues,
     arrivalAgain: () => this.#arrival?.askAgain(),
     arrived: () => this.#options.onArrived?.(),
-    mayLeave: (expected) => this.#options.onMayLeave?.(expected),
+    mayLeave: (expected) => {
+      this.#isCopied = expected;
+      this.#options.onMayLeave?.(expected);
+    },
     leave: (queues, signal) => this.#leave(queues, signal),
   };
 
@@ -115,7 +124,7 @@ export class VirtualDevice implements Source {
     this.#history = { replay: new DiskReplay(unflushed ? 'unknown' : 'nothing') };
   }
 
-  /** The guest that was expected is here for good: what it left behind is made good, and its last host knows. */
+  /** The guest that was expected is here for good, and what it left behind is made good: it leaves as any other guest does. */
   settled(): void {
     this.#arrival = undefined;
   }
@@ -133,13 +142,21 @@ export class VirtualDevice implements Source {
       granted: ({ handOver }) => {
         const writeCache = handOver?.writeCache;
         if (this.#arrival !== undefined && writeCache !== undefined) this.#options.onWriteCache?.(writeCache);
-        this.#arrival?.granted(handOver);
+        if (this.#arrival === undefined) {
+          if (handOver !== undefined) this.#options.onUntold?.();
+          return;
+        }
+        this.#arrival.granted(handOver);
+        use.slot.tellBeyond(this.#arrival.unfinished);
+      },
+      tookBeyond: () => {
+        if (this.#arrival !== undefined) this.#options.onTaken?.();
       },
       closed: () => {
         this.#use = undefined;
         // What was cut off is still the frontend's, and goes on here with the next use.
         if (this.#arrival === undefined || use.slot.used) return undefined;
-        this.#arrival = this.#newArrival();
+        this.#leftUnchanged();
         return 'unchanged';
       },
     });
@@ -205,16 +222,23 @@ export class VirtualDevice implements Source {
     });
   }
 
+  /** Whoever comes after all begins anew, and may have written and flushed elsewhere meanwhile. */
+  #leftUnchanged(): void {
+    this.#arrival = this.#newArrival();
+    this.#history = { ...this.#history, replay: new DiskReplay(this.#options.before) };
+    this.#options.onLeft?.('unchanged');
+  }
+
   #leave(queues: readonly QueueHandOver[], signal: AbortSignal): Promise<void> {
     const use = this.#use;
     if (use === undefined) return Promise.resolve();
-    if (this.#arrival?.isUnchanged(queues)) {
-      // Whoever is told that it comes after all begins anew.
-      this.#arrival = this.#newArrival();
+    // On its way to yet another host it takes along how its queues stand now: what was unfinished may have been finished here.
+    if (!this.#isCopied && this.#arrival?.isUnchanged(queues)) {
+      this.#leftUnchanged();
       return use.leave('unchanged', signal);
     }
     this.#arrival = undefined;
-    this.#options.onLeft?.();
+    this.#options.onLeft?.('for good');
     const { replay, failure } = this.#history;
     const unflushed = this.#options.unflushed?.(replay.unflushed);
     const failed = failure === undefined ? {} : { failure: failure.message.slice(0, FAILURE_LENGTH_MAX) };

@@ -23,7 +23,7 @@ const MIB = 1024 * 1024;
 const source = openNullSource({ capacityBytes: 8 * MIB, depth: 64 });
 const { profile } = source;
 const region = new MemoryRegion(8 * MIB);
-const owner = { lost: () => {}, quiesced: async () => {}, closed: async () => {} };
+const owner = { lost: () => {}, tookBeyond: () => {}, quiesced: async () => {}, closed: async () => {} };
 
 function held() {
   const device = new HeldDevice(profile, 16);

@@ -138,6 +138,20 @@ async function assertNothingLost(on: PoweredHost): Promise<void> {
   await writeOn();
 }
 
+test('the QEMU of the destination is killed right after it was granted the disk: the guest goes on where it was', async () => {
+  await writeOnce();
+  await vm.stop();
+  const there = await vm.copyTo(m3.host);
+  await there.qmp.execute('cont');
+  await granted(m3);
+  // It has asked for nothing there: its only program that uses the disk rests.
+  await there.kill();
+  await entryOn(m3, ({ connected }) => !connected);
+  await vm.goOn();
+  await assertNothingLost(m2);
+  await cluster.ask('m3', 'prepare', VM, '--cancel');
+});
+
 test('the daemon of the destination is killed right after it was granted the disk: the guest goes on there when that is back', async () => {
   await writeOnce();
   await vm.stop();

@@ -191,7 +191,7 @@ export class SimDaemon {
         if (vmm !== undefined) vmm.socket = frontend;
         return frontend;
       },
-      identifyProcess: String,
+      identifyProcess: (pid) => ([...this.#host.vmms.values()].some((vmm) => vmm.pid === pid) ? String(pid) : 'gone'),
       writeLog: {
         boundBytes: this.#host.logBytes,
         bootId: this.#bootId,

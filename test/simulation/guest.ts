@@ -56,8 +56,11 @@ export class SimVm {
   movesTo: SimHost | undefined;
   /** A destination died where the design leaves the guest waiting for people. */
   mayBeStuck = false;
-  /** Where it came from, and the daemon there that it left by: one that dies before it told the device's host leaves the guest waiting for people. */
-  lastMove: { readonly from: SimHost; readonly daemon: object | undefined } | undefined;
+  /**
+   * Where it came from, and the daemon there that it left by: one that dies before it told the device's host leaves the guest waiting for people. `wasTold`: when the
+   * guest was let go on.
+   */
+  lastMove: { readonly from: SimHost; readonly daemon: object | undefined; readonly wasTold: boolean } | undefined;
   answered = 0;
   readonly #options: VmOptions;
   readonly #world: World;

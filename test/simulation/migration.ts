@@ -108,6 +108,7 @@ export class Migration {
     const world = this.#world;
     const { ring, unseen } = this.vm.copyMemory();
     const left = this.#left;
+    const lastMove = { from: this.from, daemon, wasTold: this.#wasTold };
     destination.ring = ring;
     destination.base = this.#source.base;
     destination.startRings();
@@ -117,11 +118,11 @@ export class Migration {
     if (destination.isOver) {
       // The lease may be with a host that cannot give it back, or something of the guest was done there that it does not know of here.
       this.vm.mayBeStuck = true;
-      this.vm.lastMove = { from: this.from, daemon };
+      this.vm.lastMove = lastMove;
       if (this.#isSourceGone) return false;
       return this.#goOn('destinations that died after the start');
     }
-    this.vm.lastMove = { from: this.from, daemon };
+    this.vm.lastMove = lastMove;
     this.vm.checker.guestMoved({ left, hasLog: this.to === this.vm.deviceHost || this.to.hasLogMemory });
     this.vm.runIn(destination, unseen);
     this.#count('moves');
@@ -177,6 +178,9 @@ export class Migration {
       const undone = await ask(this.#world, this.to, `unprepare ${name}`, ({ preparation }) => preparation.unprepare(name));
       if (undone.ok) return;
       if (UNANSWERED.has(undone.code)) this.#world.count('standbys that stay');
+      // A guest that is nobody's, of a host that was fenced: it is in the way until somebody ends it.
+      const other = this.to.vmms.get(this.vm.key);
+      if (other !== undefined && other !== this.#destination) return;
       // Its daemon was killed, and its VMM went before it was back: the lease is with a host that cannot give it back.
       if (undone.message.includes('may connect again') && this.vm.recordAtDevice?.host === this.to.name) return;
       await this.#world.pause(UNDO_PAUSE_MS);
@@ -199,12 +203,17 @@ export class Migration {
     return this.#source.isOver;
   }
 
+  /** The device's host has what the guest left, or need not have it. */
+  get #wasTold(): boolean {
+    const { recordAtDevice: record } = this.vm;
+    return record !== undefined && record.lease.holder === null && record.host === this.from.name;
+  }
+
   /** As the device's host knows it, or as it must be. */
   get #left(): Left {
     const { from, vm } = this;
-    const record = vm.recordAtDevice;
-    if (record !== undefined && record.lease.holder === null && record.host === from.name) {
-      const { unflushed } = record.handOver ?? {};
+    if (this.#wasTold) {
+      const { unflushed } = vm.recordAtDevice!.handOver ?? {};
       if (unflushed === undefined) this.#world.count('guests that left nothing unflushed');
       if (unflushed === undefined) return 'nothing';
       return unflushed.log !== undefined && from.isOn ? 'kept' : 'unknown';

@@ -116,10 +116,13 @@ async function freeStuck(cluster: Cluster): Promise<void> {
   for (const vm of stuck()) {
     world.count('VMs that waited for people');
     vm.stop();
-    // Where the device's host has it, it may be started without a fence.
+    // Where the device's host has it, it may be started without a fence; when it is known there that the VM has stopped.
     begin(
       cluster,
-      bringUp(cluster, vm).then(() => tidy(cluster, vm)),
+      world
+        .pause(100)
+        .then(() => bringUp(cluster, vm))
+        .then(() => tidy(cluster, vm)),
     );
   }
   await world.run(world.nowMs + PEACE_MS, () => cluster.work.size === 0);
@@ -129,7 +132,8 @@ async function freeStuck(cluster: Cluster): Promise<void> {
 function mayBeStuck({ mayBeStuck, lastMove, host, recordAtDevice }: SimVm): boolean {
   if (lastMove === undefined || recordAtDevice === undefined) return false;
   if (mayBeStuck) return true;
-  return recordAtDevice.host !== host.name && lastMove.daemon !== lastMove.from.daemon;
+  // A host that was started anew gives back what it still holds, and can say nothing of the guest.
+  return lastMove.daemon !== lastMove.from.daemon && (recordAtDevice.host !== host.name || !lastMove.wasTold);
 }
 
 /** Whatever was before: a guest whose device has been there for long loses nothing with the power of the device's host. */

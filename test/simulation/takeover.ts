@@ -3,6 +3,7 @@
  * perhaps with its guest still running, and is put in order.
  */
 import { fenceHost } from '../../src/daemon/fence.ts';
+import { takesPart } from '../../src/device/succession.ts';
 import type { Cluster } from './faults.ts';
 import type { SimVm } from './guest.ts';
 import type { SimHost } from './host.ts';
@@ -66,12 +67,14 @@ export async function bringUp(cluster: Cluster, vm: SimVm): Promise<void> {
   vm.host = home;
   while (home.isOn && home.daemon?.isReady !== true) await world.pause(RETRY_MS / 10);
   vm.isMoving = false;
-  // It is started when there is power again.
-  if (!home.isOn) return;
-  const entry = home.entryOf(vm.key);
-  // A guest that came is gone: what starts now is another one.
-  if (entry === undefined || entry.state === 'standby') await startAnew(cluster, vm, home, { dead: [] });
-  else vm.start();
+  // Else it is started when there is power again.
+  if (home.isOn) {
+    const entry = home.entryOf(vm.key);
+    // A guest that came is gone: what starts now is another one.
+    if (entry === undefined || entry.state === 'standby') await startAnew(cluster, vm, home, { dead: [] });
+    else vm.start();
+  }
+  // Where it was last on its way.
   if (isElsewhere) await tidy(cluster, vm);
 }
 
@@ -105,6 +108,9 @@ export async function failOver(cluster: Cluster, old: SimHost, { runs }: { runs:
   world.trace(`${old.name} is taken for dead${runs ? ', and is not' : ''}`);
   old.isSuspect = true;
   for (const vm of moved) vm.isMoving = true;
+  // Where the VM went on elsewhere for good, there is nothing that a fence could take: the guest that is left waits until it is stopped.
+  const isStranger = ({ recordAtDevice: record }: SimVm) => record !== undefined && !takesPart(record, old.name);
+  for (const vm of moved) if (isStranger(vm)) vm.stop();
   const zombies = runs ? moved.filter(({ isOn }) => isOn).map((vm) => new Zombie(world, vm)) : [];
   cluster.zombies.push(...zombies);
   if (runs) isolate(cluster, old);

@@ -64,6 +64,7 @@ export class MirrorWorld {
         },
         quiesced: async () => {},
         closed: async () => {},
+        tookBeyond: () => {},
       },
       policy: new DiskReplay(),
     });
