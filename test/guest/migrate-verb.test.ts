@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import type { JobEntry } from '../../src/api/jobs.ts';
 import type { AttachmentEntry } from '../../src/api/types.ts';
 import { Cleanup } from '../support/cleanup.ts';
 import { type Cluster, netbusProgram, startCluster } from '../support/cluster.ts';
@@ -47,6 +48,11 @@ async function assertWorks(where: Guest): Promise<void> {
   const first = await waitFor('a number', async () => (await number()) || undefined, 60_000);
   await waitFor('the next number', async () => (await number()) > first, 60_000);
   assert.equal(await where.succeed('cat /mnt/before'), 'before');
+}
+
+/** Once it has ended. */
+function jobOf(jobs: readonly JobEntry[], id: string): JobEntry | undefined {
+  return jobs.find((job) => job.id === id && job.endedAt !== undefined);
 }
 
 /** The devices stand ready at m3 as soon as a QEMU waits there; with the guest's own memory where that is not to be copied. */
@@ -102,12 +108,13 @@ describe('migrate', () => {
     });
   }
 
-  test('moves a guest that writes, with its disk', async () => {
+  test('moves a guest that writes; its disk goes along, and follows it to the host itself', async () => {
     // An emulated guest's memory does not survive being copied each time: see Traveller.
     const there = await startDestination({ memoryFile });
     await keepMemory(guest, there);
     await slowDown(FAST_BYTES_PER_SECOND);
-    const { status, stdout, stderr } = await migrate('--json');
+    await exportEmptyDisk(cluster, 'm3', 'data', { sizeMiB: 32, allow: ['m3'] });
+    const { status, stdout, stderr } = await migrate('--json', '--follow', 'data=m3/data');
     assert.deepEqual([status, stderr], [0, '']);
     const answer = JSON.parse(stdout);
     assert.deepEqual([answer.vm, answer.to, answer.sourceEnded, answer.warnings], ['web', 'm3', true, []]);
@@ -115,7 +122,12 @@ describe('migrate', () => {
     assert.ok(answer.devices[0].startStallMs >= 0 && answer.devices[0].stopStallMs >= 0, stdout);
     await guest.qemu.exited;
     await assertWorks(there);
+    const [{ job }] = answer.follows;
+    const client = cluster.client('m3');
+    const swap = await waitFor('the end of the job', async () => jobOf((await client.jobs()).jobs, job), 120_000);
+    assert.deepEqual([swap.state, swap.from, swap.to], ['done', 'm1/data', 'm3/data'], JSON.stringify(swap));
+    await assertWorks(there);
     const [entry] = await attachments('m3');
-    assert.deepEqual([entry!.state, entry!.device], ['active', 'm1/data']);
+    assert.deepEqual([entry!.state, entry!.device], ['active', 'm3/data']);
   });
 });
