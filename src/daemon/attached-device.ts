@@ -113,8 +113,9 @@ export class AttachedDevice {
     return this.place.open;
   }
 
-  /** Opens a session in advance, so that the next one that is asked for is there at once. Resolves when it is there, or at `signal`. */
+  /** Opens a session in advance, so that the next one that the guest asks for is there at once. Resolves when it is there, or at `signal`. */
   async warm(signal: AbortSignal): Promise<void> {
+    if (this.#options.record.value.guest !== null) this.writeLog?.prepare();
     const warm = new Promise<void>((resolve) => {
       this.#tellWarm = resolve;
     });

@@ -58,6 +58,11 @@ export class AttachmentLog {
     this.#servedBefore = guest?.process;
   }
 
+  /** Makes the log's file now, so that no session waits for that. Called when the record says which guest it is. */
+  prepare(): void {
+    this.#open();
+  }
+
   /** Sessions whose devices log. Called when the record says which guest it is. */
   wrap(open: OpenSession): OpenSession {
     return async (onEnded) => {
