@@ -87,10 +87,11 @@ export class SwapSwitch {
   }
 }
 
-/** The guest's device is the old one again, where it was to be another one. */
+/** The guest's device is the old one again, where it was to be another one. What was kept for that one is of no use. */
 export async function putBack(target: Attachment, patience: Patience): Promise<void> {
   const { swap } = target.record;
   if (swap === undefined) return;
+  target.behind.forget();
   const old = target.candidate(swap.old, { isStable: false });
   await patience.persist(() => target.replace(old, unswapped));
 }
