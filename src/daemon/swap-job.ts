@@ -7,6 +7,7 @@ import type { AllocateStaging } from '../bus/staging.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
+import type { DirtyMaps } from '../migration/mirror/dirty-map.ts';
 import { type Persistent, type SwapTry, settle } from '../migration/swap/try.ts';
 import type { Attachment, SessionFilter } from './attachment.ts';
 import type { DeviceHost } from './device-host.ts';
@@ -33,6 +34,8 @@ export interface SwapJobOptions {
   /** Of this host: a map ends with it, also where the run folder does not. */
   readonly bootId: string;
   readonly allocate: AllocateStaging;
+  /** See SwapMirrorOptions. */
+  readonly maps?: DirtyMaps;
   /** It has nothing between the guest and its device any more. May be told twice. */
   readonly onOver: () => void;
   readonly clock: Clock;
@@ -254,7 +257,7 @@ export class SwapJob implements Job {
   }
 
   #makeMirror({ left }: { left: boolean }): void {
-    const { record, attachment, deviceHost, bootId, mapPath, allocate, clock, log } = this.#options;
+    const { record, attachment, deviceHost, bootId, mapPath, allocate, maps, clock, log } = this.#options;
     const { id, to, bytesPerSecondMax, paused = false } = record.value;
     const { capacityBytes } = attachment().record.profile;
     this.#mirror = new SwapMirror(
@@ -263,6 +266,7 @@ export class SwapJob implements Job {
         openTarget: (onEnded) => deviceHost(to.host).openSession(record.value.attachment!, this.#patience.ending)(onEnded),
         generation: () => record.value.generation!,
         ...{ allocate, clock, log },
+        ...(maps !== undefined && { maps }),
         onConverged: () => this.#wake(),
         onFailed: (cause) => this.#stop(failure(cause)),
       },

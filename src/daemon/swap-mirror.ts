@@ -5,7 +5,7 @@ import type { OpenSession } from '../device/source.ts';
 import type { DeviceIds } from '../filters/write-log/write-log.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
-import { DirtyMap } from '../migration/mirror/dirty-map.ts';
+import { DirtyMap, type DirtyMaps } from '../migration/mirror/dirty-map.ts';
 import { Mirror } from '../migration/mirror/mirror.ts';
 import type { MirrorProgress } from '../migration/mirror/mirror-options.ts';
 import type { CopyHost } from '../migration/swap/copy-host.ts';
@@ -23,6 +23,8 @@ export interface SwapMirrorOptions {
   /** Under which it is filled. */
   readonly generation: () => number;
   readonly allocate: AllocateStaging;
+  /** DirtyMap itself where it is left out. */
+  readonly maps?: DirtyMaps;
   readonly onConverged: () => void;
   readonly onFailed: (cause: NetbusError) => void;
   readonly clock: Clock;
@@ -43,16 +45,16 @@ export class SwapMirror {
   /** `left`: goes on with the map of a daemon before this one, if that is there. Throws `limit` where there is no memory. */
   constructor(options: SwapMirrorOptions, { left }: { left: boolean }) {
     this.#options = options;
-    const { path, owner, capacityBytes, isBlank, openTarget, generation, allocate, clock } = options;
+    const { path, owner, capacityBytes, isBlank, openTarget, generation, allocate, maps = DirtyMap, clock } = options;
     this.#isPaused = options.paused;
     const place = { path, owner, capacityBytes };
-    const found = left ? DirtyMap.open(place) : undefined;
+    const found = left ? maps.open(place) : undefined;
     const known = found?.known ? found : undefined;
     if (known === undefined) found?.close();
     // On a device of zeroes only what is not zeroes is to be copied, and that is asked for when no write can be missed any more.
     this.#isMapping = known === undefined && isBlank;
     try {
-      this.#map = known ?? DirtyMap.create(place, this.#isMapping ? [] : undefined);
+      this.#map = known ?? maps.create(place, this.#isMapping ? [] : undefined);
       this.#map.known = !this.#isMapping;
     } catch (thrown) {
       throw new NetbusError('limit', `the map of the copy cannot be made: ${NetbusError.from(thrown).message}`);

@@ -9,7 +9,7 @@
  *
  * Each write has a number, which is what its blocks hold.
  */
-import type { DiskWitness } from './disk.ts';
+import type { DiskWitness, SimDisk } from './disk.ts';
 import { Knowledge, type Left, rules } from './knowledge.ts';
 import type { World } from './world.ts';
 import { NEVER, newWrite, type Write } from './writes.ts';
@@ -99,10 +99,7 @@ export class Checker implements DiskWitness {
   flushDone(begunAt: number): void {
     this.#succeeded();
     this.knowledge.flushBegunAt = Math.max(this.knowledge.flushBegunAt, begunAt);
-    for (const write of this.#writes) {
-      const isGone = write.guest < this.#guest && this.#lost.some((lost) => lost.has(write));
-      if (write.isAcknowledged && write.endedAt < begunAt && !isGone) write.isFlushed = true;
-    }
+    this.#allFlushed(begunAt);
   }
 
   readDone(block: number, value: number, begunAt: number): void {
@@ -146,6 +143,18 @@ export class Checker implements DiskWitness {
   /** It goes on at another host: see Knowledge. */
   guestMoved(how: { left: Left; hasLog: boolean }): void {
     this.knowledge.guestMoved(++this.#now, how);
+  }
+
+  /** Its disk is another one from now on: that has everything, on stable storage. */
+  swapped(disk: SimDisk, { hasLog }: { hasLog: boolean }): void {
+    // For a guest that was told of a loss, whatever is there counts after its next start.
+    if (this.needsStart) return;
+    const now = ++this.#now;
+    for (const [block, { cache, stable }] of disk.blocks.entries()) {
+      for (const value of new Set([cache, stable])) this.#checkCopied(block, value, now);
+    }
+    this.knowledge.swapped(now, { hasLog });
+    this.#allFlushed(now);
   }
 
   /** All guests so far are nobody's: the host that they were on was fenced, and has nothing under way at the device. */
@@ -216,6 +225,22 @@ export class Checker implements DiskWitness {
   }
 
   // --- inside ----------------------------------------------------------------------------------------------------------
+
+  /** Acknowledged before `begunAt`. */
+  #allFlushed(begunAt: number): void {
+    for (const write of this.#writes) {
+      const isGone = write.guest < this.#guest && this.#lost.some((lost) => lost.has(write));
+      if (write.isAcknowledged && write.endedAt < begunAt && !isGone) write.isFlushed = true;
+    }
+  }
+
+  #checkCopied(block: number, value: number, now: number): void {
+    const read = { begunAt: now, guest: this.#guest };
+    const problems = this.#candidates(block, value).map((write) => this.#whyNot(block, write, read));
+    if (problems.some((text) => text === undefined)) return;
+    const reason = problems[0] ?? 'it was never written there';
+    this.#violated('one copy', `block ${block} of the new disk has ${value}, but ${reason}`);
+  }
 
   get #isHoldOver(): boolean {
     const { holdMs } = this.#options;

@@ -33,6 +33,9 @@ export interface DirtyMapOptions {
   readonly capacityBytes: number;
 }
 
+/** How maps are had: as the class does it. */
+export type DirtyMaps = Pick<typeof DirtyMap, 'open' | 'create'>;
+
 /** A part of the disk, in bytes. */
 export interface Extent {
   readonly position: number;
