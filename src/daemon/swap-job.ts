@@ -7,7 +7,7 @@ import type { AllocateStaging } from '../bus/staging.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
-import type { DirtyMaps } from '../migration/mirror/dirty-map.ts';
+import { DirtyMap, type DirtyMaps } from '../migration/mirror/dirty-map.ts';
 import { type Persistent, type SwapTry, settle } from '../migration/swap/try.ts';
 import type { Attachment, SessionFilter } from './attachment.ts';
 import type { DeviceHost } from './device-host.ts';
@@ -348,6 +348,8 @@ export class SwapJob implements Job {
     await mirror?.close();
     if (isInUse) await this.#options.attachment().renew(async () => {});
     mirror?.remove();
+    // Where there was none it is that of a daemon before this one.
+    DirtyMap.remove(this.#options.mapPath);
   }
 
   #stop(end: JobEnd): void {

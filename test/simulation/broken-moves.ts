@@ -71,7 +71,7 @@ export const brokenMoves: readonly BrokenMove[] = [
 ];
 
 /** Until it is called. */
-function replaced<Class extends object, Name extends keyof Class>(of: Class, name: Name, by: Class[Name]): () => void {
+export function replaced<Class extends object, Name extends keyof Class>(of: Class, name: Name, by: Class[Name]): () => void {
   const real = of[name];
   of[name] = by;
   return () => {

@@ -8,6 +8,7 @@ import { FailedDevice } from '../../src/device/failed-device.ts';
 import { InFlightWrites } from '../../src/filters/write-log/in-flight-writes.ts';
 import { brokenLogs } from './broken-logs.ts';
 import { brokenMoves, withSessions } from './broken-moves.ts';
+import { brokenSwaps } from './broken-swaps.ts';
 import type { Wrappers } from './host.ts';
 
 /** Heartbeats and everything slower. */
@@ -140,7 +141,13 @@ export const brokenHosts: readonly Broken[] = [
     invariants: ['acknowledged', 'data'],
     wrappers: { frontend: { hidesErrors: true } },
   },
+  {
+    what: 'a new disk is taken although it was not flushed',
+    invariants: ['one copy'],
+    wrappers: { swaps: true, calls: withoutFlush },
+  },
   ...brokenMoves,
+  ...brokenSwaps,
 ];
 
 function writtenLater(files: RecordFiles): RecordFiles {

@@ -55,6 +55,8 @@ export async function checkOneCopy(world: World, vm: SimVm): Promise<void> {
     if (home === vm.home) continue;
     const marks = attachmentsOf(home);
     const user = marks.find(({ copy }) => copy === undefined || copy.state === 'copied');
+    const undecided = marks.find(({ copy }) => copy?.state === 'complete' || copy?.state === 'handing-over');
+    if (undecided !== undefined) violated(`${nameOf(home)} is ${undecided.copy?.state}`);
     if (user !== undefined) violated(`${nameOf(home)} may be used by ${user.host}:${user.vm}`);
     if (marks.length > 1) violated(`${nameOf(home)} has ${marks.length} marks`);
     if (marks.length === 0 && !home.disk.isBlank) violated(`${nameOf(home)} has a copy without a mark`);
