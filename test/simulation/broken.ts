@@ -38,7 +38,7 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'an image is opened while I/O of a killed daemon is under way',
     invariants: ['one writer'],
-    from: 10,
+    from: 25,
     wrappers: { ignoresLock: true, faults: ['killDaemon'] },
   },
   {
@@ -81,6 +81,7 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'records are renamed before their content is on the disk',
     invariants: ['epoch', 'records'],
+    from: 20,
     wrappers: { files: writtenLater, faults: ['losePower', 'restartVm'] },
   },
   {
@@ -101,12 +102,13 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'the writes of a log may be under way when they overlap',
     invariants: LOSSES,
-    from: 75,
+    from: 155,
     wrappers: { during: overlappingWrites, faults: ['losePower'], guests: { blocks: 4, flushPercent: 0 } },
   },
   {
     what: 'a flush releases what was acknowledged after it was sent',
     invariants: LOSSES,
+    from: 18,
     wrappers: { createLog: brokenLogs.releasingTooMuch(), faults: ['losePower'] },
   },
   {
@@ -117,7 +119,7 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'a write log says that it has what an earlier guest wrote',
     invariants: LOSSES,
-    from: 5,
+    from: 165,
     wrappers: { createLog: brokenLogs.alwaysComplete(), faults: ['losePower', 'killDaemon', 'restartVm'] },
   },
   {
@@ -128,7 +130,7 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'a write log ends with its daemon',
     invariants: LOSSES,
-    from: 10,
+    from: 50,
     wrappers: { createLog: brokenLogs.endingWithTheDaemon(), faults: ['losePower', 'killDaemon'] },
   },
   {

@@ -183,7 +183,7 @@ export class Checker implements DiskWitness {
 
   // --- DiskWitness -----------------------------------------------------------------------------------------------------
 
-  applied(block: number, write: number, user: string): void {
+  applied(block: number, write: number, user: string, isLeftBehind: boolean): void {
     const candidates = this.#candidates(block, write);
     for (const candidate of candidates) {
       candidate.user = user;
@@ -196,7 +196,8 @@ export class Checker implements DiskWitness {
       this.#violated('replay', `write ${write} took effect again after it was acknowledged, and no power was lost`);
     }
     const isFenced = candidates.length > 0 && candidates.every(({ guest }) => guest > 0 && guest <= this.#fenced);
-    if (isFenced) this.#violated('one writer', `write ${write} of block ${block} took effect, and its host was fenced`);
+    if (isFenced && !isLeftBehind)
+      this.#violated('one writer', `write ${write} of block ${block} took effect, and its host was fenced`);
     if (candidates.length === 0) {
       this.#violated('data', `block ${block} was written with ${write}, which is not for it`);
       return;

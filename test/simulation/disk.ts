@@ -15,8 +15,8 @@ const TYPICAL_MS = 0.3;
 
 /** What watches the disk: each block holds the number of the write that it was last written by; 0: zeroes. */
 export interface DiskWitness {
-  /** A write takes effect on a block. */
-  applied(block: number, write: number, user: string): void;
+  /** A write takes effect on a block. `isLeftBehind`: of a process that is gone, which keeps the disk from everybody until it has. */
+  applied(block: number, write: number, user: string, isLeftBehind: boolean): void;
   /** A flush is done. `user` names the session that it and the writes were for. */
   flushed(user: string): void;
   /** After a power loss: what is left. */
@@ -203,7 +203,7 @@ export function simulatedIo(process: SimProcess, memory: ProcessMemory, disks: R
           if (before !== 0 || block.cache !== 0) world.trace(`disk ${process.name} block ${blocks[i]} = ${block.cache}`);
           if (disk.retired.has(user) && process.alive)
             world.violated('one copy', `${user} wrote to a disk that another one has replaced`);
-          disk.witness?.applied(blocks[i], block.cache, user);
+          disk.witness?.applied(blocks[i], block.cache, user, !process.alive);
           if (world.chance(8)) disk.writeBack(block);
         } else if (io.op === IoOp.read && process.alive) {
           writePayload(io.segments, i, disk.blocks[blocks[i]].cache);
