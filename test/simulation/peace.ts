@@ -72,7 +72,7 @@ export async function peace(cluster: Cluster, situation: Situation): Promise<voi
     // Who hears errors until it is started anew is started anew.
     if (!checker.needsStart) continue;
     vm.stop();
-    world.at(100, () => begin(cluster, bringUp(cluster, vm)));
+    world.at(100, () => begin(cluster, restart(cluster, vm)));
   }
   await world.run(world.nowMs + RECONNECTION_MS);
   await endSwaps(cluster);
@@ -90,6 +90,12 @@ export async function peace(cluster: Cluster, situation: Situation): Promise<voi
   await look();
   await look();
   if (!isDone()) stuck(world, placements);
+}
+
+/** What it reads at once on the old disk it must find on the new one as well. */
+async function restart(cluster: Cluster, vm: SimVm): Promise<void> {
+  await bringUp(cluster, vm);
+  if (cluster.hasSwaps) vm.readAll();
 }
 
 /** Guests that go on where their host was fenced have their errors, and go. */
