@@ -2,6 +2,7 @@
  * The steps of a hot-swap at the hosts of the two devices, called by the host that has the VM: src/migration/swap/copy-host.ts says what each is for, src/device/
  * copy-succession.ts what it changes. It is on stable storage when the call resolves.
  */
+import { randomUUID } from 'node:crypto';
 import { type CopyMark, type CopyTarget, tryIsOver } from '../device/copy-mark.ts';
 import {
   begun,
@@ -49,6 +50,8 @@ export interface CopiesOptions {
   readonly attachments: RecordStore<AttachmentRecord>;
   /** Asks the host of a new device what became of a swap: see `outcome`. */
   readonly askOutcome?: ((host: string, request: OutcomeRequest) => Promise<{ decided: boolean }>) | undefined;
+  /** Names an attachment: a random uuid where it is left out. */
+  readonly newId?: (() => string) | undefined;
   readonly clock: Clock;
   readonly log: Log;
   readonly events: EventRecorder;
@@ -116,7 +119,8 @@ export class Copies {
           `host ${this.#table.host} serves ${ATTACHMENTS_SERVED_MAX} attachments, which is the most`,
         );
       }
-      const record = fillingRecord(this.#table.placeOf(caller), request, this.#now());
+      const { newId = randomUUID } = this.#options;
+      const record = fillingRecord(this.#table.placeOf(caller), request, newId(), this.#now());
       await this.#options.attachments.put(record.id, record);
       this.#table.adopt(target, new StoredRecord(this.#options.attachments, record.id, record));
       await this.forget(target, stale);

@@ -45,6 +45,8 @@ export interface ExportsOptions {
   readonly verifyHandOver?: VerifyHandOver;
   /** See Copies; where it is left out, no other host is asked. */
   readonly askOutcome?: CopiesOptions['askOutcome'];
+  /** See Copies. */
+  readonly newId?: CopiesOptions['newId'];
   readonly clock: Clock;
   readonly log: Log;
   readonly events: EventRecorder;
@@ -151,7 +153,7 @@ export class Exports {
    */
   attach(host: string, request: AttachToExport): Promise<CreatedAttachment> {
     return this.#table.inTurn(request.export, async (target) => {
-      const { clock, attachments, log } = this.#options;
+      const { clock, attachments, log, newId = randomUUID } = this.#options;
       const { vm, name, holdMs, fenceAfterMs, takeover = false } = request;
       this.#table.checkAllowed(target, host);
       await this.copies.admit(target, request);
@@ -181,7 +183,7 @@ export class Exports {
       const profile = { ...(await target.refresh()), serial: diskSerial(name) };
       const record: AttachmentRecord = {
         version: 1,
-        id: randomUUID(),
+        id: newId(),
         export: target.name,
         ...this.#table.placeOf(host),
         vm,

@@ -1,5 +1,4 @@
 /** What a device has to be so that a hot-swap may fill it, and the attachment that it gets. */
-import { randomUUID } from 'node:crypto';
 import { type CopyEnd, isTarget } from '../device/copy-mark.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Profile } from '../device/profile.ts';
@@ -50,12 +49,12 @@ export async function isBlank(target: Export): Promise<boolean> {
   return target.state.name === 'ready' && ((await target.state.source.isBlank?.()) ?? false);
 }
 
-/** `at`: ISO time. */
-export function fillingRecord(place: Place, request: FillRequest, at: string): AttachmentRecord {
+/** `id`: of the attachment; `at`: ISO time. */
+export function fillingRecord(place: Place, request: FillRequest, id: string, at: string): AttachmentRecord {
   const { from, generation, vm, name, profile, writeCache, holdMs, fenceAfterMs } = request;
   return {
     version: 1,
-    id: randomUUID(),
+    id,
     export: request.export,
     ...place,
     vm,

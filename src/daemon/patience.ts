@@ -1,6 +1,5 @@
 /** What a job does that has to know an answer: it asks until it has it, says meanwhile what it waits for, and ends with its daemon. */
 import { NetbusError } from '../device/errors.ts';
-import { within } from '../lib/abort.ts';
 import { abortAfter, type Clock } from '../lib/clock.ts';
 import { mayPass } from '../migration/swap/try.ts';
 
@@ -46,10 +45,16 @@ export class Patience {
   }
 
   async pause(delayMs: number): Promise<void> {
-    const { signal, cancel } = abortAfter(this.#clock, delayMs);
-    const ended = new Promise<void>((resolve) => this.ending.addEventListener('abort', () => resolve(), { once: true }));
-    await within(signal, ended);
-    cancel();
+    this.check();
+    await new Promise<void>((resolve) => {
+      const done = () => {
+        cancel();
+        this.ending.removeEventListener('abort', done);
+        resolve();
+      };
+      const cancel = this.#clock.after(delayMs, done);
+      this.ending.addEventListener('abort', done);
+    });
     this.check();
   }
 

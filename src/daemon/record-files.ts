@@ -1,5 +1,5 @@
 /** The file operations that records rest on: of the system's file system, or of one that a test makes. */
-import { type FileHandle, mkdir, open, readdir, readFile, rename, unlink } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, rename, unlink } from 'node:fs/promises';
 import { getSystemErrorMap } from 'node:util';
 import { native } from '../../native/index.ts';
 
@@ -9,6 +9,7 @@ export interface RecordFiles {
   makeFolder(folder: string, mode: number): Promise<void>;
   /** The names in a folder. */
   list(folder: string): Promise<string[]>;
+  /** The content, which is on stable storage once it resolves: whoever wrote it may have been killed before it was. */
   read(path: string): Promise<string>;
   /** A file of this content, in place of one that is there; the content is on stable storage once it resolves. Half of it may be there where it rejects. */
   write(path: string, content: string, mode: number): Promise<void>;
@@ -29,8 +30,15 @@ export const systemFiles: RecordFiles = {
     return readdir(folder);
   },
 
-  read(path) {
-    return readFile(path, 'utf8');
+  async read(path) {
+    const file = await open(path, 'r');
+    try {
+      const content = await file.readFile('utf8');
+      await file.datasync();
+      return content;
+    } finally {
+      closeLater(file);
+    }
   },
 
   async write(path, content, mode) {

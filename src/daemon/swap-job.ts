@@ -7,6 +7,7 @@ import type { AllocateStaging } from '../bus/staging.ts';
 import { NetbusError } from '../device/errors.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
+import { DirtyMap, type DirtyMaps } from '../migration/mirror/dirty-map.ts';
 import type { Persistent } from '../migration/swap/try.ts';
 import type { SessionFilter } from './attachment.ts';
 import type { Job, JobEnd } from './job.ts';
@@ -29,6 +30,8 @@ export interface SwapJobOptions extends SwapTriesOptions {
   /** Of this host: a map ends with it, also where the run folder does not. */
   readonly bootId: string;
   readonly allocate: AllocateStaging;
+  /** See SwapMirrorOptions. */
+  readonly maps?: DirtyMaps;
   /** It has nothing between the guest and its device any more. May be told twice. */
   readonly onOver: () => void;
   readonly clock: Clock;
@@ -197,7 +200,7 @@ export class SwapJob implements Job {
   }
 
   #makeMirror({ left }: { left: boolean }): void {
-    const { record, attachment, deviceHost, bootId, mapPath, allocate, clock, log } = this.#options;
+    const { record, attachment, deviceHost, bootId, mapPath, allocate, maps, clock, log } = this.#options;
     const { id, to, bytesPerSecondMax, paused = false } = record.value;
     const { capacityBytes } = attachment().record.profile;
     this.#mirror = new SwapMirror(
@@ -206,6 +209,7 @@ export class SwapJob implements Job {
         openTarget: (onEnded) => deviceHost(to.host).openSession(record.value.attachment!, this.#patience.ending)(onEnded),
         generation: () => record.value.generation!,
         ...{ allocate, clock, log },
+        ...(maps !== undefined && { maps }),
         onConverged: () => this.#wake(),
         onFailed: (cause) => this.#stop(failure(cause)),
       },
@@ -287,6 +291,8 @@ export class SwapJob implements Job {
     await mirror?.close();
     if (isInUse) await this.#options.attachment().renew(async () => {});
     mirror?.remove();
+    // Where there was none it is that of a daemon before this one.
+    DirtyMap.remove(this.#options.mapPath);
   }
 
   #stop(end: JobEnd): void {

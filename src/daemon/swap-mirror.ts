@@ -1,11 +1,11 @@
 /** The mirror of one hot-swap in its daemon: the map on tmpfs, the new device's sessions, and its place between the guest and the old device. */
 import type { AllocateStaging } from '../bus/staging.ts';
 import { NetbusError } from '../device/errors.ts';
-import type { OpenSession } from '../device/source.ts';
-import type { DeviceIds } from '../filters/write-log/write-log.ts';
+import type { Grant, OpenSession } from '../device/source.ts';
+import { type DeviceIds, deviceNumber } from '../filters/write-log/write-log.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
-import { DirtyMap } from '../migration/mirror/dirty-map.ts';
+import { DirtyMap, type DirtyMaps } from '../migration/mirror/dirty-map.ts';
 import { Mirror } from '../migration/mirror/mirror.ts';
 import type { MirrorProgress } from '../migration/mirror/mirror-options.ts';
 import type { CopyHost } from '../migration/swap/copy-host.ts';
@@ -23,6 +23,8 @@ export interface SwapMirrorOptions {
   /** Under which it is filled. */
   readonly generation: () => number;
   readonly allocate: AllocateStaging;
+  /** DirtyMap itself where it is left out. */
+  readonly maps?: DirtyMaps;
   readonly onConverged: () => void;
   readonly onFailed: (cause: NetbusError) => void;
   readonly clock: Clock;
@@ -43,16 +45,16 @@ export class SwapMirror {
   /** `left`: goes on with the map of a daemon before this one, if that is there. Throws `limit` where there is no memory. */
   constructor(options: SwapMirrorOptions, { left }: { left: boolean }) {
     this.#options = options;
-    const { path, owner, capacityBytes, isBlank, openTarget, generation, allocate, clock } = options;
+    const { path, owner, capacityBytes, isBlank, openTarget, generation, allocate, maps = DirtyMap, clock } = options;
     this.#isPaused = options.paused;
     const place = { path, owner, capacityBytes };
-    const found = left ? DirtyMap.open(place) : undefined;
+    const found = left ? maps.open(place) : undefined;
     const known = found?.known ? found : undefined;
     if (known === undefined) found?.close();
     // On a device of zeroes only what is not zeroes is to be copied, and that is asked for when no write can be missed any more.
     this.#isMapping = known === undefined && isBlank;
     try {
-      this.#map = known ?? DirtyMap.create(place, this.#isMapping ? [] : undefined);
+      this.#map = known ?? maps.create(place, this.#isMapping ? [] : undefined);
       this.#map.known = !this.#isMapping;
     } catch (thrown) {
       throw new NetbusError('limit', `the map of the copy cannot be made: ${NetbusError.from(thrown).message}`);
@@ -92,7 +94,7 @@ export class SwapMirror {
         activate: async () => {
           const grant = await session.activate();
           if (this.#isClosed) return grant;
-          this.#follows(grant.epoch);
+          this.#follows(grant);
           return { ...grant, device: this.#mirror.wrap(grant.device) };
         },
         quiesced: (left) => session.quiesced(left),
@@ -180,11 +182,19 @@ export class SwapMirror {
     DirtyMap.remove(this.#options.path);
   }
 
-  /** A lease that somebody had in between, without the mirror, may have changed anything. */
-  #follows(epoch: number): void {
-    const before = this.#map.epoch;
-    if (before !== 0 && epoch !== before + 1) this.#mark(0, this.#options.capacityBytes);
-    this.#map.epoch = epoch;
+  /**
+   * A lease that somebody had in between, without the mirror, may have changed anything; and an old device that forgot what nobody sends it again, as of an earlier start
+   * of the guest, is not what was copied. In this order: whoever is killed in between copies once more than is needed.
+   */
+  #follows(grant: Grant): void {
+    const map = this.#map;
+    const { epoch, unflushed } = grant;
+    const old = deviceNumber(grant);
+    const isMissed = map.epoch !== 0 && epoch !== map.epoch + 1;
+    const isForgotten = map.old !== 0 && map.old !== old && unflushed !== 'kept';
+    if (isMissed || isForgotten) this.#mark(0, this.#options.capacityBytes);
+    map.epoch = epoch;
+    map.old = old;
   }
 
   #mark(position: number, length: number): void {

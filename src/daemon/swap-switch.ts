@@ -87,10 +87,13 @@ export class SwapSwitch {
   }
 }
 
-/** The guest's device is the old one again, where it was to be another one. */
+/** The guest's device is the old one again, where it was to be another one. What was kept for that one is of no use. */
 export async function putBack(target: Attachment, patience: Patience): Promise<void> {
   const { swap } = target.record;
   if (swap === undefined) return;
+  // Before it is stored, for a daemon that is killed then; and behind that, because a session that was asked for may have made it again.
+  target.behind.forget();
   const old = target.candidate(swap.old, { isStable: false });
-  await patience.persist(() => target.replace(old, unswapped));
+  const failed = await patience.persist(() => target.replace(old, unswapped));
+  failed.forget();
 }

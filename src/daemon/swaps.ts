@@ -6,7 +6,7 @@ import { dirtyMapPath } from './paths.ts';
 import { SwapJob, type SwapJobOptions } from './swap-job.ts';
 
 export interface SwapsOptions
-  extends Pick<SwapJobOptions, 'deviceHost' | 'membershipAt' | 'forgets' | 'bootId' | 'allocate' | 'clock' | 'log'> {
+  extends Pick<SwapJobOptions, 'deviceHost' | 'membershipAt' | 'forgets' | 'bootId' | 'allocate' | 'maps' | 'clock' | 'log'> {
   readonly runDir: string;
   readonly attachments: () => Attachments;
 }

@@ -71,6 +71,26 @@ test('while the device is away nothing is taken out, and the guest goes on when 
   await guest.close();
 });
 
+test('one that is asked for while the device is on its way takes that out, and the guest goes on behind it', async () => {
+  const { host, virtual } = setUp();
+  host.holdActivating = true;
+  const guest = use(virtual);
+  await turn();
+  let called = 0;
+  const renewed = virtual.renew(async () => {
+    called++;
+  });
+  host.holdActivating = false;
+  host.last.goOn();
+  assert.equal(await renewed, 0);
+  assert.deepEqual([called, host.sessions.length], [1, 2]);
+  guest.add({ kind: DiskKind.flush });
+  guest.pushAll();
+  await guest.answered();
+  assert.deepEqual(guest.breaches, []);
+  await guest.close();
+});
+
 test('a guest that stops ends it, and one that is not there has nothing to be renewed', async () => {
   const { host, virtual } = setUp();
   assert.equal(await virtual.renew(async () => assert.fail('nobody uses it')), undefined);

@@ -199,6 +199,8 @@ export class Use {
   /** The guest goes on, or never will in this use. */
   #renewed(goesOn: boolean): void {
     const renewal = this.#renewal;
+    // One that was asked for while this device was on its way is still to come.
+    if (goesOn && this.#wantsRenewal) return;
     this.#renewal = undefined;
     renewal?.asked.ended(goesOn ? this.#options.clock.now() - renewal.begun! : undefined);
   }

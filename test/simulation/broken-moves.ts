@@ -27,25 +27,25 @@ export const brokenMoves: readonly BrokenMove[] = [
   {
     what: 'a device host grants a standby although the holder has not given back',
     invariants: ['every hold ends', ...LOSSES],
-    from: 10,
+    from: 240,
     wrappers: { during: grantingTooEarly, moves: true },
   },
   {
     what: 'the heads of a hand-over are dropped',
     invariants: ['every hold ends', ...LOSSES],
-    from: 20,
+    from: 78,
     wrappers: { frontend: { handOver: withoutHeads }, moves: true },
   },
   {
     what: 'a destination does not fetch the log of the source',
     invariants: ['no surprise'],
-    from: 5,
+    from: 40,
     wrappers: { during: () => replaced(WriteLog.prototype, 'lacks', () => false), ...FORGOTTEN },
   },
   {
     what: 'a source does not keep its log',
     invariants: ['no surprise'],
-    from: 5,
+    from: 40,
     wrappers: { during: () => replaced(AttachmentLog.prototype, 'readKept', keptNowhere), ...FORGOTTEN },
   },
   {
@@ -71,7 +71,7 @@ export const brokenMoves: readonly BrokenMove[] = [
 ];
 
 /** Until it is called. */
-function replaced<Class extends object, Name extends keyof Class>(of: Class, name: Name, by: Class[Name]): () => void {
+export function replaced<Class extends object, Name extends keyof Class>(of: Class, name: Name, by: Class[Name]): () => void {
   const real = of[name];
   of[name] = by;
   return () => {

@@ -8,6 +8,7 @@ import { FailedDevice } from '../../src/device/failed-device.ts';
 import { InFlightWrites } from '../../src/filters/write-log/in-flight-writes.ts';
 import { brokenLogs } from './broken-logs.ts';
 import { brokenMoves, withSessions } from './broken-moves.ts';
+import { brokenSwaps } from './broken-swaps.ts';
 import type { Wrappers } from './host.ts';
 
 /** Heartbeats and everything slower. */
@@ -37,7 +38,7 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'an image is opened while I/O of a killed daemon is under way',
     invariants: ['one writer'],
-    from: 10,
+    from: 25,
     wrappers: { ignoresLock: true, faults: ['killDaemon'] },
   },
   {
@@ -80,6 +81,7 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'records are renamed before their content is on the disk',
     invariants: ['epoch', 'records'],
+    from: 20,
     wrappers: { files: writtenLater, faults: ['losePower', 'restartVm'] },
   },
   {
@@ -100,12 +102,13 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'the writes of a log may be under way when they overlap',
     invariants: LOSSES,
-    from: 75,
+    from: 155,
     wrappers: { during: overlappingWrites, faults: ['losePower'], guests: { blocks: 4, flushPercent: 0 } },
   },
   {
     what: 'a flush releases what was acknowledged after it was sent',
     invariants: LOSSES,
+    from: 18,
     wrappers: { createLog: brokenLogs.releasingTooMuch(), faults: ['losePower'] },
   },
   {
@@ -116,7 +119,7 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'a write log says that it has what an earlier guest wrote',
     invariants: LOSSES,
-    from: 5,
+    from: 165,
     wrappers: { createLog: brokenLogs.alwaysComplete(), faults: ['losePower', 'killDaemon', 'restartVm'] },
   },
   {
@@ -127,7 +130,7 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'a write log ends with its daemon',
     invariants: LOSSES,
-    from: 10,
+    from: 50,
     wrappers: { createLog: brokenLogs.endingWithTheDaemon(), faults: ['losePower', 'killDaemon'] },
   },
   {
@@ -140,7 +143,13 @@ export const brokenHosts: readonly Broken[] = [
     invariants: ['acknowledged', 'data'],
     wrappers: { frontend: { hidesErrors: true } },
   },
+  {
+    what: 'a new disk is taken although it was not flushed',
+    invariants: ['one copy'],
+    wrappers: { swaps: true, calls: withoutFlush },
+  },
   ...brokenMoves,
+  ...brokenSwaps,
 ];
 
 function writtenLater(files: RecordFiles): RecordFiles {

@@ -9,7 +9,7 @@
  *
  * Each write has a number, which is what its blocks hold.
  */
-import type { DiskWitness } from './disk.ts';
+import type { DiskWitness, SimDisk } from './disk.ts';
 import { Knowledge, type Left, rules } from './knowledge.ts';
 import type { World } from './world.ts';
 import { NEVER, newWrite, type Write } from './writes.ts';
@@ -99,10 +99,7 @@ export class Checker implements DiskWitness {
   flushDone(begunAt: number): void {
     this.#succeeded();
     this.knowledge.flushBegunAt = Math.max(this.knowledge.flushBegunAt, begunAt);
-    for (const write of this.#writes) {
-      const isGone = write.guest < this.#guest && this.#lost.some((lost) => lost.has(write));
-      if (write.isAcknowledged && write.endedAt < begunAt && !isGone) write.isFlushed = true;
-    }
+    this.#allFlushed(begunAt);
   }
 
   readDone(block: number, value: number, begunAt: number): void {
@@ -148,6 +145,18 @@ export class Checker implements DiskWitness {
     this.knowledge.guestMoved(++this.#now, how);
   }
 
+  /** Its disk is another one from now on: that has everything, on stable storage. */
+  swapped(disk: SimDisk, { hasLog }: { hasLog: boolean }): void {
+    // For a guest that was told of a loss, whatever is there counts after its next start.
+    if (this.needsStart) return;
+    const now = ++this.#now;
+    for (const [block, { cache, stable }] of disk.blocks.entries()) {
+      for (const value of new Set([cache, stable])) this.#checkCopied(block, value, now);
+    }
+    this.knowledge.swapped(now, { hasLog });
+    this.#allFlushed(now);
+  }
+
   /** All guests so far are nobody's: the host that they were on was fenced, and has nothing under way at the device. */
   fenced(): void {
     this.#fenced = this.#guest;
@@ -174,7 +183,7 @@ export class Checker implements DiskWitness {
 
   // --- DiskWitness -----------------------------------------------------------------------------------------------------
 
-  applied(block: number, write: number, user: string): void {
+  applied(block: number, write: number, user: string, isLeftBehind: boolean): void {
     const candidates = this.#candidates(block, write);
     for (const candidate of candidates) {
       candidate.user = user;
@@ -187,7 +196,8 @@ export class Checker implements DiskWitness {
       this.#violated('replay', `write ${write} took effect again after it was acknowledged, and no power was lost`);
     }
     const isFenced = candidates.length > 0 && candidates.every(({ guest }) => guest > 0 && guest <= this.#fenced);
-    if (isFenced) this.#violated('one writer', `write ${write} of block ${block} took effect, and its host was fenced`);
+    if (isFenced && !isLeftBehind)
+      this.#violated('one writer', `write ${write} of block ${block} took effect, and its host was fenced`);
     if (candidates.length === 0) {
       this.#violated('data', `block ${block} was written with ${write}, which is not for it`);
       return;
@@ -216,6 +226,22 @@ export class Checker implements DiskWitness {
   }
 
   // --- inside ----------------------------------------------------------------------------------------------------------
+
+  /** Acknowledged before `begunAt`. */
+  #allFlushed(begunAt: number): void {
+    for (const write of this.#writes) {
+      const isGone = write.guest < this.#guest && this.#lost.some((lost) => lost.has(write));
+      if (write.isAcknowledged && write.endedAt < begunAt && !isGone) write.isFlushed = true;
+    }
+  }
+
+  #checkCopied(block: number, value: number, now: number): void {
+    const read = { begunAt: now, guest: this.#guest };
+    const problems = this.#candidates(block, value).map((write) => this.#whyNot(block, write, read));
+    if (problems.some((text) => text === undefined)) return;
+    const reason = problems[0] ?? 'it was never written there';
+    this.#violated('one copy', `block ${block} of the new disk has ${value}, but ${reason}`);
+  }
 
   get #isHoldOver(): boolean {
     const { holdMs } = this.#options;

@@ -15,6 +15,8 @@ import { DeviceHosts, targetIn } from '../../src/daemon/device-hosts.ts';
 import type { NewEvent } from '../../src/daemon/events.ts';
 import type { OpenExport } from '../../src/daemon/export.ts';
 import { Exports } from '../../src/daemon/exports.ts';
+import { jobRecordSchema } from '../../src/daemon/job-record.ts';
+import { Jobs } from '../../src/daemon/jobs.ts';
 import { askKeptPage, keptLogHandlers } from '../../src/daemon/kept-log.ts';
 import { createMigrationHandlers } from '../../src/daemon/migration-calls.ts';
 import { MigrationDesk } from '../../src/daemon/migration-desk.ts';
@@ -22,20 +24,23 @@ import { planStart } from '../../src/daemon/plan.ts';
 import { Preparation } from '../../src/daemon/preparation.ts';
 import { attachmentRecordSchema, exportRecordSchema, virtualDeviceRecordSchema } from '../../src/daemon/records.ts';
 import { RecordStore } from '../../src/daemon/store.ts';
+import { Swaps } from '../../src/daemon/swaps.ts';
 import { askVmDevices, vmDeviceHandlers } from '../../src/daemon/vm-devices.ts';
 import type { Device } from '../../src/device/device.ts';
 import { NetbusError } from '../../src/device/errors.ts';
-import type { BackendSource } from '../../src/device/source.ts';
+import type { BackendSource, DataExtents } from '../../src/device/source.ts';
 import { StaticDirectory } from '../../src/directory/static-directory.ts';
 import { bounce } from '../../src/filters/bounce.ts';
 import { WriteLog, type WriteLogOptions } from '../../src/filters/write-log/write-log.ts';
 import type { Clock } from '../../src/lib/clock.ts';
 import type { Log } from '../../src/lib/log.ts';
-import { profileOf, type SimDisk, simulatedIo } from './disk.ts';
+import { DirtyMap, type DirtyMaps } from '../../src/migration/mirror/dirty-map.ts';
+import { BLOCK_BYTES, profileOf, type SimDisk, simulatedIo } from './disk.ts';
 import { SimFrontend } from './frontend.ts';
 import type { HostOptions, SimHost } from './host.ts';
 import { watchStores } from './log-kill.ts';
 import { ProcessMemory } from './memory.ts';
+import { tellingSteps } from './swap-steps.ts';
 import { SimProcess } from './world.ts';
 
 export const STATE_FOLDER = '/state';
@@ -50,6 +55,8 @@ const COUNTED = new Set<NewEvent['type']>([
   'export.settled',
   'export.fenced',
   'export.taken-over',
+  'export.swap-decided',
+  'export.superseded',
 ]);
 /** What a host says that could not take back that it expects a VM. */
 const NOT_TOLD = "the device's host was not told that the VM does not come";
@@ -62,6 +69,7 @@ export class SimDaemon {
   attachments!: Attachments;
   bus!: Bus;
   exports!: Exports;
+  jobs!: Jobs;
   preparation!: Preparation;
   migrations!: MigrationDesk;
   deviceHosts!: DeviceHosts;
@@ -72,6 +80,7 @@ export class SimDaemon {
   readonly #bootId: string;
   readonly #io: IoCalls;
   readonly #diskOf = new Map<number, SimDisk>();
+  #swaps!: Swaps;
   readonly #allocate: ProcessMemory['allocate'];
   #lastFd = 2;
 
@@ -102,7 +111,9 @@ export class SimDaemon {
     }
     const { world } = this.#options;
     const close = async () => {
+      this.#swaps.end();
       await this.attachments.close();
+      await this.jobs.close();
       await this.bus.close();
       await this.exports.close();
     };
@@ -115,10 +126,10 @@ export class SimDaemon {
   }
 
   async #start(): Promise<void> {
-    const { network, wrappers, hosts, certificate, runDir } = this.#options;
+    const { world, network, wrappers, hosts, certificate, runDir } = this.#options;
     const host = this.#host.name;
     const clock = this.#clock;
-    const plainFiles = this.#host.files.of(this.process);
+    const plainFiles = tellingSteps(this.#host.files.of(this.process), (...told) => this.#host.onStep(...told));
     const files = wrappers.files?.(plainFiles) ?? plainFiles;
     const log = this.#log();
     const events = { record: (event: NewEvent) => this.#recorded(event) };
@@ -126,11 +137,13 @@ export class SimDaemon {
     const exportRecords = new RecordStore(join(STATE_FOLDER, 'exports'), exportRecordSchema, files);
     const attachmentRecords = new RecordStore(join(STATE_FOLDER, 'attachments'), attachmentRecordSchema, files);
     const virtualDeviceRecords = new RecordStore(join(STATE_FOLDER, 'virtual-devices'), virtualDeviceRecordSchema, files);
+    const jobRecords = new RecordStore(join(STATE_FOLDER, 'jobs'), jobRecordSchema, files);
     const load = async <Value>(store: RecordStore<Value>) => {
       const { records, damaged } = await store.load(clock.wallTime());
       for (const { file, reason } of damaged) this.#violated('records', `${file} cannot be used after a start: ${reason}`);
       return records;
     };
+    const jobsBefore = await load(jobRecords);
     const actions = planStart({
       exports: await load(exportRecords),
       attachments: await load(attachmentRecords),
@@ -141,6 +154,7 @@ export class SimDaemon {
     this.exports = new Exports({
       ...{ host, bootId: this.#bootId, exports: exportRecords, attachments: attachmentRecords },
       ...{ openExport: this.#openExport, clock, log, events },
+      newId: () => world.nextId(),
       askOutcome: (name, request) => this.deviceHosts.get(name).copyOutcome(request),
     });
     const transport = network.transport(this.#host, this.process, certificate);
@@ -176,13 +190,15 @@ export class SimDaemon {
     const local = new LocalDeviceHost(this.exports, host, bounce(undefined, this.#allocate));
     const deviceHosts = new DeviceHosts({ host, local, directory, bus: this.bus });
     this.deviceHosts = deviceHosts;
+    const deviceHost = (name: string) => wrappers.deviceHost?.(deviceHosts.get(name)) ?? deviceHosts.get(name);
     this.attachments = new Attachments({
       host,
       runDir: join(runDir, host),
       socketGroup: undefined,
       records: virtualDeviceRecords,
       hosts: () => deviceHosts.names,
-      deviceHost: (name) => wrappers.deviceHost?.(deviceHosts.get(name)) ?? deviceHosts.get(name),
+      deviceHost,
+      jobOf: (vm, name) => this.#swaps.of(vm, name),
       createFrontend: (options) => {
         const frontend = new SimFrontend(options, this.process, this.memory, wrappers.frontend ?? {});
         const key = options.path.slice(join(runDir, host).length + 1, -'.sock'.length);
@@ -208,6 +224,13 @@ export class SimDaemon {
       events,
     });
 
+    this.#swaps = new Swaps({
+      ...{ runDir: join(runDir, host), bootId: this.#bootId, attachments: () => this.attachments, deviceHost },
+      ...{ membershipAt: () => undefined, forgets: () => false, allocate: this.#allocate, maps: this.#maps, clock, log },
+    });
+    this.jobs = new Jobs({ records: jobRecords, makeJob: this.#swaps.makeJob, clock, log, events });
+    this.jobs.restore(jobsBefore);
+
     const { names: hostNames } = deviceHosts;
     const { attachments, bus } = this;
     this.preparation = new Preparation({
@@ -228,6 +251,7 @@ export class SimDaemon {
     }
     const { address } = this.#host;
     await this.bus.listen(address, hosts.get(host)!.port);
+    void this.jobs.resumeAll();
     this.isReady = true;
   }
 
@@ -252,10 +276,39 @@ export class SimDaemon {
       open: (): Device => new DiskDevice(image, this.#io, 'threads', () => {}),
       describe: () => ({ path: record.disk! }),
       refresh: async () => profile,
+      isBlank: async () => disk.isBlank,
+      extents: (from) => this.#extents(disk, from),
       close: async () => {},
     };
     return wrappers.source?.(source) ?? source;
   };
+
+  /** Those of a copy, in the host's memory; what is mapped goes with this process. */
+  readonly #maps: DirtyMaps = {
+    open: (options) => {
+      const map = DirtyMap.open(options);
+      return map && this.#mapped(map);
+    },
+    create: (...given) => this.#mapped(DirtyMap.create(...given)),
+  };
+
+  #mapped(map: DirtyMap): DirtyMap {
+    this.process.onKill(() => map.close());
+    return this.#options.wrappers.map?.(map) ?? map;
+  }
+
+  /** A look at a few blocks, which takes its time. */
+  #extents(disk: SimDisk, from: number): Promise<DataExtents> {
+    const { world } = this.#options;
+    const first = from / BLOCK_BYTES;
+    const end = Math.min(first + 1 + world.random.below(disk.blocks.length), disk.blocks.length);
+    const ranges: [number, number][] = [];
+    for (let block = first; block < end; block++) {
+      if (disk.blocks[block].cache !== 0) ranges.push([block * BLOCK_BYTES, BLOCK_BYTES]);
+    }
+    const found = { ranges, ...(end < disk.blocks.length && { next: end * BLOCK_BYTES }) };
+    return new Promise((resolve) => this.process.at(world.latency(1), () => resolve(found)));
+  }
 
   /** The real one, in the host's memory. What of this process is mapped goes with it, so that it changes nothing of what the next one finds. */
   readonly #createLog = (options: WriteLogOptions, isFirst: boolean): WriteLog => {
@@ -290,14 +343,25 @@ export class SimDaemon {
 
   #recorded({ type, subject, details }: NewEvent): void {
     const { world } = this.#options;
+    if (this.process.alive && type === 'job.ended') this.#jobEnded(details as { state: string; code?: string });
     if (!this.process.alive || !type.startsWith('export.')) return;
     if (COUNTED.has(type)) world.count(type);
     if (type !== 'export.granted' && type !== 'export.moved') return;
     const { user, epoch } = details as { user: string; epoch: number };
-    const before = this.#host.epochs.get(subject) ?? 0;
+    const exported = [...this.exports.all].find(({ name }) => name === subject)!;
+    const record = exported.attachments.find(({ lease }) => lease.epoch === epoch && lease.holder !== null)!;
+    const before = this.#host.epochs.get(record.id) ?? 0;
     world.trace(`${this.process.name} grants ${user} epoch ${epoch}`);
     if (epoch <= before) this.#violated('epoch', `${user} was granted epoch ${epoch} after ${before}`);
-    this.#host.epochs.set(subject, epoch);
+    this.#host.epochs.set(record.id, epoch);
+    this.#host.onGranted(record);
+  }
+
+  #jobEnded({ state, code }: { state: string; code?: string }): void {
+    const { world } = this.#options;
+    world.count(`swaps ${state}`);
+    world.trace(`${this.process.name} has a job that is ${state} ${code ?? ''}`);
+    if (code === 'internal') this.#violated('bug', `a job of ${this.process.name} failed: ${code}`);
   }
 
   #log(): Log {

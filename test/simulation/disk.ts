@@ -15,8 +15,8 @@ const TYPICAL_MS = 0.3;
 
 /** What watches the disk: each block holds the number of the write that it was last written by; 0: zeroes. */
 export interface DiskWitness {
-  /** A write takes effect on a block. */
-  applied(block: number, write: number, user: string): void;
+  /** A write takes effect on a block. `isLeftBehind`: of a process that is gone, which keeps the disk from everybody until it has. */
+  applied(block: number, write: number, user: string, isLeftBehind: boolean): void;
   /** A flush is done. `user` names the session that it and the writes were for. */
   flushed(user: string): void;
   /** After a power loss: what is left. */
@@ -36,7 +36,10 @@ export class SimDisk {
   readonly blocks: Block[];
   /** Under way in the kernel. */
   readonly operations = new Set<Operation>();
+  /** Of the guest that uses it; none where it is a copy that nobody uses. */
   witness: DiskWitness | undefined;
+  /** Those that had it for a guest whose data is on another disk now. */
+  retired: ReadonlySet<string> = new Set();
   /** Added to what each operation takes. */
   stallMs = 0;
   order = 0;
@@ -47,6 +50,10 @@ export class SimDisk {
     this.world = world;
     const make = () => ({ cache: 0, cacheOrder: 0, stable: 0, stableOrder: 0 });
     this.blocks = Array.from({ length: blocks }, make);
+  }
+
+  get isBlank(): boolean {
+    return this.blocks.every(({ cache }) => cache === 0);
   }
 
   /** Work of processes that are gone. */
@@ -189,11 +196,14 @@ export function simulatedIo(process: SimProcess, memory: ProcessMemory, disks: R
       for (let i = from; i < to; i++) {
         if (payload !== undefined || io.op === IoOp.zeroRange || io.op === IoOp.punchHole) {
           const block = disk.blocks[blocks[i]];
+          const before = block.cache;
           block.cache = payload?.[i] ?? 0;
           block.cacheOrder = ++disk.order;
           written[i] = { order: disk.order, write: block.cache };
-          world.trace(`disk ${process.name} block ${blocks[i]} = ${block.cache}`);
-          disk.witness?.applied(blocks[i], block.cache, user);
+          if (before !== 0 || block.cache !== 0) world.trace(`disk ${process.name} block ${blocks[i]} = ${block.cache}`);
+          if (disk.retired.has(user) && process.alive)
+            world.violated('one copy', `${user} wrote to a disk that another one has replaced`);
+          disk.witness?.applied(blocks[i], block.cache, user, !process.alive);
           if (world.chance(8)) disk.writeBack(block);
         } else if (io.op === IoOp.read && process.alive) {
           writePayload(io.segments, i, disk.blocks[blocks[i]].cache);

@@ -14,6 +14,10 @@ export interface Cluster {
   readonly zombies: Zombie[];
   /** What VMs, and whoever manages them, are at. */
   readonly work: Set<Promise<void>>;
+  /** VMs stay where they are, and their disks do not. */
+  readonly hasSwaps: boolean;
+  /** Nothing goes wrong any more. */
+  isPeace?: boolean;
 }
 
 /** Drawn more often than the others: what loses state. */
@@ -161,7 +165,7 @@ export function freeze(world: World, { daemon }: SimHost): void {
 export function losePower(cluster: Cluster, host: SimHost): void {
   const { world, vms } = cluster;
   host.losePower();
-  if (world.chance(FAILS_OVER)) {
+  if (!cluster.hasSwaps && world.chance(FAILS_OVER)) {
     world.at(world.latency(500), () => {
       if (!host.isOn) begin(cluster, failOver(cluster, host, { runs: false }));
     });
@@ -178,7 +182,8 @@ export function losePower(cluster: Cluster, host: SimHost): void {
  */
 export function plan(cluster: Cluster, spanMs: number, only?: readonly string[]): void {
   const { world } = cluster;
-  const names = only ?? [...Object.keys(faults), ...COMMON, ...COMMON];
+  const all = Object.keys(faults).filter((name) => !cluster.hasSwaps || name !== 'failOver');
+  const names = only ?? [...all, ...COMMON, ...COMMON];
   const kinds = Array.from({ length: 1 + world.random.below(5) }, () => world.pick(names));
   const count = world.random.below(13);
   let at = 0;

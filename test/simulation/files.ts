@@ -52,7 +52,12 @@ export class SimFiles {
     return {
       makeFolder: () => this.#later(process, 'makeFolder', () => {}),
       list: (folder) => this.#later(process, 'list', () => this.#list(folder)),
-      read: (path) => this.#later(process, `read ${path}`, () => this.#find(path).content),
+      read: (path) =>
+        this.#later(process, `read ${path}`, () => {
+          const inode = this.#find(path);
+          inode.synced = inode.content;
+          return inode.content;
+        }),
       write: (path, content) => this.#write(process, path, content),
       overwrite: (path, position, content) => this.#overwrite(process, path, position, content),
       rename: (from, to) =>

@@ -5,7 +5,7 @@
 import type { AttachmentRecord } from '../../src/daemon/records.ts';
 import { DiskKind, DiskStatus } from '../../src/device/disk.ts';
 import type { Checker } from './checker.ts';
-import { BLOCK_BYTES } from './disk.ts';
+import type { SimDisk } from './disk.ts';
 import type { SimHost } from './host.ts';
 import { type Answer, GuestRing } from './ring.ts';
 import { SimVmm } from './vmm.ts';
@@ -23,13 +23,23 @@ export interface Request {
   readonly begunAt: number;
 }
 
+/** Where a VM's data may be: an export, and the disk behind it. */
+export interface DiskHome {
+  readonly host: SimHost;
+  readonly exported: string;
+  readonly disk: SimDisk;
+}
+
 export interface VmOptions {
   readonly world: World;
   readonly name: string;
   /** "vm/name" */
   readonly key: string;
   readonly host: SimHost;
-  readonly deviceHost: SimHost;
+  /** The first one is where its data is; a swap may bring it to any other. */
+  readonly homes: readonly DiskHome[];
+  /** Of the disk, those that it reads and writes. */
+  readonly firstBlock: number;
   readonly blocks: number;
   readonly holdMs: number | undefined;
   readonly checker: Checker;
@@ -45,7 +55,9 @@ export class SimVm {
   readonly name: string;
   readonly key: string;
   readonly checker: Checker;
-  readonly deviceHost: SimHost;
+  readonly homes: readonly DiskHome[];
+  /** Whatever it is told is written is there. */
+  home: DiskHome;
   /** Where it runs, or is started next. */
   host: SimHost;
   /** The process that it runs in; undefined: it is off. */
@@ -81,7 +93,8 @@ export class SimVm {
     this.key = options.key;
     this.checker = options.checker;
     this.host = options.host;
-    this.deviceHost = options.deviceHost;
+    this.homes = options.homes;
+    this.home = options.homes[0];
     this.#newRing();
   }
 
@@ -93,13 +106,14 @@ export class SimVm {
     return this.#options.holdMs;
   }
 
-  /** Of its disk. */
-  get blocks(): number {
-    return this.#options.blocks;
+  get deviceHost(): SimHost {
+    return this.home.host;
   }
 
-  get diskBytes(): number {
-    return this.#options.blocks * BLOCK_BYTES;
+  /** Any `count` blocks of those that it uses: the first one. */
+  anyBlocks(count: number): number {
+    const { firstBlock, blocks } = this.#options;
+    return firstBlock + this.#world.random.below(blocks - count + 1);
   }
 
   get isLocal(): boolean {
@@ -116,9 +130,9 @@ export class SimVm {
 
   /** What the device's host has stored of it; undefined while that has no daemon. */
   get recordAtDevice(): AttachmentRecord | undefined {
-    const all = this.deviceHost.daemon?.exports?.all ?? [];
-    const records = [...all].flatMap(({ attachments }) => attachments);
-    return records.find(({ vm, name }) => `${vm}/${name}` === this.key);
+    const { host, exported } = this.home;
+    const found = [...(host.daemon?.exports?.all ?? [])].find(({ name }) => name === exported);
+    return found?.attachments.find((record) => `${record.vm}/${record.name}` === this.key && !isStaleMark(record));
   }
 
   /** See SimFrontend. */
@@ -216,8 +230,10 @@ export class SimVm {
 
   /** Reads all blocks. */
   readAll(): void {
-    for (let first = 0; first < this.#options.blocks; first += BLOCKS_PER_REQUEST_MAX) {
-      const blocks = Math.min(BLOCKS_PER_REQUEST_MAX, this.#options.blocks - first);
+    const { firstBlock } = this.#options;
+    const end = firstBlock + this.#options.blocks;
+    for (let first = firstBlock; first < end; first += BLOCKS_PER_REQUEST_MAX) {
+      const blocks = Math.min(BLOCKS_PER_REQUEST_MAX, end - first);
       // One that is full of requests without answers tells as much.
       if (!this.#ring.isFull) this.#begin({ kind: DiskKind.read, first, blocks, isDurable: false });
     }
@@ -276,7 +292,7 @@ export class SimVm {
       return;
     }
     const blocks = 1 + random.below(BLOCKS_PER_REQUEST_MAX);
-    const first = random.below(this.#options.blocks - blocks + 1);
+    const first = this.anyBlocks(blocks);
     const isWrite = kind !== DiskKind.read;
     this.#begin({ kind, first, blocks, isDurable: isWrite && random.below(10) === 0 });
   }
@@ -288,6 +304,11 @@ export class SimVm {
   #kick(): void {
     this.vmm?.frontend?.kicked();
   }
+}
+
+/** It says that what is there is of no use to anybody. */
+function isStaleMark({ copy }: AttachmentRecord): boolean {
+  return copy?.state === 'superseded' || copy?.state === 'aborted';
 }
 
 /** Tells the checker. */

@@ -1,17 +1,20 @@
 /** A host: its disks, records and run folder, the VMs that run on it, and its daemon; it loses its power, and boots. */
 import type { X509Certificate } from 'node:crypto';
-import { existsSync, rmSync, statSync, truncateSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readdirSync, rmSync, statSync, truncateSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import type { AttachmentEntry } from '../../src/api/types.ts';
 import type { IoCalls } from '../../src/backends/disk/engine.ts';
 import type { Transport } from '../../src/bus/transport.ts';
 import type { DeviceHost } from '../../src/daemon/device-host.ts';
+import { dirtyMapPath } from '../../src/daemon/paths.ts';
 import type { RecordFiles } from '../../src/daemon/record-files.ts';
+import type { AttachmentRecord } from '../../src/daemon/records.ts';
 import type { BackendSource } from '../../src/device/source.ts';
 import { LOG_BLOCK_BYTES } from '../../src/filters/write-log/log-file.ts';
 import type { WriteLog, WriteLogOptions } from '../../src/filters/write-log/write-log.ts';
 import type { Address } from '../../src/lib/address.ts';
 import type { Clock } from '../../src/lib/clock.ts';
+import type { DirtyMap } from '../../src/migration/mirror/dirty-map.ts';
 import { SimDaemon } from './daemon.ts';
 import type { SimDisk } from './disk.ts';
 import { SimFiles } from './files.ts';
@@ -35,6 +38,7 @@ export interface Wrappers {
   readonly memory?: (memory: ProcessMemory['allocate']) => ProcessMemory['allocate'];
   readonly bootId?: (bootId: string) => string;
   readonly createLog?: (options: WriteLogOptions, isFirst: boolean) => WriteLog;
+  readonly map?: (map: DirtyMap) => DirtyMap;
   /** False: an image is opened although I/O of a process that was killed is under way. */
   readonly ignoresLock?: boolean;
   /** True: see VmOptions. */
@@ -46,6 +50,8 @@ export interface Wrappers {
   readonly faults?: readonly string[];
   /** Whether VMs move: never, or all of them; `forgotten`: and the device's host loses its power each time. By the seed where it is left out. */
   readonly moves?: boolean | 'forgotten';
+  /** True: their disks are swapped, and they stay where they are. */
+  readonly swaps?: boolean;
   /** And the guests: of how many blocks their disks are, and how many in a hundred of their requests are flushes. */
   readonly guests?: { readonly blocks: number; readonly flushPercent: number };
   /** True: hold times are not in the records. */
@@ -88,7 +94,11 @@ export class SimHost implements NetworkHost {
   readonly onDaemonLost: (() => void)[] = [];
   readonly onPowerLost: (() => void)[] = [];
   onLogLost: (key: string) => void = () => {};
-  /** By export of this host: epochs only grow, over all daemons. */
+  /** Of one of its exports, to an attachment. */
+  onGranted: (record: AttachmentRecord) => void = () => {};
+  /** A step of a swap of "vm/name" is being stored. */
+  onStep: (step: string, key: string) => void = () => {};
+  /** By attachment to an export of this host: epochs only grow, over all daemons. */
   readonly epochs = new Map<string, number>();
 
   constructor(options: HostOptions) {
@@ -108,9 +118,18 @@ export class SimHost implements NetworkHost {
     return this.#options.logBytes ?? LOG_BLOCK_BYTES;
   }
 
-  /** Where the write log of "vm/name" is, if there is one. */
-  logPath(key: string): string {
-    return join(this.#options.runDir, this.name, `${key}.log`);
+  /** Where the write logs of "vm/name" are: more than one while a swap decides. */
+  logPaths(key: string): string[] {
+    const folder = join(this.#options.runDir, this.name, dirname(key));
+    if (!existsSync(folder)) return [];
+    const files = readdirSync(folder).filter((file) => file.endsWith('.log'));
+    return files.map((file) => join(folder, file)).sort();
+  }
+
+  /** Of a swap of "vm/name", if it runs. */
+  mapPath(key: string): string {
+    const [vm, name] = key.split('/');
+    return dirtyMapPath(join(this.#options.runDir, this.name), vm, name);
   }
 
   /** Of "vm/name", as `status` shows it. */
@@ -154,14 +173,19 @@ export class SimHost implements NetworkHost {
   loseLogs(): void {
     if (this.#daemon !== undefined) return;
     for (const key of this.sockets.keys()) {
-      const path = this.logPath(key);
-      if (!existsSync(path)) continue;
-      this.#world.trace(`${this.name} loses the log of ${key}`);
-      const { size } = statSync(path);
-      if (this.#world.chance(2)) rmSync(path);
-      else truncateSync(path, this.#world.random.below(size));
-      this.onLogLost(key);
+      for (const path of this.logPaths(key)) {
+        this.#world.trace(`${this.name} loses the log of ${key}`);
+        this.#loseFile(path);
+        this.onLogLost(key);
+      }
+      if (existsSync(this.mapPath(key)) && this.#world.chance(2)) this.#loseFile(this.mapPath(key));
     }
+  }
+
+  #loseFile(path: string): void {
+    const { size } = statSync(path);
+    if (this.#world.chance(2)) rmSync(path);
+    else truncateSync(path, this.#world.random.below(size));
   }
 
   /** As by systemd: it closes what it has, and is gone then. */

@@ -58,6 +58,12 @@ export class Knowledge {
     this.#hasLog = hasLog;
   }
 
+  /** Its data is on another device, all of it flushed. */
+  swapped(now: number, { hasLog }: { hasLog: boolean }): void {
+    this.flushBegunAt = now;
+    this.#hasLog = hasLog;
+  }
+
   /** The daemon where the guest is was killed. */
   daemonLost(now: number): void {
     if (!this.#hasLog) this.#unknownBefore = now;

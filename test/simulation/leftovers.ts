@@ -38,6 +38,9 @@ function checkPlace(world: World, vm: SimVm, hosts: readonly SimHost[]): void {
     violated(`${vm.deviceHost.name} knows nothing of it`);
     return;
   }
+  const logs = vm.host.logPaths(vm.key).length;
+  if (logs > 1) violated(`${vm.host.name} has ${logs} write logs of it`);
+  if (existsSync(vm.host.mapPath(vm.key))) violated(`${vm.host.name} has a map of its copy`);
   const { host, lease, standby, previous, handOver } = record;
   if (host !== vm.host.name || lease.holder !== vm.host.name)
     violated(`${vm.deviceHost.name} has it at ${host}, and the lease is with ${lease.holder}`);
@@ -51,6 +54,6 @@ function checkPlace(world: World, vm: SimVm, hosts: readonly SimHost[]): void {
     // What was taken from a host stays there, with the reason, until people detach it.
     if (entry?.state === 'failed' && record.fenced?.includes(other.name)) continue;
     if (entry !== undefined) violated(`${other.name} has it, too: ${entry.state} (${entry.reason ?? 'no reason'})`);
-    if (existsSync(other.logPath(vm.key))) violated(`${other.name} has a write log of it`);
+    if (other.logPaths(vm.key).length > 0) violated(`${other.name} has a write log of it`);
   }
 }

@@ -5,6 +5,8 @@ import type { SimVm } from './guest.ts';
 import type { SimHost, Wrappers } from './host.ts';
 import { checkLeftovers } from './leftovers.ts';
 import type { Network } from './network.ts';
+import { checkOneCopy } from './one-copy.ts';
+import { endSwaps } from './swaps.ts';
 import { bringUp, tidy } from './takeover.ts';
 import type { World } from './world.ts';
 
@@ -20,7 +22,6 @@ const HOLD_LOOK_MS = 500;
 
 /** A disk, where it is, and its guest. */
 export interface Placement {
-  readonly deviceHost: SimHost;
   readonly vm: SimVm;
   readonly key: string;
   readonly checker: Checker;
@@ -38,6 +39,7 @@ export async function peace(cluster: Cluster, situation: Situation): Promise<voi
   const { world, vms } = cluster;
   const { hosts, placements, network } = situation;
   world.trace('peace');
+  cluster.isPeace = true;
   for (const { vm } of placements) vm.rest();
   await world.run(world.nowMs + 40_000);
   const mend = () => {
@@ -70,9 +72,10 @@ export async function peace(cluster: Cluster, situation: Situation): Promise<voi
     // Who hears errors until it is started anew is started anew.
     if (!checker.needsStart) continue;
     vm.stop();
-    world.at(100, () => begin(cluster, bringUp(cluster, vm)));
+    world.at(100, () => begin(cluster, restart(cluster, vm)));
   }
   await world.run(world.nowMs + RECONNECTION_MS);
+  await endSwaps(cluster);
   for (const { vm, checker } of placements) {
     checker.deviceIsBack = true;
     checker.knowledge.isWhole = true;
@@ -82,10 +85,17 @@ export async function peace(cluster: Cluster, situation: Situation): Promise<voi
   if (!isDone()) stuck(world, placements);
   await world.run(world.nowMs + LEFTOVERS_MS);
   if (world.violation === undefined) checkLeftovers(world, situation);
+  for (const vm of vms) await checkOneCopy(world, vm);
   await loseLastPower(cluster, situation);
   await look();
   await look();
   if (!isDone()) stuck(world, placements);
+}
+
+/** What it reads at once on the old disk it must find on the new one as well. */
+async function restart(cluster: Cluster, vm: SimVm): Promise<void> {
+  await bringUp(cluster, vm);
+  if (cluster.hasSwaps) vm.readAll();
 }
 
 /** Guests that go on where their host was fenced have their errors, and go. */
@@ -142,7 +152,7 @@ async function loseLastPower(cluster: Cluster, { placements }: Situation): Promi
   for (const { vm } of placements) vm.work(20, 5);
   await world.run(world.nowMs + world.random.below(200));
   for (const { checker } of placements) checker.deviceIsBack = false;
-  const deviceHosts = new Set(placements.map(({ deviceHost }) => deviceHost));
+  const deviceHosts = new Set(placements.map(({ vm }) => vm.deviceHost));
   for (const host of deviceHosts) host.losePower();
   await world.run(world.nowMs + world.latency(100));
   for (const host of deviceHosts) host.boot();
@@ -176,7 +186,8 @@ export function watchHold(world: World, { vm, key }: Placement): void {
 }
 
 function stuck(world: World, placements: readonly Placement[]): void {
-  const states = placements.map(({ key, vm, deviceHost }) => {
+  const states = placements.map(({ key, vm }) => {
+    const { deviceHost } = vm;
     const entry = vm.host.entryOf(key);
     const held = vm.vmm?.frontend?.whyHeld;
     const state = entry === undefined ? 'no daemon' : `${entry.state} (${entry.reason ?? 'no reason'})`;

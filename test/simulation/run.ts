@@ -15,9 +15,11 @@ const { values } = parseArgs({
     from: { type: 'string', default: '0' },
     seed: { type: 'string' },
     broken: { type: 'string' },
+    swaps: { type: 'boolean', default: false },
     keepGoing: { type: 'boolean', default: false },
   },
 });
+const wrappers = { swaps: values.swaps };
 const simulator = await Simulator.make();
 const [from, count] = [Number(values.from), Number(values.seeds)];
 if (values.broken !== undefined) process.exitCode = await findBroken(values.broken, from, count);
@@ -31,7 +33,7 @@ async function search(from: number, count: number): Promise<number> {
   const total = { events: 0, answered: 0, seconds: 0 };
   const counts = new Map<string, number>();
   for (let seed = from; seed < from + count; seed++) {
-    const run = await simulator.run(seed);
+    const run = await simulator.run(seed, { wrappers });
     total.events += run.events;
     total.answered += run.answered;
     total.seconds += run.seconds;
@@ -74,7 +76,7 @@ async function findBroken(name: string, from: number, count: number): Promise<nu
 }
 
 async function replay(seed: number): Promise<number> {
-  const { violation, trace = [], hash } = await simulator.run(seed, { keepTrace: true });
+  const { violation, trace = [], hash } = await simulator.run(seed, { wrappers, keepTrace: true });
   for (const line of trace) console.log(line);
   console.log(`seed ${seed}: ${violation === undefined ? 'no violation' : violation.message}; hash ${hash}`);
   return violation === undefined ? 0 : 1;

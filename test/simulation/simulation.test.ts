@@ -5,6 +5,8 @@ import { brokenHosts } from './broken.ts';
 import { type Run, Simulator } from './simulation.ts';
 
 const FIXED_SEEDS = 90;
+/** Of VMs whose disks are swapped. */
+const SWAP_SEEDS = 25;
 const REPEATED_SEEDS = 5;
 /** Within which each broken host is found out. */
 const BROKEN_SEEDS_MAX = 400;
@@ -12,8 +14,8 @@ const BROKEN_SEEDS_MAX = 400;
 const simulator = await Simulator.make();
 after(() => simulator.close());
 
-function check({ violation, seed }: Run): void {
-  const again = `node --import tsx test/simulation/run.ts --seed ${seed}`;
+function check({ violation, seed }: Run, mode = ''): void {
+  const again = `node --import tsx test/simulation/run.ts${mode} --seed ${seed}`;
   assert.equal(violation, undefined, `seed ${seed}: ${violation?.message}; all that happens: ${again}`);
 }
 
@@ -30,10 +32,22 @@ test(`${FIXED_SEEDS} seeds`, async (t) => {
   assert.ok(answered > FIXED_SEEDS * 20);
 });
 
+test(`${SWAP_SEEDS} seeds with swaps`, async (t) => {
+  let decided = 0;
+  for (let seed = 0; seed < SWAP_SEEDS; seed++) {
+    const run = await simulator.run(seed, { wrappers: { swaps: true } });
+    check(run, ' --swaps');
+    decided += run.counts.get('swaps that were decided') ?? 0;
+  }
+  t.diagnostic(`seeds 0 to ${SWAP_SEEDS - 1}: ${decided} swaps`);
+  assert.ok(decided > SWAP_SEEDS / 2);
+});
+
 test('a seed is one run: the same again, event by event', async () => {
   const hashes = new Set<string>();
   for (let seed = 0; seed < REPEATED_SEEDS; seed++) {
-    const [first, second] = [await simulator.run(seed), await simulator.run(seed)];
+    const wrappers = { swaps: seed % 2 === 1 };
+    const [first, second] = [await simulator.run(seed, { wrappers }), await simulator.run(seed, { wrappers })];
     assert.deepEqual([second.hash, second.events, second.answered], [first.hash, first.events, first.answered]);
     hashes.add(first.hash);
   }

@@ -8,16 +8,19 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { LOG_BLOCK_BYTES } from '../../src/filters/write-log/log-file.ts';
 import type { Address } from '../../src/lib/address.ts';
+import { REGION_BYTES_MIN } from '../../src/migration/mirror/dirty-map.ts';
 import { TestAuthority } from '../support/bus-host.ts';
 import { Checker } from './checker.ts';
 import { STATE_FOLDER } from './daemon.ts';
-import { profileOf, SimDisk } from './disk.ts';
+import { BLOCK_BYTES, profileOf, SimDisk } from './disk.ts';
 import { type Cluster, plan } from './faults.ts';
 import { SimVm } from './guest.ts';
 import { SimHost, type Wrappers } from './host.ts';
 import { planMoves } from './moves.ts';
 import { Network } from './network.ts';
+import { watchCopies } from './one-copy.ts';
 import { type Placement, peace, type Situation, watchHold } from './peace.ts';
+import { planSwaps } from './swaps.ts';
 import { type Violation, World } from './world.ts';
 
 const HOSTS = ['m1', 'm2', 'm3'];
@@ -27,6 +30,8 @@ const SPAN_MS = [2_000, 20_000, 60_000];
 const QUEUE_DEPTH_MAX = 24;
 /** Half of a block of a write log, two, and eight. */
 const DISK_BLOCKS = [4, 16, 64];
+/** Of a disk that is swapped: two regions of a copy (src/migration/mirror/dirty-map.ts), and its guest works across their border. */
+const SWAPPED_BLOCKS = (2 * REGION_BYTES_MIN) / BLOCK_BYTES;
 /** A guest that never flushes has the most to lose, and one that does the most to check. */
 const FLUSH_PERCENT = [0, 1, 5, 20];
 const CREATED_AT = '2026-01-01T00:00:00.000Z';
@@ -133,23 +138,31 @@ function place(
   const key = `${vm}/${exported}`;
   const blocks = wrappers.guests?.blocks ?? world.pick(DISK_BLOCKS);
   const holdMs = world.pick(HOLD_MS);
-  const checker = new Checker(world, { name: key, blocks, holdMs });
-  const disk = new SimDisk(world, blocks);
-  disk.witness = checker;
+  const isSwapped = wrappers.swaps === true;
+  const diskBlocks = isSwapped ? SWAPPED_BLOCKS : blocks;
+  const firstBlock = (diskBlocks - blocks) / 2;
+  const checker = new Checker(world, { name: key, blocks: diskBlocks, holdMs });
   const path = `/disks/${exported}`;
-  deviceHost.disks.set(path, disk);
+  const others = isSwapped ? hosts.filter((other) => other !== deviceHost) : [];
+  const homes = [deviceHost, ...others].map((host) => {
+    const disk = new SimDisk(world, diskBlocks);
+    host.disks.set(path, disk);
+    return { host, exported, disk };
+  });
+  const [{ disk }] = homes;
+  disk.witness = checker;
   const queueDepth = 1 + world.random.below(QUEUE_DEPTH_MAX);
   const flushPercent = wrappers.guests?.flushPercent ?? world.pick(FLUSH_PERCENT);
   const repeatsAnswered = wrappers.repeatsAnswered ?? false;
-  const guest = { blocks, holdMs, checker, queueDepth, flushPercent, repeatsAnswered };
-  const simulated = new SimVm({ world, name: vm, key, host, deviceHost, ...guest });
+  const guest = { firstBlock, blocks, holdMs, checker, queueDepth, flushPercent, repeatsAnswered };
+  const simulated = new SimVm({ world, name: vm, key, host, homes, ...guest });
   const id = `00000000-0000-4000-8000-00000000000${index}`;
   const profile = profileOf(disk);
   const put = (owner: SimHost, path: string, value: object) =>
     owner.files.put(join(STATE_FOLDER, `${path}.json`), JSON.stringify({ ...RECORD, ...value }));
   const more = { disk: path, readOnly: false, direct: false, allow: hosts.map(({ name }) => name), reopened: 0 };
   const hold = holdMs !== undefined && wrappers.forgetsHold !== true ? { holdMs } : {};
-  put(deviceHost, `exports/${exported}`, { name: exported, ...more });
+  for (const home of homes) put(home.host, `exports/${exported}`, { name: exported, ...more });
   put(deviceHost, `attachments/${id}`, {
     ...{ id, export: exported, host: host.name, vm, name: exported, profile },
     ...{ writeCache: null, lease: { epoch: 0, holder: null }, generation: 1, ...hold },
@@ -159,13 +172,13 @@ function place(
     ...{ depth: 256, guest: null, writeCache: null },
     ...hold,
   });
-  return { deviceHost, vm: simulated, key, checker };
+  return { vm: simulated, key, checker };
 }
 
 async function work(world: World, situation: Situation): Promise<void> {
   const { hosts, placements, network, wrappers } = situation;
   const vms = placements.map(({ vm }) => vm);
-  const cluster: Cluster = { world, network, hosts, vms, zombies: [], work: new Set() };
+  const cluster: Cluster = { world, network, hosts, vms, zombies: [], work: new Set(), hasSwaps: wrappers.swaps === true };
   for (const host of hosts) {
     host.onDaemonLost.push(() => {
       for (const vm of vms) if (vm.host === host) vm.checker.daemonLost();
@@ -180,6 +193,7 @@ async function work(world: World, situation: Situation): Promise<void> {
       for (const vm of vms) if (vm.key === lost) vm.checker.logLost({ isKept: vm.host !== host });
     };
   }
+  for (const vm of vms) watchCopies(world, vm);
   for (const host of hosts) host.startDaemon();
   for (const placement of placements) watchHold(world, placement);
   const spanMs = world.pick(SPAN_MS);
@@ -190,7 +204,8 @@ async function work(world: World, situation: Situation): Promise<void> {
     vm.work(requests, world.pick([1, spanMs / requests, (2 * spanMs) / requests]));
   }
   plan(cluster, spanMs, wrappers.faults);
-  if (wrappers.moves !== false) planMoves(cluster, spanMs, wrappers.moves);
+  if (cluster.hasSwaps) planSwaps(cluster, spanMs);
+  else if (wrappers.moves !== false) planMoves(cluster, spanMs, wrappers.moves);
   await world.run(spanMs);
   if (world.violation === undefined) await peace(cluster, situation);
 }

@@ -21,7 +21,7 @@ export async function startAnew(
 ): Promise<void> {
   const { world } = cluster;
   const [vmName, name] = vm.key.split('/');
-  const device = `${vm.deviceHost.name}/${name}`;
+  const device = `${vm.deviceHost.name}/${vm.home.exported}`;
   vm.isMoving = true;
   let isFenced = dead.length === 0;
   for (;;) {

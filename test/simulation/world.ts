@@ -44,6 +44,7 @@ export class World {
   readonly #heap: Event[] = [];
   #order = 0;
   #pid = 0;
+  #lastId = 0;
   #hash = 0x811c9dc5;
 
   constructor(seed: number, options: { keepTrace?: boolean } = {}) {
@@ -54,6 +55,11 @@ export class World {
   /** Of all that was traced: two runs with the same hash went the same way. */
   get hash(): string {
     return (this.#hash >>> 0).toString(16).padStart(8, '0');
+  }
+
+  /** A uuid. */
+  nextId(): string {
+    return `00000000-0000-4000-9000-${String(++this.#lastId).padStart(12, '0')}`;
   }
 
   /** No two processes have the same. */

@@ -56,7 +56,7 @@ export class Zombie {
       this.#left--;
       if (this.#ring.waiting < WAITING_MAX) {
         const kind = world.chance(3) ? DiskKind.read : DiskKind.write;
-        const first = world.random.below(this.vm.blocks);
+        const first = this.vm.anyBlocks(1);
         this.#ring.add(newRequest(this.vm.checker, { kind, first, blocks: 1, isDurable: false }, this.#guest));
         this.vmm.frontend?.kicked();
       }

@@ -89,6 +89,12 @@ export class Copier {
     return this.#slots.busy;
   }
 
+  /** An old disk may still use its memory. */
+  get isReading(): boolean {
+    const { state } = this.#slots;
+    return state.includes(SlotState.reading) || state.includes(SlotState.left);
+  }
+
   attach(source: CopySource): void {
     this.#source = source;
   }

@@ -24,7 +24,7 @@ const MAGIC = 'netbus mirror map 1';
 const IDENTITY_BYTES = 32;
 
 /** Places in the header, in bytes. */
-const At = { magic: 0, identity: 128, target: 256, blocking: 264, epoch: 272, known: 280 } as const;
+const At = { magic: 0, identity: 128, target: 256, blocking: 264, epoch: 272, known: 280, old: 288 } as const;
 
 export interface DirtyMapOptions {
   readonly path: string;
@@ -32,6 +32,9 @@ export interface DirtyMapOptions {
   readonly owner: string;
   readonly capacityBytes: number;
 }
+
+/** How maps are had: as the class does it. */
+export type DirtyMaps = Pick<typeof DirtyMap, 'open' | 'create'>;
 
 /** A part of the disk, in bytes. */
 export interface Extent {
@@ -181,6 +184,15 @@ export class DirtyMap {
 
   set epoch(epoch: number) {
     this.#header[At.epoch / 8] = epoch;
+  }
+
+  /** Names what answered the writes to the old disk; 0: nothing did yet. Another one may have forgotten what this disk has of them. */
+  get old(): number {
+    return this.#header[At.old / 8];
+  }
+
+  set old(old: number) {
+    this.#header[At.old / 8] = old;
   }
 
   /** All that was on the old disk when the copy began is marked. One that is not is of no use to a later daemon. */

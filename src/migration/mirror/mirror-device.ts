@@ -124,7 +124,7 @@ export class MirrorDevice implements Device, CopySource {
 
   close(): Promise<void> {
     this.#end();
-    this.#closing ??= this.#old.close().then(() => this.#mirror.copier.reuse(this.#left));
+    this.#closing ??= this.#old.close().then(() => this.#mirror.reuse(this.#left));
     return this.#closing;
   }
 

@@ -544,6 +544,21 @@ describe('a session of a mirror', () => {
     assert.equal(setup.mirror.inStep, false);
   });
 
+  test('that still reads for a copy has the memory for that until its disk has answered, or is closed', async () => {
+    for (const end of ['answered', 'closed'] as const) {
+      let released = 0;
+      const allocate = (bytes: number) => Object.assign(new MemoryRegion(bytes), { release: () => released++ });
+      await using setup = new Setup({ allocate });
+      setup.old.automatic = false;
+      await setup.until('reads', () => (setup.old.device?.held.length ?? 0) > 0);
+      await setup.mirror.close();
+      assert.equal(released, 0, 'the old disk may still write to it');
+      if (end === 'answered') setup.old.device!.answer(setup.old.device!.held.length);
+      else await setup.guest.close();
+      assert.equal(released, 1);
+    }
+  });
+
   test('goes on as the old disk when the job is cancelled, in each phase', async () => {
     for (const phase of ['at once', 'first pass', 'both', 'paused', 'converged']) {
       await using setup = new Setup({ blocking: phase === 'both' });

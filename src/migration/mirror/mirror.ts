@@ -40,6 +40,8 @@ export class Mirror implements CopierOwner, TargetOwner {
   #isPaused = false;
   #failure: NetbusError | undefined;
   #isClosed = false;
+  /** Nothing of the new disk uses the memory any more. */
+  #mayRelease = false;
   readonly #flush: TargetFlush;
   /** A flush that began when nothing was dirty was answered, and nothing is dirty since. */
   #isCalm = false;
@@ -131,7 +133,14 @@ export class Mirror implements CopierOwner, TargetOwner {
     this.#isClosed = true;
     this.copier.stop();
     await this.target.close(new NetbusError('ended', 'the copy was ended'));
-    this.#memory.release();
+    this.#mayRelease = true;
+    this.tend();
+  }
+
+  /** The old disk of a session uses none of these slots any more. */
+  reuse(slots: readonly number[]): void {
+    this.copier.reuse(slots);
+    this.tend();
   }
 
   // --- for the parts of it ---------------------------------------------------------------------------------------------
@@ -207,6 +216,10 @@ export class Mirror implements CopierOwner, TargetOwner {
   /** Whatever may go on now does: copies, flushes, and what is told. */
   tend(): void {
     const { map, target, copier } = this;
+    if (this.#isClosed) {
+      this.#release();
+      return;
+    }
     if (map.dirty > 0) this.#isCalm = false;
     copier.fill();
     // What it looked at last may be what is gone.
@@ -289,6 +302,13 @@ export class Mirror implements CopierOwner, TargetOwner {
     }
     this.#flush.failed();
     this.target.cut(new NetbusError('device', 'the new disk failed a flush, and may have lost what it was sent'));
+  }
+
+  /** Once it is closed, and no old disk reads into it any more. */
+  #release(): void {
+    if (!this.#mayRelease || this.copier.isReading) return;
+    this.#mayRelease = false;
+    this.#memory.release();
   }
 
   #drained(isInStep: boolean): void {
