@@ -26,8 +26,9 @@ const FORGOTTEN = { moves: 'forgotten', faults: ['pauseRings'], guests: { blocks
 export const brokenMoves: readonly BrokenMove[] = [
   {
     what: 'a device host grants a standby although the holder has not given back',
-    invariants: ['every hold ends', ...LOSSES],
-    from: 240,
+    // The holder, who is not served any more, may say so to its guest.
+    invariants: ['every hold ends', 'no surprise', ...LOSSES],
+    from: 700,
     wrappers: { during: grantingTooEarly, moves: true },
   },
   {

@@ -119,7 +119,7 @@ export const brokenHosts: readonly Broken[] = [
   {
     what: 'a write log says that it has what an earlier guest wrote',
     invariants: LOSSES,
-    from: 165,
+    from: 60,
     wrappers: { createLog: brokenLogs.alwaysComplete(), faults: ['losePower', 'killDaemon', 'restartVm'] },
   },
   {

@@ -97,7 +97,7 @@ function strike(cluster: Cluster, step: string, host: SimHost, vm: SimVm): void 
 /** Every job ends, in peace, once nobody holds it up. */
 export async function endSwaps({ world, hosts }: Cluster): Promise<void> {
   const running = () =>
-    hosts.flatMap((host) => (host.daemon?.jobs.entries() ?? []).filter(isOpen).map((job) => ({ host, job })));
+    hosts.flatMap((host) => (host.daemon?.jobs?.entries() ?? []).filter(isOpen).map((job) => ({ host, job })));
   for (const { host, job } of running()) {
     void ask(world, host, `speed up ${job.id}`, async ({ jobs }) => {
       await jobs.setSpeed(job.id, undefined);
