@@ -54,6 +54,8 @@ export class SwapSwitch {
     if (target.record.swap !== undefined && stallMs === undefined) await this.withdraw();
     if (target.record.swap !== undefined) return { outcome: 'decided', stallMs };
     next.stop();
+    // Its write log was made in advance.
+    next.forget();
     return { outcome: this.#isTried ? 'lost' : 'stays' };
   }
 
