@@ -2,36 +2,28 @@
  * A guest that works live-migrates between three hosts, again and again, while its disk stays where it is: what is lost, how long everything stands
  * still, and what of it is ours.
  */
-import { randomInt } from 'node:crypto';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { exportEmptyDisk } from '../test/guest/attached.ts';
 import { NetbusDisks } from '../test/guest/netbus-disks.ts';
 import { makeEmptyDisk } from '../test/guest/root-disk.ts';
 import { Cleanup } from '../test/support/cleanup.ts';
 import { startCluster } from '../test/support/cluster.ts';
-import { hostKind } from '../test/support/hosts.ts';
 import { seededRandom } from '../test/support/random.ts';
+import { beginWithHosts } from './beginning.ts';
 import { NoDisks, StorageDaemonDisks } from './migration/disks.ts';
 import { DEVICE_HOST, HOSTS, planMoves } from './migration/plan.ts';
 import { isGood, jsonLine, type MigrationReport, table } from './migration/report.ts';
 import { DISK_MIB, runMoves } from './migration/run.ts';
 import type { MigrationBenchOptions } from './options.ts';
 
-const PROGRAM = fileURLToPath(new URL('../dist/netbus.js', import.meta.url));
 const VM = 'guest';
 /** Of the migrations with Netbus, so many are done again with each of those that it is compared with; at least one round over the hosts. */
 const COMPARED_SHARE = 0.3;
 
 /** Runs the migrations. Returns whether none failed and nothing was lost; throws where it could not be run. */
-export async function benchMigration({ migrations, seed: wanted, json }: MigrationBenchOptions): Promise<boolean> {
-  const say = (text: string) => void (json ? process.stderr : process.stdout).write(`${text}\n`);
-  const { kind, reason } = await hostKind();
-  if (kind !== 'namespace') throw new Error(`the hosts of this benchmark are namespaces: ${reason}`);
-  const seed = wanted ?? randomInt(2 ** 32);
-  say(`seed ${seed}`);
-  // From the source a daemon takes five times as long to start.
-  process.env.NETBUS_PROGRAM ??= PROGRAM;
+export async function benchMigration(options: MigrationBenchOptions): Promise<boolean> {
+  const { migrations } = options;
+  const { seed, say } = await beginWithHosts(options);
   const cleanup = new Cleanup();
   try {
     const random = seededRandom(seed);

@@ -1,10 +1,8 @@
 /** The disk of a guest that works is swapped between hosts, again and again: what is lost, how long the guest waits, and how fast that is beside QEMU's mirror. */
-import { randomInt } from 'node:crypto';
-import { fileURLToPath } from 'node:url';
 import { Cleanup } from '../test/support/cleanup.ts';
 import { startCluster } from '../test/support/cluster.ts';
-import { hostKind } from '../test/support/hosts.ts';
 import { seededRandom } from '../test/support/random.ts';
+import { beginWithHosts } from './beginning.ts';
 import type { SwapBenchOptions } from './options.ts';
 import { NetbusSwapper } from './swap/netbus-swapper.ts';
 import { HOSTS, planSwaps } from './swap/plan.ts';
@@ -13,19 +11,13 @@ import { isGood, jsonLine, type SwapReport, table } from './swap/report.ts';
 import { type Outcome, runSwaps } from './swap/run.ts';
 import { Images } from './swap/swapper.ts';
 
-const PROGRAM = fileURLToPath(new URL('../dist/netbus.js', import.meta.url));
 /** QEMU's mirror does each kind of swap once. */
 const COMPARED_MAX = 3;
 
 /** Runs the swaps. Returns whether none failed and nothing was lost; throws where it could not be run. */
-export async function benchSwap({ swaps, sizesGiB, seed: wanted, json }: SwapBenchOptions): Promise<boolean> {
-  const say = (text: string) => void (json ? process.stderr : process.stdout).write(`${text}\n`);
-  const { kind, reason } = await hostKind();
-  if (kind !== 'namespace') throw new Error(`the hosts of this benchmark are namespaces: ${reason}`);
-  const seed = wanted ?? randomInt(2 ** 32);
-  say(`seed ${seed}`);
-  // From the source a daemon takes five times as long to start.
-  process.env.NETBUS_PROGRAM ??= PROGRAM;
+export async function benchSwap(options: SwapBenchOptions): Promise<boolean> {
+  const { swaps, sizesGiB } = options;
+  const { seed, say } = await beginWithHosts(options);
   const cleanup = new Cleanup();
   try {
     const random = seededRandom(seed);
