@@ -3,7 +3,8 @@ import { randomInt } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import { hostKind } from '../test/support/hosts.ts';
 
-const PROGRAM = fileURLToPath(new URL('../dist/netbus.js', import.meta.url));
+/** The build. */
+export const PROGRAM = fileURLToPath(new URL('../dist/netbus.js', import.meta.url));
 
 /** `say` prints to stdout, or to stderr where only JSON is wanted there. Throws where hosts cannot be namespaces here. */
 export async function beginWithHosts(wanted: {

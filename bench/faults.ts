@@ -2,11 +2,9 @@
  * The fault campaign: hosts, guests and the network between them, and everything that can befall them, drawn from a seed. Afterwards
  * every acknowledged write has to be there, no old one may be back, and nobody may have noticed more than a pause.
  */
-import { randomInt } from 'node:crypto';
-import { fileURLToPath } from 'node:url';
 import { Cleanup } from '../test/support/cleanup.ts';
-import { hostKind } from '../test/support/hosts.ts';
 import { seededRandom } from '../test/support/random.ts';
+import { beginWithHosts, PROGRAM } from './beginning.ts';
 import { Campaign } from './faults/campaign.ts';
 import { compareWithNbd } from './faults/nbd-comparison.ts';
 import { isGood, jsonLine, table } from './faults/report.ts';
@@ -14,19 +12,12 @@ import { planRounds } from './faults/schedule.ts';
 import { Stage } from './faults/stage.ts';
 import type { FaultBenchOptions } from './options.ts';
 
-const PROGRAM = fileURLToPath(new URL('../dist/netbus.js', import.meta.url));
 const BACK_MS_MAX = 30_000;
 
 /** Runs the campaign. Returns whether nothing was lost, stale, failed or left over; throws where it could not be run. */
 export async function benchFaults(options: FaultBenchOptions): Promise<boolean> {
-  const say = (text: string) => void (options.json ? process.stderr : process.stdout).write(`${text}\n`);
-  const { kind, reason } = await hostKind();
-  if (kind !== 'namespace') throw new Error(`the hosts of this benchmark are namespaces: ${reason}`);
-  const seed = options.seed ?? randomInt(2 ** 32);
+  const { seed, say } = await beginWithHosts(options);
   const { kinds, faults, minutes } = options;
-  say(`seed ${seed}`);
-  // From the source a daemon takes five times as long to start.
-  process.env.NETBUS_PROGRAM ??= PROGRAM;
   const cleanup = new Cleanup();
   try {
     const stage = await Stage.set({ cleanup, kinds, seed, guest: true, program: PROGRAM }, say);
