@@ -5,8 +5,8 @@ import { NetbusError } from '../../device/errors.ts';
 import { MessageAssembler, type RawMessage } from '../../protocols/vhost-user/index.ts';
 
 const { EAGAIN, EINTR } = constants.errno;
-/** Messages that are handled in one turn of the event loop; the rest waits for the next. */
-const MESSAGES_PER_TURN_MAX = 64;
+/** Messages that are handled to see whether the stream has ended behind them. */
+const MESSAGES_PER_POLL_MAX = 64;
 
 export interface ChannelOwner {
   /** A message came; its descriptors are the owner's now. Reading goes on when the promise, if there is one, is settled. */
@@ -34,9 +34,9 @@ export class Channel {
     this.#watch = native.watch(fd, { readable: true, writable: false }, (error) => this.#event(error));
   }
 
-  /** Reads what is there, as if the event loop had said so: notices a peer that has gone. */
+  /** Reads what is there: notices a peer that has gone. */
   poll(): void {
-    this.#event(0);
+    this.#read(MESSAGES_PER_POLL_MAX);
   }
 
   /** Sends a message, with a descriptor that is the channel's from now on. What does not fit goes out later, before anything else is read. */
@@ -70,7 +70,12 @@ export class Channel {
       return;
     }
     if (this.#unsent !== undefined) this.#flush();
-    for (let messages = 0; messages < MESSAGES_PER_TURN_MAX && this.#reads; ) {
+    // One in a turn of the event loop: what it sets off, such as asking for the device, does not wait for those behind it.
+    this.#read(1);
+  }
+
+  #read(most: number): void {
+    for (let messages = 0; messages < most && this.#reads; ) {
       const received = this.#receive();
       if (received === 'nothing') return;
       if (received === 'message') messages++;

@@ -90,10 +90,18 @@ export class DeviceUse {
     return this.#cut.inFlight;
   }
 
+  /**
+   * The VMM begins to set the rings up. For a guest that comes from another host the device is asked for now: it may be there when the first ring begins.
+   */
+  comes(): void {
+    this.#passage.comes();
+    this.#openExpected();
+  }
+
   /** See DeviceModel. */
   handOverOf(ring: Ring): QueueHandOver | null | undefined | 'expected' {
     const handOver = this.#passage.handOverOf(ring);
-    if (this.#passage.expected && this.#state.name === 'idle') this.#openAfterClosed();
+    this.#openExpected();
     return handOver;
   }
 
@@ -205,11 +213,16 @@ export class DeviceUse {
     await this.#quiesce(drain, bound);
   }
 
+  #openExpected(): void {
+    if (this.#passage.expected && this.#state.name === 'idle') this.#openAfterClosed();
+  }
+
   #openAfterClosed(): void {
     this.#state = { name: 'closing' };
     void this.#closed.then(() => {
       if (this.#state.name !== 'closing') return;
-      if (this.#ended || !this.#options.rings.some((ring) => this.#wants(ring))) {
+      const isWanted = this.#passage.expected || this.#options.rings.some((ring) => this.#wants(ring));
+      if (this.#ended || !isWanted) {
         this.#state = { name: 'idle' };
         this.#lost = false;
       } else {

@@ -113,6 +113,8 @@ export class DiskModel implements DeviceModel {
     this.#accepted = features;
     this.#chooseDurability();
     this.#tellMayLeave(hasFeature(features, VirtioFeature.logAll));
+    // The first word of a front-end that starts its rings.
+    this.#use.comes();
   }
 
   needsKick(ring: Ring): boolean {

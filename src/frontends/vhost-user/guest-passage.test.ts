@@ -3,7 +3,18 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { pattern } from '../../../test/support/vhost-user/disk-bench.ts';
-import { cut, held, move, sectors, states, stop, withTwoHosts } from '../../../test/support/vhost-user/two-hosts.ts';
+import type { VhostUserFrontend } from '../../../test/support/vhost-user/frontend.ts';
+import type { Step } from '../../../test/support/vhost-user/handshake.ts';
+import {
+  cut,
+  held,
+  move,
+  sectors,
+  states,
+  stop,
+  type TestHost,
+  withTwoHosts,
+} from '../../../test/support/vhost-user/two-hosts.ts';
 import { waitFor } from '../../../test/support/wait.ts';
 import type { QueueHandOver } from '../../device/hand-over.ts';
 
@@ -34,6 +45,51 @@ test('the rings of an arriving guest wait for it, whatever happens meanwhile', (
     await vm.control.tell({ name: 'addMemReg', region: slot }, [fd], true);
     assert.deepEqual(await read, pattern(512, 0));
     assert.deepEqual(states(m2), ['running', 'running']);
+  }));
+
+/** The VMM of the guest comes to `host`, and has said no more than which features its driver wants. Returns what it has to say yet. */
+async function beginAt(host: TestHost, vm: VhostUserFrontend): Promise<Step[]> {
+  const steps = vm.stepsTo(host.path);
+  const first = steps.findIndex(({ name }) => name === 'setFeatures') + 1;
+  for (const step of steps.slice(0, first)) await step.run();
+  await waitFor('the device to be open', () => host.disk.openNow === 1);
+  return steps.slice(first);
+}
+
+test('the device is asked for with the first word of an arriving guest’s VMM: its rings begin at once', () =>
+  withTwoHosts(async ({ m1, m2, clock, connect }) => {
+    const vm = await connect({ queues: 2 });
+    await vm.write(0, pattern(512, 0));
+    await stop(vm);
+    m2.passage.expect();
+    const rest = await beginAt(m2, vm);
+    m2.passage.arrive(m1.passage.last);
+    await turn();
+    assert.deepEqual(states(m2), ['stopped', 'stopped']);
+    clock.advance(5);
+    for (const step of rest) await step.run();
+    await waitFor('both to run', () => states(m2)?.join() === 'running,running');
+    assert.equal(m2.frontend.status().lastStart?.stallMs, 0);
+    assert.deepEqual(await vm.read(0, 512), pattern(512, 0));
+    assert.equal(m2.disk.opened, 1);
+  }));
+
+test('a VMM that goes after its first word', () =>
+  withTwoHosts(async ({ m1, m2, connect }) => {
+    const vm = await connect({ queues: 2 });
+    await vm.write(0, pattern(512, 0));
+    await stop(vm);
+    m2.passage.expect();
+    await beginAt(m2, vm);
+    vm.disconnect();
+    await waitFor('the VMM to be gone', () => !m2.frontend.status().connected && m2.disk.openNow === 0);
+    assert.deepEqual(m2.passage.left, []);
+    await beginAt(m2, vm);
+    m2.passage.arrive(m1.passage.last);
+    await turn();
+    vm.disconnect();
+    await waitFor('the VMM to be gone', () => !m2.frontend.status().connected && m2.disk.openNow === 0);
+    assert.deepEqual(m2.passage.last, m1.passage.last, 'it is given back as it came');
   }));
 
 test('a queue that never began goes along as its VMM knows it', () =>

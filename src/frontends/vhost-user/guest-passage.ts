@@ -35,6 +35,11 @@ export class GuestPassage {
     return this.#state.name === 'expected';
   }
 
+  /** The VMM begins to set the rings up. Where the guest comes from another host, its device has to be open from now on: `expected`. */
+  comes(): void {
+    if (this.#state.name === 'unused' && this.#passage?.arrival() !== undefined) this.#ask();
+  }
+
   /** A ring is about to begin: asks where it is the first. See DeviceModel. */
   handOverOf(ring: Ring): QueueHandOver | null | undefined | 'expected' {
     if (this.#state.name === 'unused') this.#ask();
@@ -100,7 +105,8 @@ export class GuestPassage {
   /** The device is not in use any more. */
   end(): void {
     this.#state = { name: 'unused' };
-    this.#kickWaiting();
+    // Not from inside: what ends here ends first.
+    for (const ring of this.#rings) if (ring.state.name === 'waiting') ring.kick();
   }
 
   #ask(): void {
@@ -115,12 +121,8 @@ export class GuestPassage {
     void arrival.then((queues) => {
       if (this.#state !== expected) return;
       this.#state = { name: 'arrived', queues };
-      this.#kickWaiting();
+      for (const ring of this.#rings) ring.goOn();
     });
-  }
-
-  #kickWaiting(): void {
-    for (const ring of this.#rings) if (ring.state.name === 'waiting') ring.kick();
   }
 
   #leftOf(ring: Ring, heads: readonly number[]): QueueHandOver {

@@ -268,7 +268,7 @@ test('a hostile driver loses its ring alone, and has it back after a reset', () 
   withFrontend(async ({ connect, complaints, frontend }) => {
     const vm = await connect({ queues: 2 });
     const error = native.createEvent();
-    await vm.control.tell({ name: 'setVringErr', index: 0, hasFd: true }, [error]);
+    await vm.control.tell({ name: 'setVringErr', index: 0, hasFd: true }, [error], true);
     const queue = vm.queues[0];
     queue.writeDescriptor(0, 2 ** 50, 16, DescriptorFlag.next, 1);
     queue.writeDescriptor(1, 2 ** 50, 16, DescriptorFlag.write, 0);

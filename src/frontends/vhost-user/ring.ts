@@ -115,6 +115,11 @@ export class Ring {
     this.#errFd = fd;
   }
 
+  /** What it waited for may be here: begins at once where it is. */
+  goOn(): void {
+    if (this.state.name === 'waiting') this.#onKick(this);
+  }
+
   /** As if the driver had kicked: a kick that an earlier process took does not come again. */
   kick(): void {
     native.signalEvent(this.#kickFd);

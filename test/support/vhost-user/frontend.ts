@@ -265,6 +265,11 @@ export class VhostUserFrontend {
    * the device has used. The in-flight region stays behind, as with QEMU 7.2.
    */
   async moveTo(path: string, known = true): Promise<void> {
+    for (const step of this.stepsTo(path, known)) await step.run();
+  }
+
+  /** The same, connected, with the steps to be run one by one. */
+  stepsTo(path: string, known = true): Step[] {
     const bases = [...this.#bases];
     this.forgetInflight();
     this.control.close();
@@ -272,7 +277,7 @@ export class VhostUserFrontend {
     this.control = this.#connect(path);
     this.#backend = this.#listen();
     for (const [index, queue] of this.queues.entries()) this.#bases[index] = known ? bases[index] : queue.deviceUsedIndex;
-    for (const step of this.handshake()) await step.run();
+    return this.handshake();
   }
 
   // --- the end ---------------------------------------------------------------------------------------------------------
