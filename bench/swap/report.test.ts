@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { copyRatio, isGood, jsonLine, type Sample, table } from './report.ts';
 
-const done = (bytesPerSecond: number, gapMs: number) => ({ bytesPerSecond, gapMs });
+const done = (bytesPerSecond: number, gapMs: number) => ({ bytesPerSecond, gapsMs: [1, gapMs, 1] });
 const sample = (sizeGiB: number, wholeMs: number, stallMs?: number): Sample => ({
   sizeGiB,
   content: 'full',
@@ -29,6 +29,8 @@ test('the line for programs', () => {
     guestLongestGapMs: { p50: 20, max: 20 },
     guestLongestGapBeforeMs: { p50: 5, max: 5 },
     guestLongestGapQemuMirrorMs: { p50: 20, max: 20 },
+    guestP99RatioDuring: 4,
+    guestP99RatioDuringQemuMirror: 4,
   });
 });
 

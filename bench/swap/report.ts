@@ -46,10 +46,22 @@ export function jsonLine({ swaps, failed, corruptions, lostWrites, samples, qemu
     copyRatioToQemuMirror: copyRatio(samples, qemu) ?? null,
     guestThroughputRatioDuring: hundredth(median(samples.map(throughputRatio))) ?? null,
     guestThroughputRatioDuringQemuMirror: hundredth(median(qemu.map(throughputRatio))) ?? null,
-    guestLongestGapMs: spread(samples.map(({ during }) => during.gapMs)) ?? null,
-    guestLongestGapBeforeMs: spread(samples.map(({ before }) => before.gapMs)) ?? null,
-    guestLongestGapQemuMirrorMs: spread(qemu.map(({ during }) => during.gapMs)) ?? null,
+    guestLongestGapMs: spread(samples.map(({ during }) => longest(during))) ?? null,
+    guestLongestGapBeforeMs: spread(samples.map(({ before }) => longest(before))) ?? null,
+    guestLongestGapQemuMirrorMs: spread(qemu.map(({ during }) => longest(during))) ?? null,
+    guestP99RatioDuring: p99Ratio(samples) ?? null,
+    guestP99RatioDuringQemuMirror: p99Ratio(qemu) ?? null,
   });
+}
+
+export const longest = ({ gapsMs }: Done): number => gapsMs.reduce((most, gap) => Math.max(most, gap), 0);
+
+/** The p99 of the writer's answers meanwhile, to that of before: a swap alone has too few of them. */
+export function p99Ratio(samples: readonly Sample[]): number | undefined {
+  const p99 = (gaps: readonly number[]) => gaps.toSorted((a, b) => a - b)[Math.ceil(gaps.length * 0.99) - 1];
+  const during = p99(samples.flatMap((sample) => sample.during.gapsMs));
+  const before = p99(samples.flatMap((sample) => sample.before.gapsMs));
+  return during === undefined || before === undefined ? undefined : hundredth(during / before);
 }
 
 /** How much faster than QEMU's mirror: of each kind of swap that both did, the ratio of the medians; of these the median. */
@@ -78,8 +90,8 @@ export function table({ samples, qemu }: SwapReport): string {
       String(some.length),
       ...[some, theirs].map((of) => cell(of.map(({ wholeMs }) => wholeMs))),
       cell(some.flatMap(({ stallMs }) => stallMs ?? [])),
-      ...[some, theirs].map((of) => cell(of.map(({ during }) => during.gapMs))),
-      cell(some.map(({ before }) => before.gapMs)),
+      ...[some, theirs].map((of) => cell(of.map(({ during }) => longest(during)))),
+      cell(some.map(({ before }) => longest(before))),
       ...[some, theirs].map(share),
     ];
   });

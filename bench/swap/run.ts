@@ -3,7 +3,7 @@ import type { Cleanup } from '../../test/support/cleanup.ts';
 import type { Cluster } from '../../test/support/cluster.ts';
 import type { SeededRandom } from '../../test/support/random.ts';
 import { type Group, HOSTS, VM_HOST } from './plan.ts';
-import type { Sample } from './report.ts';
+import { longest, type Sample } from './report.ts';
 import type { Images, Swapper } from './swapper.ts';
 import { WORK_MIB, WorkGuest } from './work-guest.ts';
 
@@ -59,7 +59,7 @@ export async function runSwaps(options: RunOptions): Promise<Outcome> {
       samples.push({ sizeGiB, content, placement, ...swapped, before, during });
       const stall = swapped.stallMs === undefined ? '' : `, stall ${swapped.stallMs.toFixed(1)} ms`;
       const share = Math.round((100 * during.bytesPerSecond) / before.bytesPerSecond);
-      const gaps = `longest gap ${Math.round(during.gapMs)} ms, ${Math.round(before.gapMs)} before`;
+      const gaps = `longest gap ${Math.round(longest(during))} ms, ${Math.round(longest(before))} before`;
       say(`${what}: ${Math.round(swapped.wholeMs)} ms${stall}, the guest at ${share} %, ${gaps}`);
     } catch (thrown) {
       failed++;

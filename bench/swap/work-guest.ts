@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { DebugPort } from '../../test/guest/debug-port.ts';
 import { type Guest, startGuest } from '../../test/guest/guest.ts';
 import type { Cleanup } from '../../test/support/cleanup.ts';
-import { longestGapMs } from '../../test/support/gaps.ts';
+import { gapsMs } from '../../test/support/gaps.ts';
 import type { Host } from '../../test/support/hosts.ts';
 import { waitFor } from '../../test/support/wait.ts';
 import { FioGuest } from '../faults/fio-guest.ts';
@@ -31,8 +31,8 @@ const ANSWERS = 20;
 export interface Done {
   /** Read and written. */
   readonly bytesPerSecond: number;
-  /** The longest time without an answer to the writer, on this process's clock. */
-  readonly gapMs: number;
+  /** The times between one answer to the writer and the next, on this process's clock. */
+  readonly gapsMs: readonly number[];
 }
 
 /** A look at the guest. */
@@ -103,7 +103,7 @@ export class WorkGuest {
     const span = { fromMs: before.atMs, toMs: now.atMs };
     return {
       bytesPerSecond: (now.bytes - before.bytes) / seconds,
-      gapMs: longestGapMs([...this.#answeredAtMs, now.atMs], span),
+      gapsMs: gapsMs([...this.#answeredAtMs, now.atMs], span),
     };
   }
 
