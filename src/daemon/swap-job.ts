@@ -243,6 +243,7 @@ export class SwapJob implements Job {
     this.#progress.phase = 'switching';
     this.#switch = new SwapSwitch({
       ...{ target: attachment(), tried, place, mirror: this.#mirror!, patience: this.#patience },
+      converged: () => this.#converged(),
       isStopping: () => this.#stopping !== undefined,
     });
     const switched = await this.#switch.run();

@@ -147,6 +147,10 @@ export class SwapMirror {
     return this.#mirror.converged;
   }
 
+  flushAgain(): void {
+    this.#mirror.flushAgain();
+  }
+
   set finish(finish: boolean) {
     this.#mirror.finish = finish;
   }

@@ -1,6 +1,6 @@
 /** The switch of a hot-swap: in a pause of the guest the new device takes the old one's place, or the guest gets the old one back. */
 import { NetbusError } from '../device/errors.ts';
-import { type SwapTry, settle } from '../migration/swap/try.ts';
+import { mayPass, type SwapTry, settle } from '../migration/swap/try.ts';
 import type { AttachedDevice, AttachedPlace } from './attached-device.ts';
 import type { Attachment } from './attachment.ts';
 import type { Patience } from './patience.ts';
@@ -13,6 +13,8 @@ export interface SwapSwitchOptions {
   readonly place: AttachedPlace & { readonly generation: number; readonly membership: string | undefined };
   readonly mirror: SwapMirror;
   readonly patience: Patience;
+  /** Resolves when the mirror has converged, or the job is to end. */
+  readonly converged: () => Promise<void>;
   /** The job is to end: nothing more is begun. */
   readonly isStopping: () => boolean;
 }
@@ -34,9 +36,12 @@ export class SwapSwitch {
   }
 
   async run(): Promise<Switched> {
-    const { target, place, mirror, patience, isStopping } = this.#options;
+    const { target, place, mirror, patience, converged, isStopping } = this.#options;
     const next = target.candidate(place, { isStable: true });
     await patience.warm(next);
+    if (!(await this.#hostsAnswer())) return this.#stays(next);
+    mirror.flushAgain();
+    await converged();
     mirror.finish = true;
     let failure: unknown;
     const stallMs = await target.renew(async () => {
@@ -53,10 +58,27 @@ export class SwapSwitch {
     // Without a guest that goes on there was no grant that anybody knows of.
     if (target.record.swap !== undefined && stallMs === undefined) await this.withdraw();
     if (target.record.swap !== undefined) return { outcome: 'decided', stallMs };
+    return this.#stays(next);
+  }
+
+  #stays(next: AttachedDevice): Switched {
     next.stop();
     // Its write log was made in advance.
     next.forget();
     return { outcome: this.#isTried ? 'lost' : 'stays' };
+  }
+
+  /** The guest would wait for a host that does not answer just now. What else is wrong comes out in the steps. */
+  async #hostsAnswer(): Promise<boolean> {
+    const { tried, patience } = this.#options;
+    try {
+      await Promise.all([tried.old, tried.next].map(({ host, attachment }) => host.mark(attachment)));
+    } catch (thrown) {
+      if (!mayPass(thrown)) return true;
+      patience.reason = NetbusError.from(thrown).message;
+      return false;
+    }
+    return true;
   }
 
   /** The guest gets the old device again, unless the new one is its already. Resolves when that is known; until then the guest waits. */

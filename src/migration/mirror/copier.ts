@@ -19,8 +19,8 @@ import { fillZeroes, ZERO_BYTES } from './zeroes.ts';
 /** Memory that the copies use. */
 export const COPY_BYTES = COPY_SLOTS * PIECE_BYTES + ZERO_BYTES;
 /** While the guest is busy: fewer and smaller ones. What is done in one turn of the loop is what its own requests wait for. */
-const BUSY_SLOTS = 2;
-const BUSY_PIECE_BYTES = 64 * 1024;
+const BUSY_SLOTS = 4;
+const BUSY_PIECE_BYTES = 128 * 1024;
 const BUSY_MS = 100;
 /** Dirty regions that are looked at before it waits for the guest. */
 const LOOKS_MAX = 256;

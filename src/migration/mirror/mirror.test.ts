@@ -140,6 +140,21 @@ describe('a mirror', () => {
     assert.equal(setup.target.seen.at(-1)?.kind, DiskKind.flush);
   });
 
+  test('can be flushed once more before the switch, which has nothing to flush then', async () => {
+    await using setup = new Setup();
+    await setup.until('converged', () => setup.converged === 1);
+    setup.write(0, 4 * KIB, 7);
+    await setup.guest.answered();
+    assert.equal(setup.mirror.converged, true);
+    assert.equal(setup.map.unflushed, 1);
+    setup.mirror.flushAgain();
+    assert.equal(setup.mirror.converged, false);
+    await setup.until('converged again', () => setup.converged === 2);
+    setup.seen();
+    await setup.switch();
+    assert.deepEqual(setup.seen(), []);
+  });
+
   test('writes to both behind the first pass, and its answer is that both have it', async () => {
     await using setup = new Setup({ extents: [], blocking: true });
     await setup.until('open', () => setup.mirror.target.isOpen);

@@ -81,6 +81,12 @@ export class Mirror implements CopierOwner, TargetOwner {
     return this.isMirroring && this.#session !== undefined && this.map.dirty === 0 && this.#isCalm;
   }
 
+  /** What the guest wrote since is flushed, and only then it is converged again: little is left for the pause of the switch. */
+  flushAgain(): void {
+    this.#isCalm = false;
+    this.tend();
+  }
+
   /** Bytes per second of the copies; undefined: no bound. */
   get speed(): number | undefined {
     return this.rate.limit;
