@@ -1,4 +1,7 @@
 /** The tries of one hot-swap at the hosts of both devices: each marks the two, and is over at both before the next one begins. See src/device/copy-mark.ts. */
+import type { CopyTarget } from '../device/copy-mark.ts';
+import { NetbusError } from '../device/errors.ts';
+import type { CopyHost } from '../migration/swap/copy-host.ts';
 import { type Persistent, type SwapTry, settle } from '../migration/swap/try.ts';
 import type { Attachment } from './attachment.ts';
 import type { DeviceHost } from './device-host.ts';
@@ -43,7 +46,7 @@ export class SwapTries {
     const { host, export: exported, attachment: id, vm, name, profile, writeCache, holdMs } = attachment().record;
     const old = deviceHost(host).copies;
     const from = { host, export: exported, attachment: id };
-    const { generation, fenceAfterMs } = await old.begin(id, to);
+    const { generation, fenceAfterMs } = await markOld(old, id, to);
     try {
       const asked = { export: to.export, from, generation, vm, name, profile, writeCache, holdMs, fenceAfterMs, overwrite };
       const { attachment: filled, isBlank } = await deviceHost(to.host).copies.fill(asked);
@@ -79,4 +82,22 @@ export class SwapTries {
   settle(asker: Persistent): Promise<'decided' | 'given up'> {
     return settle(this.current, asker);
   }
+}
+
+/** See CopyHost.begin. Where its answer is lost, what it may have marked is taken back, if its host answers again. */
+async function markOld(old: CopyHost, attachment: string, to: CopyTarget): ReturnType<CopyHost['begin']> {
+  try {
+    return await old.begin(attachment, to);
+  } catch (thrown) {
+    const { code } = NetbusError.from(thrown);
+    if (code === 'unreachable' || code === 'timeout') await takeBack(old, attachment, to).catch(() => undefined);
+    throw thrown;
+  }
+}
+
+/** A virtual device has one job at a time, so a copy to this very device is this one's. */
+async function takeBack(old: CopyHost, attachment: string, to: CopyTarget): Promise<void> {
+  const mark = await old.mark(attachment);
+  const isOwn = mark?.state === 'copied' && mark.to.host === to.host && mark.to.export === to.export;
+  if (isOwn) await old.abort(attachment, mark.generation);
 }
