@@ -147,6 +147,7 @@ export class SwapMirror {
     return this.#mirror.converged;
   }
 
+  /** See Mirror. */
   flushAgain(): void {
     this.#mirror.flushAgain();
   }

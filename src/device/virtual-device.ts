@@ -129,7 +129,7 @@ export class VirtualDevice implements Source {
     this.#arrival = undefined;
   }
 
-  /** One use by the guest: from its first ring start until all rings have stopped or the VMM has gone. */
+  /** One use by the guest: from its first ring start, or where it comes from another host from the VMM's first word, until all rings have stopped or the VMM has gone. */
   open(): Device {
     if (this.#use !== undefined) throw new Error('a virtual device has one guest at a time');
     // The guest goes on here: what the use before this one would hand over is not for anybody else any more.

@@ -8,14 +8,7 @@ import type { QueueHandOver } from '../../src/device/hand-over.ts';
 import type { OpenSession } from '../../src/device/source.ts';
 import { UnloggedWrites } from '../../src/filters/write-log/unlogged-writes.ts';
 import { WriteLog } from '../../src/filters/write-log/write-log.ts';
-import type { Wrappers } from './host.ts';
-
-interface BrokenMove {
-  readonly what: string;
-  readonly invariants: readonly string[];
-  readonly wrappers: Wrappers;
-  readonly from?: number;
-}
+import type { Broken } from './broken.ts';
 
 /** A write that is lost shows as one of these, whichever is looked at first. */
 const LOSSES = ['acknowledged', 'replay', 'flushed'];
@@ -23,7 +16,7 @@ const LOSSES = ['acknowledged', 'replay', 'flushed'];
 /** A guest that has much to lose, and moves while the device's host forgets. */
 const FORGOTTEN = { moves: 'forgotten', faults: ['pauseRings'], guests: { blocks: 16, flushPercent: 0 } } as const;
 
-export const brokenMoves: readonly BrokenMove[] = [
+export const brokenMoves: readonly Broken[] = [
   {
     what: 'a device host grants a standby although the holder has not given back',
     // The holder, who is not served any more, may say so to its guest.

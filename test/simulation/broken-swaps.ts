@@ -4,20 +4,13 @@ import type { DeviceHost } from '../../src/daemon/device-host.ts';
 import { isTarget } from '../../src/device/copy-mark.ts';
 import { DirtyMap } from '../../src/migration/mirror/dirty-map.ts';
 import type { CopyHost } from '../../src/migration/swap/copy-host.ts';
+import type { Broken } from './broken.ts';
 import { replaced } from './broken-moves.ts';
-import type { Wrappers } from './host.ts';
-
-interface BrokenSwap {
-  readonly what: string;
-  readonly invariants: readonly string[];
-  readonly wrappers: Wrappers;
-  readonly from?: number;
-}
 
 /** A write that is missing on the new disk shows at the decision, if not before. */
 const LOSSES = ['one copy', 'acknowledged', 'flushed'];
 
-export const brokenSwaps: readonly BrokenSwap[] = [
+export const brokenSwaps: readonly Broken[] = [
   {
     what: 'the map of a copy forgets what the guest writes',
     invariants: LOSSES,
